@@ -1,0 +1,67 @@
+#include "services/common/auth.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::string_view kForm =
+    "authorization must be 'Bearer <kind>.<id>.<secret>', such as 'Bearer sds.3.<64 hex digits>'";
+
+absl::Status Malformed() {
+  return absl::UnauthenticatedError(absl::string_view(kForm.data(), kForm.size()));
+}
+
+}  // namespace
+
+absl::StatusOr<BearerCredential> ParseBearer(std::string_view authorization) {
+  constexpr std::string_view kScheme = "Bearer ";
+  if (authorization.substr(0, kScheme.size()) != kScheme) return Malformed();
+  authorization.remove_prefix(kScheme.size());
+  const size_t first = authorization.find('.');
+  const size_t second =
+      first == std::string_view::npos ? first : authorization.find('.', first + 1);
+  if (second == std::string_view::npos) return Malformed();
+  BearerCredential credential;
+  credential.kind = authorization.substr(0, first);
+  const std::string_view id = authorization.substr(first + 1, second - first - 1);
+  const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), credential.id);
+  if (error != std::errc() || end != id.data() + id.size()) return Malformed();
+  credential.secret = authorization.substr(second + 1);
+  if (credential.kind.empty() || credential.secret.empty()) return Malformed();
+  return credential;
+}
+
+std::string FormatBearer(const BearerCredential& credential) {
+  return absl::StrCat("Bearer ", credential.kind, ".", credential.id, ".", credential.secret);
+}
+
+bool Caller::Has(v1::Role role) const {
+  return std::find(roles.begin(), roles.end(), role) != roles.end();
+}
+
+absl::StatusOr<Caller> InsecureAuthenticator::Authenticate(std::string_view authorization) const {
+  if (!authorization.empty() && nodes_ != nullptr) return nodes_->Authenticate(authorization);
+  Caller caller;
+  caller.roles = {v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+  caller.name = "anonymous";
+  return caller;
+}
+
+std::string ToHex(std::string_view bytes) {
+  return absl::BytesToHexString(absl::string_view(bytes.data(), bytes.size()));
+}
+
+absl::StatusOr<std::string> FromHex(std::string_view hex) {
+  const bool digits = std::all_of(hex.begin(), hex.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+  });
+  if (!digits || hex.size() % 2 != 0) return absl::InvalidArgumentError("not hexadecimal");
+  return absl::HexStringToBytes(absl::string_view(hex.data(), hex.size()));
+}
+
+}  // namespace tessera

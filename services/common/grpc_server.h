@@ -1,0 +1,73 @@
+// A listening gRPC server with what every server of Tessera has: reflection, grpc.health.v1,
+// message limits, and TLS or an explicit decision against it.
+//
+// Threads: Start and Shutdown from one thread.
+#ifndef TESSERA_SERVICES_COMMON_GRPC_SERVER_H_
+#define TESSERA_SERVICES_COMMON_GRPC_SERVER_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace CLI {
+class App;
+}
+
+namespace tessera {
+
+// How a part proves itself and whom it believes. Without `insecure` all three files are needed.
+struct SecurityOptions {
+  bool insecure = false;         // plain text, loopback and unix sockets only
+  std::string certificate_file;  // PEM chain
+  std::string key_file;          // PEM
+  std::string ca_file;           // PEM: peers must have certificates of it
+
+  // --insecure, --tls-certificate, --tls-key, --tls-ca.
+  void AddFlags(CLI::App* app);
+  // INVALID_ARGUMENT naming the missing flag, or an address that --insecure may not listen on.
+  [[nodiscard]] absl::Status Check(const std::vector<std::string>& listen_addresses) const;
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ForServer() const;
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ForClient() const;
+};
+
+struct GrpcServerOptions {
+  std::vector<std::string> listen;  // "host:port" (0: any free) or "unix:/path"
+  SecurityOptions security;
+  int max_message_bytes = 64 << 20;
+  // Data-plane servers have large messages in flight on few connections.
+  bool data_plane = false;
+};
+
+class GrpcServer {
+ public:
+  // The services must outlive the server. UNAVAILABLE with the address when it can't be bound.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
+      const GrpcServerOptions& options, const std::vector<grpc::Service*>& services);
+  ~GrpcServer();
+  // In the order of options.listen, with the real ports.
+  [[nodiscard]] const std::vector<std::string>& addresses() const { return addresses_; }
+  // Ends all calls within the grace time, then the server.
+  void Shutdown(int grace_ms = 2000);
+
+ private:
+  GrpcServer() = default;
+  std::unique_ptr<grpc::Server> server_;
+  std::vector<std::string> addresses_;
+};
+
+// A channel with Tessera's arguments (keepalive, message limits, quick reconnects). One per target;
+// keep it.
+[[nodiscard]] std::shared_ptr<grpc::Channel> NewChannel(
+    const std::string& target, const std::shared_ptr<grpc::ChannelCredentials>& credentials);
+
+// Sets the deadline and, when not empty, the authorization metadata.
+void PrepareCall(grpc::ClientContext* context, int timeout_ms, const std::string& bearer);
+
+}  // namespace tessera
+
+#endif  // TESSERA_SERVICES_COMMON_GRPC_SERVER_H_
