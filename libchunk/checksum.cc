@@ -1,0 +1,25 @@
+#include "libchunk/checksum.h"
+
+#include <isa-l/crc.h>
+
+#include <array>
+#include <cstring>
+
+namespace tessera::chunk {
+
+uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t previous) {
+  // ISA-L's signature lacks const; it does not write.
+  auto* start = reinterpret_cast<unsigned char*>(const_cast<std::byte*>(bytes.data()));
+  return ~crc32_iscsi(start, static_cast<int>(bytes.size()), ~previous);
+}
+
+BlockChecksum::BlockChecksum(const ChunkKey& key) {
+  const std::array<uint64_t, 3> words = {key.vtree_id, key.chunk_index, key.snapshot_sequence};
+  key_checksum_ = Crc32c(std::as_bytes(std::span(words)));
+}
+
+uint32_t BlockChecksum::Prefix(uint32_t block_number) const {
+  return Crc32c(std::as_bytes(std::span(&block_number, 1)), key_checksum_);
+}
+
+}  // namespace tessera::chunk

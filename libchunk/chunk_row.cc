@@ -1,0 +1,110 @@
+#include "libchunk/chunk_row.h"
+
+#include "absl/strings/str_cat.h"
+#include "libchunk/checksum.h"
+#include "libchunk/coding.h"
+
+namespace tessera::chunk {
+namespace {
+
+constexpr uint8_t kMapVersion = 1;
+constexpr size_t kDeviceBlockBytes = 5;
+constexpr uint32_t kExtentBlocksMax = 0xffff;
+
+struct MapExtent {
+  uint64_t device_block;
+  uint16_t count;
+};
+
+std::vector<MapExtent> ExtentsOf(const ChunkRow& row) {
+  std::vector<MapExtent> extents;
+  for (const BlockPlace& place : row.blocks) {
+    if (!place.mapped()) continue;
+    if (!extents.empty() && extents.back().count < kExtentBlocksMax &&
+        extents.back().device_block + extents.back().count == place.device_block()) {
+      ++extents.back().count;
+    } else {
+      extents.push_back({place.device_block(), 1});
+    }
+  }
+  return extents;
+}
+
+uint32_t RowChecksum(const ChunkKey& key, const ChunkSummary& summary,
+                     std::span<const std::byte> map) {
+  std::vector<std::byte> prefix;
+  ByteWriter writer(&prefix);
+  for (uint64_t word :
+       {key.vtree_id, key.chunk_index, key.snapshot_sequence, summary.placement_group_id,
+        summary.version.generation, summary.version.sequence}) {
+    writer.Put(word);
+  }
+  writer.Put<uint8_t>(summary.incomplete ? 1 : 0);
+  return Crc32c(map, Crc32c(prefix));
+}
+
+absl::Status Damaged(const ChunkKey& key, const char* what) {
+  return absl::DataLossError(absl::StrCat("the row of chunk ", key.vtree_id, "/", key.chunk_index,
+                                          "/", key.snapshot_sequence, " is damaged: ", what));
+}
+
+}  // namespace
+
+std::vector<std::byte> EncodeMap(const ChunkKey& key, const ChunkRow& row) {
+  std::vector<std::byte> map;
+  map.reserve(64 + row.blocks.size() / 8 + row.summary.mapped_blocks * 5);
+  ByteWriter writer(&map);
+  writer.Put(kMapVersion);
+  for (size_t first = 0; first < row.blocks.size(); first += 8) {
+    uint8_t bits = 0;
+    for (size_t i = first; i < row.blocks.size() && i < first + 8; ++i) {
+      bits |= static_cast<uint8_t>((row.blocks[i].mapped() ? 1 : 0) << (i - first));
+    }
+    writer.Put(bits);
+  }
+  const std::vector<MapExtent> extents = ExtentsOf(row);
+  writer.Put(static_cast<uint32_t>(extents.size()));
+  for (const MapExtent& extent : extents) {
+    writer.Put(extent.device_block, kDeviceBlockBytes);
+    writer.Put(extent.count);
+  }
+  for (const BlockPlace& place : row.blocks) {
+    if (place.mapped()) writer.Put(place.checksum());
+  }
+  writer.Put(RowChecksum(key, row.summary, map));
+  return map;
+}
+
+absl::Status DecodeMap(const ChunkKey& key, uint32_t block_count, std::span<const std::byte> map,
+                       ChunkRow* row) {
+  if (map.size() < sizeof(uint32_t)) return Damaged(key, "the map is too short");
+  const auto body = map.first(map.size() - sizeof(uint32_t));
+  if (LoadInteger<uint32_t>(map.data() + body.size()) != RowChecksum(key, row->summary, body)) {
+    return Damaged(key, "its checksum does not fit");
+  }
+  ByteReader reader(body);
+  if (reader.Get<uint8_t>() != kMapVersion) return Damaged(key, "unknown version");
+  const std::span<const std::byte> presence = reader.GetBytes((block_count + 7) / 8);
+  std::vector<uint64_t> places;
+  const uint32_t extent_count = reader.Get<uint32_t>();
+  for (uint32_t i = 0; i < extent_count && reader.ok(); ++i) {
+    const uint64_t first = reader.Get<uint64_t>(kDeviceBlockBytes);
+    const uint16_t count = reader.Get<uint16_t>();
+    for (uint32_t j = 0; j < count; ++j) places.push_back(first + j);
+    if (places.size() > block_count) return Damaged(key, "more places than blocks");
+  }
+  row->blocks.assign(block_count, BlockPlace());
+  size_t next = 0;
+  for (uint32_t block = 0; block < block_count && reader.ok(); ++block) {
+    if ((static_cast<uint8_t>(presence[block / 8]) >> (block % 8) & 1) == 0) continue;
+    if (next == places.size()) return Damaged(key, "fewer places than blocks");
+    row->blocks[block] = BlockPlace(places[next++], reader.Get<uint32_t>());
+  }
+  if (!reader.ok() || reader.remaining() != 0 || next != places.size()) {
+    return Damaged(key, "its lengths do not fit");
+  }
+  row->summary.mapped_blocks = static_cast<uint32_t>(next);
+  return absl::OkStatus();
+}
+
+}  // namespace tessera::chunk

@@ -1,0 +1,73 @@
+// The overlay: what changed since a checkpoint, by chunk and block. Reads look here before the
+// chunk row. Its size is bounded by the journal and by the store's limit on entries.
+//
+// Threads: needs the caller's lock (the store's state lock), except that a frozen overlay no longer
+// changes and may be read by the checkpoint without it.
+#ifndef TESSERA_LIBCHUNK_OVERLAY_H_
+#define TESSERA_LIBCHUNK_OVERLAY_H_
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "libchunk/chunk_row.h"
+#include "libchunk/journal_record.h"
+#include "libchunk/key_hash.h"
+
+namespace tessera::chunk {
+
+enum class EntryKind : uint8_t {
+  kJournal,  // location: position in the journal
+  kDirect,   // location: device block
+  kZero,     // reads as zeros
+};
+
+struct OverlayEntry {
+  uint64_t location = 0;
+  uint32_t checksum = 0;
+  uint16_t block = 0;
+  EntryKind kind = EntryKind::kZero;
+  // kJournal only: the checkpoint will need a fresh device block, and one is reserved.
+  bool reserved = false;
+};
+static_assert(sizeof(OverlayEntry) == 16);
+
+// One chunk as changed. What lies *below* (an older overlay, the row) is logically fixed while this
+// lives: a checkpoint moves it but does not change it.
+struct OverlayChunk {
+  ChunkSummary summary;                // whole, as of the last change
+  bool hides_below = false;            // deleted since: blocks without an entry read as zeros
+  std::vector<uint64_t> below_mapped;  // one bit a block: mapped to a device block after the
+                                       // checkpoint of everything below
+  std::vector<OverlayEntry> entries;   // by block, ascending
+
+  const OverlayEntry* Find(uint32_t block) const;
+  // The entry of `block`, made where there is none (kZero with block set); *added says so.
+  OverlayEntry* FindOrAdd(uint32_t block, bool* added);
+  bool BelowMapped(uint32_t block) const {
+    return (below_mapped[block / 64] >> (block % 64) & 1) != 0;
+  }
+};
+
+struct Overlay {
+  absl::flat_hash_map<ChunkKey, std::unique_ptr<OverlayChunk>, ChunkKeyHash> chunks;
+  uint64_t entry_count = 0;  // of all chunks, plus a weight for each chunk and each deletion
+  // Direct writes that were overwritten before a checkpoint: free once this overlay's is durable.
+  std::vector<DeviceExtent> superseded;
+  absl::flat_hash_set<StreamId, StreamIdHash> changed_cursors;
+
+  OverlayChunk* Find(const ChunkKey& key) const {
+    const auto found = chunks.find(key);
+    return found == chunks.end() ? nullptr : found->second.get();
+  }
+  bool empty() const { return chunks.empty() && changed_cursors.empty(); }
+};
+
+// Appends a block to a list of extents, joining it to the last where it continues it.
+void AddBlock(std::vector<DeviceExtent>* extents, uint64_t device_block);
+
+}  // namespace tessera::chunk
+
+#endif  // TESSERA_LIBCHUNK_OVERLAY_H_

@@ -1,0 +1,211 @@
+// The chunk store of one device: thin, checksummed, crash-safe chunks under a write-ahead journal.
+// FORMAT.md in this folder has the bytes on disk and the argument for recovery.
+//
+// Promises
+//  - Write: visible to reads at once; survives a crash of the process when it has returned; survives
+//    power loss once a Flush that began after it has returned OK.
+//  - After power loss the store holds a prefix of the order in which changes returned (all changes of
+//    the store, one order), at least up to the last OK Flush. Never a mix, never half a change.
+//  - Every 4 KiB block read has been checked against its CRC32C; a mismatch is DATA_LOSS and names
+//    the block, never wrong bytes. The checksum covers key, block number and bytes, so a misdirected
+//    or lost write shows too.
+//  - An fsync or write error of the device is final: the store is failed (`failed()`), every later
+//    change and flush returns FAILED_PRECONDITION; reads go on as far as the device answers.
+//    A full device is not a failure: RESOURCE_EXHAUSTED, nothing changed, and trims and deletes
+//    still work.
+//
+// Threads: all methods may be called from any thread. Changes of one stream (StreamId) must come
+// from one thread at a time, in version order; the store records them and does not judge them.
+#ifndef TESSERA_LIBCHUNK_STORE_H_
+#define TESSERA_LIBCHUNK_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "libchunk/env.h"
+#include "libchunk/types.h"
+
+namespace tessera::chunk {
+
+struct StoreOptions {
+  // Power of two, 256 KiB to 4 MiB; fixed when the store is made, checked when it is opened.
+  uint32_t chunk_bytes = 1u << 20;
+  // Bytes of the device that the store may use; 0: the file system's free space (a folder) or the
+  // whole device (a block device). A test of a small device sets it.
+  uint64_t capacity_bytes = 0;
+  // Never given to new data: kept so that deletes, trims and checkpoints always work.
+  uint64_t reserve_bytes = 64u << 20;
+  // Preallocated when the store is made; small writes live here until the next checkpoint.
+  uint64_t journal_bytes = 256u << 20;
+  // Aligned writes of at least this many bytes go straight to fresh space.
+  uint32_t direct_write_bytes = 32u << 10;
+  // Cached chunk metadata (maps and checksums).
+  uint64_t metadata_cache_bytes = 64u << 20;
+  // False: the store starts no thread; Flush and RunBackgroundWork do everything in the caller (the
+  // simulator). True: one flusher and one checkpointer thread.
+  bool background_threads = true;
+};
+
+enum class ChangeKind : uint8_t {
+  kWrite = 1,       // the bytes of `data`
+  kWriteZeroes = 2, // reads as zeros, space given back
+  kTrim = 3,        // reads as zeros, space given back; same effect, told apart for statistics
+};
+
+// One change of one chunk: a range that does not cross the chunk's end, 512-byte aligned.
+struct Change {
+  ChunkKey key;
+  StreamId stream;
+  Version version;
+  ChangeKind kind = ChangeKind::kWrite;
+  uint32_t offset_bytes = 0;
+  uint32_t length_bytes = 0;
+  // kWrite: slices with length_bytes bytes in all, valid until the call returns. Not copied where
+  // the device can take them as they are.
+  std::span<const std::span<const std::byte>> data;
+  // The chunk here lacks earlier writes of the stream (this replica is being resynchronised): until
+  // ApplyImage of it, its version is not to be trusted. Sticky: set in ChunkInfo::incomplete.
+  bool incomplete = false;
+  // Do not advance the stream's cursor (changes that the replica makes by itself, such as resync).
+  bool keep_cursor = false;
+};
+
+struct ChunkInfo {
+  ChunkKey key;
+  uint64_t placement_group_id = 0;
+  Version version;          // of the last change; kept when everything in it was trimmed
+  bool incomplete = false;  // see Change::incomplete
+  uint64_t mapped_bytes = 0;
+};
+
+struct StreamCursor {
+  StreamId stream;
+  Version last;
+};
+
+// The whole content of one chunk at one moment.
+struct ChunkImage {
+  ChunkInfo info;
+  std::vector<uint64_t> mapped;   // one bit a block, least significant first
+  std::vector<std::byte> blocks;  // the mapped blocks, in order
+};
+
+struct Extent {
+  uint32_t offset_bytes = 0;
+  uint32_t length_bytes = 0;
+  bool mapped = false;  // false: reads as zeros and takes no space
+};
+
+struct StoreStats {
+  uint64_t capacity_bytes = 0;    // that the store may use
+  uint64_t used_bytes = 0;        // blocks, journal and metadata: what `du` says, to the block
+  uint64_t data_bytes = 0;        // mapped blocks only
+  uint64_t chunks = 0;
+  uint64_t journal_used_bytes = 0;
+  uint64_t journal_bytes = 0;
+  uint64_t writes = 0, write_bytes = 0, reads = 0, read_bytes = 0, flushes = 0, syncs = 0;
+  uint64_t checkpoints = 0, checksum_errors = 0, recovered_records = 0;
+};
+
+// How the store was found by Open.
+struct OpenReport {
+  bool created = false;
+  bool clean = false;                // closed by Close, nothing to recover
+  // Changes that returned but were not flushed may be missing: the host has booted since the store
+  // was last open, or the store can't tell. After a mere crash of the process this is false.
+  bool volatile_state_lost = false;
+  uint64_t incarnation = 0;          // grows by at least one with every Open; durable before it returns
+  uint64_t records_replayed = 0;
+  bool tail_discarded = false;       // an incomplete record ended the journal: normal after power loss
+};
+
+class Store {
+ public:
+  // Opens the store in folder (or on block device) `path`, making it there when `path` is empty of
+  // one. FAILED_PRECONDITION: in use, or made with other fixed options (the message says which);
+  // DATA_LOSS: the metadata is damaged (what and where); INTERNAL: the device's error.
+  // `env` must outlive the store.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<Store>> Open(Env* env,
+                                                                   const std::string& path,
+                                                                   const StoreOptions& options);
+  virtual ~Store() = default;  // as after a crash of the process, when Close was not called
+
+  [[nodiscard]] virtual const OpenReport& open_report() const = 0;
+  [[nodiscard]] virtual uint32_t chunk_bytes() const = 0;
+
+  // Applies the changes in order, all or none of each, with one journal append where they fit.
+  // `results[i]` is that of changes[i]: INVALID_ARGUMENT (bad range or data: says which),
+  // RESOURCE_EXHAUSTED, FAILED_PRECONDITION (failed device). After the first failed one, later changes
+  // of the same stream are not applied (ABORTED).
+  virtual void Apply(std::span<const Change> changes, std::span<absl::Status> results) = 0;
+
+  // Reads the range into `out`. Ranges never written read as zeros. DATA_LOSS: checksum mismatch.
+  [[nodiscard]] virtual absl::Status Read(const ChunkKey& key, uint32_t offset_bytes,
+                                          std::span<std::byte> out) = 0;
+  // As Read when all of it is in memory, else UNAVAILABLE at once and `out` unspecified.
+  [[nodiscard]] virtual absl::Status ReadCached(const ChunkKey& key, uint32_t offset_bytes,
+                                                std::span<std::byte> out) = 0;
+  // Extents of the range in order, neighbours of one kind merged.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key,
+                                                                uint32_t offset_bytes,
+                                                                uint32_t length_bytes) = 0;
+
+  // Durable up to every change that returned before the call. One fdatasync serves all who wait.
+  [[nodiscard]] virtual absl::Status Flush() = 0;
+  // The same; `done` is called exactly once, on the flusher thread (or inline without threads).
+  virtual void FlushAsync(std::function<void(absl::Status)> done) = 0;
+
+  // ---- Resynchronisation and administration -------------------------------------------------
+  // Chunks of a placement group after `after` in key order, at most `limit`.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<ChunkInfo>> ListChunks(
+      uint64_t placement_group_id, std::optional<ChunkKey> after, size_t limit) = 0;
+  [[nodiscard]] virtual absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) = 0;
+  // NOT_FOUND when there is no such chunk. One moment: no change falls in between.
+  [[nodiscard]] virtual absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) = 0;
+  // Makes the chunk equal to `image`, except the blocks set in `keep` (one bit a block, may be
+  // empty), whose present content stays. Its version becomes the greater of both; `incomplete` is
+  // cleared. Takes its place in the order of changes like a Change; moves no cursor.
+  [[nodiscard]] virtual absl::Status ApplyImage(const ChunkImage& image,
+                                                std::span<const uint64_t> keep) = 0;
+  // Forgets the chunk and gives its space back. In the order of changes. OK when there is none.
+  [[nodiscard]] virtual absl::Status DeleteChunk(const ChunkKey& key) = 0;
+  // Forgets all chunks and cursors of the vtree (of one placement group; 0: of all). May take several
+  // journal records; resumable by calling it again.
+  [[nodiscard]] virtual absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) = 0;
+
+  // The last version taken in the stream; {0,0} when none. Recovered with the changes.
+  [[nodiscard]] virtual Version Cursor(const StreamId& stream) = 0;
+  [[nodiscard]] virtual std::vector<StreamCursor> Cursors(uint64_t placement_group_id) = 0;
+  [[nodiscard]] virtual absl::Status SetCursor(const StreamId& stream, const Version& version) = 0;
+  // Cursors of the placement group, all forgotten (the replica leaves it).
+  [[nodiscard]] virtual absl::Status DropPlacementGroup(uint64_t placement_group_id) = 0;
+
+  [[nodiscard]] virtual StoreStats stats() = 0;
+  // OK, or why the device is failed.
+  [[nodiscard]] virtual absl::Status failed() = 0;
+
+  // Without background threads: does a checkpoint if one is due (or `force`).
+  [[nodiscard]] virtual absl::Status RunBackgroundWork(bool force) = 0;
+  // Reads and checks every block; calls `bad` for each that fails. For scrub and `tessera chunk`.
+  [[nodiscard]] virtual absl::Status VerifyAll(
+      const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad) = 0;
+  // Checkpoint, flush, mark clean. No call may follow.
+  [[nodiscard]] virtual absl::Status Close() = 0;
+};
+
+// Reads a store without changing it (it must not be open): for `tessera chunk`. Prints the superblock,
+// journal records, chunks and problems as text lines to `line`.
+enum class InspectDepth { kSummary, kChunks, kRecords, kVerify };
+[[nodiscard]] absl::Status InspectStore(Env* env, const std::string& path, InspectDepth depth,
+                                        const std::function<void(const std::string&)>& line);
+
+}  // namespace tessera::chunk
+
+#endif  // TESSERA_LIBCHUNK_STORE_H_

@@ -1,0 +1,283 @@
+// Whole chunks and vtrees: images, deletion, listing, cursors, verification.
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "libchunk/slice_cursor.h"
+#include "libchunk/status_macros.h"
+#include "libchunk/store_impl.h"
+
+namespace tessera::chunk {
+namespace {
+
+constexpr size_t kDeletionsPerRecord = 256;
+constexpr size_t kListPage = 256;
+
+bool BitOf(std::span<const uint64_t> bits, uint32_t index) {
+  return index / 64 < bits.size() && (bits[index / 64] >> (index % 64) & 1) != 0;
+}
+
+Operation ImageOperation(const ChunkImage& image, OperationKind kind) {
+  Operation operation;
+  operation.header.kind = kind;
+  operation.header.flags =
+      kOperationKeepCursor | kOperationGreaterVersion |
+      (image.info.incomplete ? kOperationIncomplete : kOperationClearIncomplete);
+  operation.header.key = image.info.key;
+  operation.header.stream.placement_group_id = image.info.placement_group_id;
+  operation.header.version = image.info.version;
+  return operation;
+}
+
+bool Fits(const RowFilter& filter, const ChunkKey& key, const ChunkSummary& summary) {
+  return (!filter.vtree_id || *filter.vtree_id == key.vtree_id) &&
+         (!filter.placement_group_id || *filter.placement_group_id == summary.placement_group_id);
+}
+
+ChunkInfo InfoOf(const ListedRow& row) {
+  return {.key = row.key,
+          .placement_group_id = row.summary.placement_group_id,
+          .version = row.summary.version,
+          .incomplete = row.summary.incomplete,
+          .mapped_bytes = uint64_t{row.summary.mapped_blocks} * kBlockBytes};
+}
+
+}  // namespace
+
+absl::Status StoreImpl::CommitOperation(const Operation& operation) {
+  Group group;
+  group.operations.push_back(operation);
+  group.header_bytes += EncodedBytes(operation);
+  return Commit(&group);
+}
+
+absl::Status StoreImpl::ApplyImage(const ChunkImage& image, std::span<const uint64_t> keep) {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  uint32_t mapped = 0;
+  for (uint32_t block = 0; block < image.mapped.size() * 64; ++block) {
+    if (!BitOf(image.mapped, block)) continue;
+    if (block >= blocks_per_chunk()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the image maps block ", block, " of ", blocks_per_chunk()));
+    }
+    ++mapped;
+  }
+  if (image.blocks.size() != uint64_t{mapped} * kBlockBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the image maps ", mapped, " blocks and has ", image.blocks.size(), " bytes"));
+  }
+  Group group;
+  const BlockChecksum checksum(image.info.key);
+  Operation metadata = ImageOperation(image, OperationKind::kZeroBlocks);
+  group.operations.push_back(metadata);
+  const std::byte* source = image.blocks.data();
+  absl::Status status;
+  for (uint32_t block = 0; block < blocks_per_chunk() && status.ok();) {
+    const bool is_mapped = BitOf(image.mapped, block);
+    const bool is_kept = BitOf(keep, block);
+    uint32_t count = 1;
+    while (block + count < blocks_per_chunk() && BitOf(image.mapped, block + count) == is_mapped &&
+           BitOf(keep, block + count) == is_kept) {
+      ++count;
+    }
+    if (!is_kept) {
+      Operation operation = ImageOperation(
+          image, is_mapped ? OperationKind::kJournalBlocks : OperationKind::kZeroBlocks);
+      operation.header.first_block = block;
+      operation.header.block_count = count;
+      if (is_mapped) {
+        const std::span<const std::byte> bytes(source, size_t{count} * kBlockBytes);
+        for (uint32_t i = 0; i < count; ++i) {
+          operation.checksums.push_back(
+              checksum.Of(block + i, bytes.subspan(size_t{i} * kBlockBytes, kBlockBytes)));
+        }
+        bool direct = false;
+        if (bytes.size() >= parts_.options.direct_write_bytes) {
+          absl::StatusOr<bool> written = PrepareDirect(count, {bytes}, &group, &operation);
+          status = written.status();
+          direct = written.ok() && *written;
+        }
+        if (direct) {
+          operation.header.kind = OperationKind::kDirectBlocks;
+        } else {
+          group.payload.push_back(bytes);
+          group.payload_bytes += bytes.size();
+        }
+      }
+      group.operations.push_back(std::move(operation));
+    }
+    if (is_mapped) source += size_t{count} * kBlockBytes;
+    block += count;
+  }
+  for (const Operation& operation : group.operations) group.header_bytes += EncodedBytes(operation);
+  if (status.ok()) status = Commit(&group);
+  if (!status.ok()) GiveBack(&group);
+  return status;
+}
+
+absl::Status StoreImpl::DeleteChunk(const ChunkKey& key) {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  CHUNK_ASSIGN_OR_RETURN(const std::optional<ChunkInfo> chunk, GetChunk(key));
+  if (!chunk) return absl::OkStatus();
+  Operation operation;
+  operation.header.kind = OperationKind::kDeleteChunk;
+  operation.header.key = key;
+  return CommitOperation(operation);
+}
+
+absl::Status StoreImpl::DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  RowFilter filter{.vtree_id = vtree_id};
+  if (placement_group_id != 0) filter.placement_group_id = placement_group_id;
+  std::optional<ChunkKey> after;
+  for (;;) {
+    CHUNK_ASSIGN_OR_RETURN(const std::vector<ChunkInfo> chunks,
+                           ListMerged(filter, after, kDeletionsPerRecord));
+    if (chunks.empty()) break;
+    Group group;
+    for (const ChunkInfo& chunk : chunks) {
+      Operation operation;
+      operation.header.kind = OperationKind::kDeleteChunk;
+      operation.header.key = chunk.key;
+      group.operations.push_back(operation);
+      group.header_bytes += EncodedBytes(operation);
+    }
+    CHUNK_RETURN_IF_ERROR(Commit(&group));
+    after = chunks.back().key;
+  }
+  Operation operation;
+  operation.header.kind = OperationKind::kDropVtreeCursors;
+  operation.header.key.vtree_id = vtree_id;
+  operation.header.stream.placement_group_id = placement_group_id;
+  return CommitOperation(operation);
+}
+
+std::vector<ListedRow> StoreImpl::ListOverlay(const RowFilter& filter,
+                                              std::optional<ChunkKey> after) {
+  std::vector<ListedRow> rows;
+  for (const Overlay* overlay : {frozen_.get(), active_.get()}) {
+    if (overlay == nullptr) continue;
+    for (const auto& [key, chunk] : overlay->chunks) {
+      // Deleted ones are listed, too: they hide their row.
+      if (filter.vtree_id && *filter.vtree_id != key.vtree_id) continue;
+      if (after && key <= *after) continue;
+      rows.push_back({key, chunk->summary});
+    }
+  }
+  // Stable: of one key the active overlay's comes last and counts.
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const ListedRow& a, const ListedRow& b) { return a.key < b.key; });
+  return rows;
+}
+
+absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& filter,
+                                                             std::optional<ChunkKey> after,
+                                                             size_t limit) {
+  RecordLossTold().IgnoreError();
+  for (;;) {
+    uint64_t epoch = 0;
+    std::map<ChunkKey, ChunkSummary> found;
+    {
+      absl::MutexLock lock(&state_mutex_);
+      epoch = base_epoch_;
+      for (const ListedRow& row : ListOverlay(filter, after)) found[row.key] = row.summary;
+    }
+    // Rows until there are `limit` chunks besides those that the overlay hides or lists itself.
+    std::optional<ChunkKey> last = after;
+    std::optional<ChunkKey> complete_up_to;
+    for (size_t from_rows = 0;;) {
+      CHUNK_ASSIGN_OR_RETURN(const std::vector<ListedRow> page,
+                             parts_.database->ListRows(filter, last, kListPage));
+      for (const ListedRow& row : page) {
+        if (found.emplace(row.key, row.summary).second) ++from_rows;
+      }
+      if (page.size() < kListPage) break;
+      last = page.back().key;
+      if (from_rows >= limit) {
+        complete_up_to = last;
+        break;
+      }
+    }
+    {
+      absl::MutexLock lock(&state_mutex_);
+      if (epoch != base_epoch_) continue;
+    }
+    std::vector<ChunkInfo> infos;
+    for (const auto& [key, summary] : found) {
+      if (infos.size() == limit || (complete_up_to && key > *complete_up_to)) break;
+      if (summary.exists && Fits(filter, key, summary)) infos.push_back(InfoOf({key, summary}));
+    }
+    return infos;
+  }
+}
+
+absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListChunks(uint64_t placement_group_id,
+                                                             std::optional<ChunkKey> after,
+                                                             size_t limit) {
+  return ListMerged({.placement_group_id = placement_group_id}, after, limit);
+}
+
+Version StoreImpl::Cursor(const StreamId& stream) {
+  RecordLossTold().IgnoreError();
+  absl::MutexLock lock(&state_mutex_);
+  const auto found = cursors_.find(stream);
+  return found == cursors_.end() ? Version() : found->second.last;
+}
+
+std::vector<StreamCursor> StoreImpl::Cursors(uint64_t placement_group_id) {
+  RecordLossTold().IgnoreError();
+  std::vector<StreamCursor> cursors;
+  {
+    absl::MutexLock lock(&state_mutex_);
+    for (const auto& [stream, value] : cursors_) {
+      if (stream.placement_group_id == placement_group_id) cursors.push_back({stream, value.last});
+    }
+  }
+  std::sort(cursors.begin(), cursors.end(),
+            [](const StreamCursor& a, const StreamCursor& b) { return a.stream < b.stream; });
+  return cursors;
+}
+
+absl::Status StoreImpl::SetCursor(const StreamId& stream, const Version& version) {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  Operation operation;
+  operation.header.kind = OperationKind::kSetCursor;
+  operation.header.stream = stream;
+  operation.header.version = version;
+  return CommitOperation(operation);
+}
+
+absl::Status StoreImpl::DropPlacementGroup(uint64_t placement_group_id) {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  Operation operation;
+  operation.header.kind = OperationKind::kDropGroupCursors;
+  operation.header.stream.placement_group_id = placement_group_id;
+  return CommitOperation(operation);
+}
+
+absl::Status StoreImpl::VerifyChunk(
+    const ChunkKey& key,
+    const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad) {
+  std::array<std::byte, kBlockBytes> bytes;
+  for (uint32_t block = 0; block < blocks_per_chunk(); ++block) {
+    const absl::Status status = ReadRange(key, block * kBlockBytes, bytes, Temperature::kAny);
+    if (!status.ok()) bad(key, block, status);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::VerifyAll(
+    const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad) {
+  std::optional<ChunkKey> after;
+  for (;;) {
+    CHUNK_ASSIGN_OR_RETURN(const std::vector<ChunkInfo> chunks, ListMerged({}, after, kListPage));
+    if (chunks.empty()) return absl::OkStatus();
+    for (const ChunkInfo& chunk : chunks) {
+      CHUNK_RETURN_IF_ERROR(VerifyChunk(chunk.key, bad));
+    }
+    after = chunks.back().key;
+  }
+}
+
+}  // namespace tessera::chunk

@@ -1,0 +1,404 @@
+// Changes: validate, merge cut blocks, write direct data, append one record, make it visible.
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "libchunk/check.h"
+#include "libchunk/slice_cursor.h"
+#include "libchunk/status_macros.h"
+#include "libchunk/store_impl.h"
+
+namespace tessera::chunk {
+namespace {
+
+constexpr size_t kGroupHeaderBytesMax = 64u << 10;
+constexpr size_t kGroupPayloadBytesMax = 1u << 20;
+// A change that finds the journal full waits for a checkpoint; so often it may find it full again,
+// refilled by others, before it gives up.
+constexpr int kRoomAttemptsMax = 64;
+// Direct data not yet synced is read again by recovery: this bounds that work.
+constexpr uint64_t kDirectUnsyncedBytesMax = 256u << 20;
+// Overlay entries (16 bytes each) of both overlays at which a checkpoint is due, and at which
+// writers wait for it.
+constexpr uint64_t kOverlayEntriesHard = 1u << 20;
+
+struct BlockRange {
+  uint32_t first_whole = 0;  // blocks [first_whole, end_whole) are covered wholly
+  uint32_t end_whole = 0;
+  std::optional<uint32_t> head, tail;  // blocks covered in part
+};
+
+BlockRange RangeOf(const Change& change) {
+  const uint32_t end = change.offset_bytes + change.length_bytes;
+  BlockRange range;
+  range.first_whole = (change.offset_bytes + kBlockBytes - 1) / kBlockBytes;
+  range.end_whole = end / kBlockBytes;
+  if (change.offset_bytes % kBlockBytes != 0) range.head = change.offset_bytes / kBlockBytes;
+  if (end % kBlockBytes != 0 && end / kBlockBytes != range.head) range.tail = end / kBlockBytes;
+  range.end_whole = std::max(range.end_whole, range.first_whole);
+  return range;
+}
+
+Operation OperationFor(const Change& change, OperationKind kind) {
+  Operation operation;
+  operation.header.kind = kind;
+  operation.header.flags = (change.incomplete ? kOperationIncomplete : 0) |
+                           (change.keep_cursor ? kOperationKeepCursor : 0);
+  operation.header.key = change.key;
+  operation.header.stream = change.stream;
+  operation.header.version = change.version;
+  return operation;
+}
+
+}  // namespace
+
+absl::Status StoreImpl::Validate(const Change& change) const {
+  CHUNK_RETURN_IF_ERROR(ValidateRange(change.offset_bytes, change.length_bytes));
+  if (change.length_bytes == 0) return absl::InvalidArgumentError("the range is empty");
+  if (change.kind != ChangeKind::kWrite) {
+    if (change.kind == ChangeKind::kTrim || change.kind == ChangeKind::kWriteZeroes) {
+      return absl::OkStatus();
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown kind of change ", static_cast<int>(change.kind)));
+  }
+  uint64_t data_bytes = 0;
+  for (const auto& slice : change.data) data_bytes += slice.size();
+  if (data_bytes != change.length_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the range has ", change.length_bytes, " bytes, the data ", data_bytes));
+  }
+  return absl::OkStatus();
+}
+
+void StoreImpl::Apply(std::span<const Change> changes, std::span<absl::Status> results) {
+  CHUNK_CHECK(changes.size() == results.size());
+  std::vector<StreamId> failed_streams;
+  size_t next = 0;
+  size_t group_max = changes.size();
+  while (next < changes.size()) {
+    const StreamId& stream = changes[next].stream;
+    if (!failed_streams.empty() &&
+        std::find(failed_streams.begin(), failed_streams.end(), stream) != failed_streams.end()) {
+      results[next++] = absl::AbortedError("an earlier change of the stream failed");
+      continue;
+    }
+    absl::Status valid = Validate(changes[next]);
+    if (valid.ok()) valid = CheckAlive();
+    if (!valid.ok()) {
+      results[next++] = std::move(valid);
+      failed_streams.push_back(stream);
+      continue;
+    }
+    // A failed change ends up alone in its group, so that its neighbours are not refused with it.
+    // After a failure its stream's later changes must be looked at one by one.
+    const size_t limit = failed_streams.empty() ? group_max : 1;
+    const size_t done = ApplyGroup(changes.subspan(next), results.subspan(next), limit);
+    if (done == 0) {
+      group_max = 1;
+      continue;
+    }
+    if (!results[next].ok()) failed_streams.push_back(stream);
+    next += done;
+  }
+}
+
+bool StoreImpl::DependsOnGroup(const Change& change, const Group& group) const {
+  const BlockRange range = RangeOf(change);
+  if (!range.head && !range.tail) return false;
+  for (const Operation& operation : group.operations) {
+    if (operation.header.key != change.key) continue;
+    for (const auto& block : {range.head, range.tail}) {
+      if (block && *block >= operation.header.first_block &&
+          *block < operation.header.first_block + operation.header.block_count) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+// Applies the longest possible run of changes from the front, at most changes_max, in one record.
+// Returns how many have their result; 0: several were tried together and failed, try one.
+size_t StoreImpl::ApplyGroup(std::span<const Change> changes, std::span<absl::Status> results,
+                             size_t changes_max) {
+  for (;;) {
+    Group group;
+    size_t taken = 0;
+    absl::Status status;
+    uint64_t bytes = 0;
+    while (taken < changes.size() && taken < changes_max) {
+      const Change& change = changes[taken];
+      if (taken > 0 && (!Validate(change).ok() || DependsOnGroup(change, group) ||
+                        group.payload_bytes + change.length_bytes > kGroupPayloadBytesMax ||
+                        group.payload_bytes + change.length_bytes + 2 * kBlockBytes >
+                            journal_->payload_bytes_max() ||
+                        group.header_bytes > kGroupHeaderBytesMax)) {
+        break;
+      }
+      status = Prepare(change, &group);
+      if (!status.ok()) break;
+      bytes += change.kind == ChangeKind::kWrite ? change.length_bytes : 0;
+      ++taken;
+    }
+    if (status.ok()) status = Commit(&group);
+    if (!status.ok()) {
+      GiveBack(&group);
+      if (absl::IsAborted(status)) continue;
+      if (taken > 1 || (taken == 1 && changes_max > 1 && changes.size() > 1)) return 0;
+      results[0] = std::move(status);
+      return 1;
+    }
+    for (size_t i = 0; i < taken; ++i) results[i] = absl::OkStatus();
+    writes_.fetch_add(taken, std::memory_order_relaxed);
+    write_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    return taken;
+  }
+}
+
+absl::Status StoreImpl::Prepare(const Change& change, Group* group) {
+  const size_t first = group->operations.size();
+  CHUNK_RETURN_IF_ERROR(change.kind == ChangeKind::kWrite ? PrepareWrite(change, group)
+                                                          : PrepareZeroes(change, group));
+  for (size_t i = first; i < group->operations.size(); ++i) {
+    group->header_bytes += EncodedBytes(group->operations[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StoreImpl::MergedBlock> StoreImpl::BeginMerge(const ChunkKey& key, uint32_t block) {
+  MergedBlock merged{.key = key, .block = block};
+  merged.bytes = std::make_unique<std::array<std::byte, kBlockBytes>>();
+  for (int attempt = 0;; ++attempt) {
+    BlockSources sources;
+    CHUNK_RETURN_IF_ERROR(LookUpLoading(key, block, 1, &sources, nullptr));
+    const bool unchanged = attempt > 0 && sources[0] == merged.before;
+    merged.before = sources[0];
+    absl::Status read = ReadSources(key, block, sources, 0, *merged.bytes, Temperature::kAny);
+    if (read.ok()) return merged;
+    if (!absl::IsDataLoss(read) || (unchanged && attempt > 1)) {
+      if (absl::IsDataLoss(read)) checksum_errors_.fetch_add(1, std::memory_order_relaxed);
+      return read;
+    }
+  }
+}
+
+absl::StatusOr<bool> StoreImpl::PrepareDirect(uint32_t count, const PayloadSlices& slices,
+                                              Group* group, Operation* operation) {
+  if (!allocator_->Reserve(count)) return false;
+  absl::StatusOr<DeviceExtents> extents = allocator_->Allocate(count, std::nullopt);
+  if (!extents.ok()) {
+    allocator_->Unreserve(count);
+    return Fail(extents.status());
+  }
+  operation->extents = *extents;
+  group->direct.insert(group->direct.end(), extents->begin(), extents->end());
+  group->direct_bytes += uint64_t{count} * kBlockBytes;
+  SliceCursor cursor(slices);
+  for (const DeviceExtent& extent : *extents) {
+    PayloadSlices piece;
+    cursor.Take(extent.count * kBlockBytes,
+                [&](std::span<const std::byte> bytes) { piece.push_back(bytes); });
+    absl::Status written = parts_.data->Write(extent.first_block * kBlockBytes, piece);
+    if (absl::IsResourceExhausted(written)) return written;
+    if (!written.ok()) return Fail(written);
+  }
+  return true;
+}
+
+absl::Status StoreImpl::PrepareWrite(const Change& change, Group* group) {
+  const BlockRange range = RangeOf(change);
+  const BlockChecksum checksum(change.key);
+  SliceCursor cursor(change.data);
+  Operation operation = OperationFor(change, OperationKind::kJournalBlocks);
+  const auto merge = [&](uint32_t block, uint32_t begin, uint32_t end) -> absl::Status {
+    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(change.key, block));
+    std::byte* target = merged.bytes->data() + begin;
+    cursor.Take(end - begin, [&](std::span<const std::byte> piece) {
+      std::memcpy(target, piece.data(), piece.size());
+      target += piece.size();
+    });
+    operation.checksums.push_back(checksum.Of(block, *merged.bytes));
+    group->payload.push_back(*merged.bytes);
+    group->payload_bytes += kBlockBytes;
+    group->merged.push_back(std::move(merged));
+    return absl::OkStatus();
+  };
+  const auto finish = [&](uint32_t first_block) {
+    operation.header.first_block = first_block;
+    operation.header.block_count = static_cast<uint32_t>(operation.checksums.size());
+    if (operation.header.block_count > 0) group->operations.push_back(operation);
+    operation = OperationFor(change, OperationKind::kJournalBlocks);
+  };
+
+  const uint32_t end = change.offset_bytes + change.length_bytes;
+  if (range.head) {
+    const uint32_t base = *range.head * kBlockBytes;
+    CHUNK_RETURN_IF_ERROR(
+        merge(*range.head, change.offset_bytes - base, std::min(end - base, kBlockBytes)));
+  }
+  const uint32_t whole = range.end_whole - range.first_whole;
+  uint32_t first_block = range.head.value_or(range.first_whole);
+  if (whole > 0) {
+    PayloadSlices slices;
+    absl::InlinedVector<uint32_t, 8> checksums;
+    for (uint32_t block = range.first_whole; block < range.end_whole; ++block) {
+      checksums.push_back(cursor.TakeBlock(checksum.Prefix(block), &slices));
+    }
+    bool direct = false;
+    if (whole * kBlockBytes >= parts_.options.direct_write_bytes) {
+      Operation direct_operation = OperationFor(change, OperationKind::kDirectBlocks);
+      CHUNK_ASSIGN_OR_RETURN(direct, PrepareDirect(whole, slices, group, &direct_operation));
+      if (direct) {
+        finish(first_block);
+        direct_operation.header.first_block = range.first_whole;
+        direct_operation.header.block_count = whole;
+        direct_operation.checksums = std::move(checksums);
+        group->operations.push_back(std::move(direct_operation));
+        first_block = range.end_whole;
+      }
+    }
+    if (!direct) {
+      operation.checksums.insert(operation.checksums.end(), checksums.begin(), checksums.end());
+      group->payload.insert(group->payload.end(), slices.begin(), slices.end());
+      group->payload_bytes += uint64_t{whole} * kBlockBytes;
+    }
+  }
+  if (range.tail) CHUNK_RETURN_IF_ERROR(merge(*range.tail, 0, end % kBlockBytes));
+  finish(first_block);
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
+  const BlockRange range = RangeOf(change);
+  const BlockChecksum checksum(change.key);
+  const uint32_t end = change.offset_bytes + change.length_bytes;
+  // Also carries version and cursor when no whole block is covered.
+  Operation zeroes = OperationFor(change, OperationKind::kZeroBlocks);
+  zeroes.header.first_block = range.first_whole;
+  zeroes.header.block_count = range.end_whole - range.first_whole;
+  group->operations.push_back(zeroes);
+  for (const auto& block : {range.head, range.tail}) {
+    if (!block) continue;
+    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(change.key, *block));
+    const uint32_t base = *block * kBlockBytes;
+    if (merged.before.kind != BlockSource::Kind::kZero) {
+      const uint32_t from = std::max(base, change.offset_bytes) - base;
+      const uint32_t to = std::min(base + kBlockBytes, end) - base;
+      std::memset(merged.bytes->data() + from, 0, to - from);
+      Operation operation = OperationFor(change, OperationKind::kJournalBlocks);
+      operation.header.first_block = *block;
+      operation.header.block_count = 1;
+      operation.checksums.push_back(checksum.Of(*block, *merged.bytes));
+      group->operations.push_back(std::move(operation));
+      group->payload.push_back(*merged.bytes);
+      group->payload_bytes += kBlockBytes;
+    }
+    group->merged.push_back(std::move(merged));
+  }
+  return absl::OkStatus();
+}
+
+void StoreImpl::GiveBack(Group* group) {
+  if (group->direct.empty()) return;
+  // A write that failed for good may still reach these blocks: they are not used again before the
+  // next Open.
+  if (!is_failed_) allocator_->Release(group->direct);
+  group->direct.clear();
+}
+
+absl::Status StoreImpl::MakeRoom(uint64_t seen) {
+  absl::MutexLock lock(&checkpoint_mutex_);
+  if (checkpoint_attempts_ != seen) return absl::OkStatus();
+  return Checkpoint();
+}
+
+absl::Status StoreImpl::LoadRowInto(const ChunkKey& key, Group* group) {
+  uint64_t epoch = 0;
+  CHUNK_ASSIGN_OR_RETURN(SharedRow row, LoadRow(key, &epoch));
+  if (epoch != group->rows_epoch) group->rows.clear();
+  group->rows_epoch = epoch;
+  group->rows[key] = std::move(row);
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::Commit(Group* group) {
+  CHUNK_RETURN_IF_ERROR(RecordLossTold());
+  bool tried_to_free = false;
+  for (int attempt = 0; attempt < kRoomAttemptsMax;) {
+    const uint64_t seen = checkpoint_attempts_;
+    std::optional<ChunkKey> row_wanted;
+    bool room_wanted = false;
+    absl::Status status = CommitOnce(group, &row_wanted, &room_wanted);
+    if (row_wanted) {
+      CHUNK_RETURN_IF_ERROR(LoadRowInto(*row_wanted, group));
+    } else if (room_wanted) {
+      ++attempt;
+      CHUNK_RETURN_IF_ERROR(MakeRoom(seen));
+    } else if (absl::IsResourceExhausted(status) && !tried_to_free && freeable_ > 0) {
+      // Trimmed and overwritten blocks come back with a checkpoint.
+      tried_to_free = true;
+      CHUNK_RETURN_IF_ERROR(MakeRoom(seen));
+    } else {
+      return status;
+    }
+  }
+  return absl::ResourceExhaustedError("the journal stays full: checkpoints do not keep up");
+}
+
+absl::Status StoreImpl::CommitOnce(Group* group, std::optional<ChunkKey>* row_wanted,
+                                   bool* room_wanted) {
+  absl::MutexLock append_lock(&append_mutex_);
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  if (!journal_->Fits(group->header_bytes, group->payload_bytes) ||
+      overlay_entries_ > kOverlayEntriesHard) {
+    *room_wanted = true;
+    return absl::OkStatus();
+  }
+  uint64_t needed = 0;
+  {
+    absl::MutexLock state_lock(&state_mutex_);
+    for (const Operation& operation : group->operations) {
+      if (NamesChunk(operation) && TouchChunk(operation.header.key, group) == nullptr) {
+        *row_wanted = operation.header.key;
+        return absl::OkStatus();
+      }
+    }
+    for (const MergedBlock& merged : group->merged) {
+      BlockSources now;
+      const auto row = group->rows.find(merged.key);
+      if (!LookUp(merged.key, merged.block, 1, &now, nullptr,
+                  row != group->rows.end() && group->rows_epoch == base_epoch_ ? &row->second
+                                                                               : nullptr)) {
+        *row_wanted = merged.key;
+        return absl::OkStatus();
+      }
+      if (now[0] != merged.before) return absl::AbortedError("a merged block has changed");
+    }
+    needed = BlocksToReserve(*group);
+  }
+  if (needed > 0 && !allocator_->Reserve(needed)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no space: ", needed, " more blocks of ", kBlockBytes, " bytes are needed"));
+  }
+  builder_.Clear();
+  for (const Operation& operation : group->operations) builder_.Add(operation);
+  absl::StatusOr<uint64_t> position =
+      journal_->Append(&builder_, group->payload, group->payload_bytes, durable_lsn_);
+  if (!position.ok()) return Fail(position.status());
+  if (!group->direct.empty()) {
+    direct_unsynced_ = true;
+    direct_unsynced_bytes_ += group->direct_bytes;
+    group->direct.clear();
+  }
+  {
+    absl::MutexLock state_lock(&state_mutex_);
+    Install(group->operations, *position, needed);
+  }
+  appended_lsn_ = journal_->head().next_lsn - 1;
+  journal_used_bytes_ = journal_->used_bytes();
+  if (CheckpointDue() || direct_unsynced_bytes_ > kDirectUnsyncedBytesMax) RequestCheckpoint();
+  return absl::OkStatus();
+}
+
+}  // namespace tessera::chunk

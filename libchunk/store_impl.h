@@ -1,0 +1,332 @@
+// The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
+// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_checkpoint.cc
+// and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the parts share
+// memory.
+//
+// Layers of a chunk: *active* overlay (changes since the last freeze), *frozen* overlay (what a
+// checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint changes
+// the row while the frozen overlay lies over it, so a reader may see the row before or after: the
+// answer is the same. `base_epoch_` grows when the frozen overlay goes; a row loaded before that
+// and not yet used is loaded again.
+//
+// Locks, in the order in which they may be nested:
+//   checkpoint_mutex_  one checkpoint at a time; held over its disk work
+//   append_mutex_      one order of changes; held over the journal append, because the append is
+//   the order state_mutex_       overlays, cache, cursors, totals; held for look-ups only, never
+//   over disk
+// and, with none of these wanted inside: sync_mutex_ (held over fdatasync: who waits for it finds
+// the work done), work_mutex_, failure_mutex_; and the locks inside Allocator and MetadataDatabase,
+// which may be taken under any of the above.
+#ifndef TESSERA_LIBCHUNK_STORE_IMPL_H_
+#define TESSERA_LIBCHUNK_STORE_IMPL_H_
+
+#include <array>
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/synchronization/mutex.h"
+#include "libchunk/allocator.h"
+#include "libchunk/checksum.h"
+#include "libchunk/journal.h"
+#include "libchunk/metadata_cache.h"
+#include "libchunk/metadata_database.h"
+#include "libchunk/overlay.h"
+#include "libchunk/store.h"
+#include "libchunk/superblock.h"
+
+namespace tessera::chunk {
+
+// The names of a store's files in its folder.
+struct StorePaths {
+  explicit StorePaths(const std::string& folder);
+  std::string folder, superblock, superblock_new, journal, data, database, creating;
+};
+
+// Where a block's content is at one moment.
+struct BlockSource {
+  enum class Kind : uint8_t { kZero, kJournal, kDevice };
+  uint64_t location = 0;  // journal position or device block
+  uint32_t checksum = 0;
+  Kind kind = Kind::kZero;
+  friend bool operator==(const BlockSource&, const BlockSource&) = default;
+};
+using BlockSources = absl::InlinedVector<BlockSource, 16>;
+
+class StoreImpl final : public Store {
+ public:
+  // What Open has found or made before there is a store.
+  struct Parts {
+    Env* env = nullptr;
+    StoreOptions options;
+    std::unique_ptr<FolderLock> folder_lock;
+    std::unique_ptr<File> superblock_file;
+    Superblock superblock;
+    std::unique_ptr<Journal> journal;
+    std::unique_ptr<File> data;
+    std::unique_ptr<MetadataDatabase> database;
+    std::string folder;
+    OpenReport report;
+  };
+
+  explicit StoreImpl(Parts parts);
+  ~StoreImpl() override;
+
+  // Second half of Open: reads the metadata, replays the journal, makes the new incarnation durable
+  // and starts the threads.
+  [[nodiscard]] absl::Status Recover();
+
+  const OpenReport& open_report() const override { return parts_.report; }
+  uint32_t chunk_bytes() const override { return parts_.options.chunk_bytes; }
+  void Apply(std::span<const Change> changes, std::span<absl::Status> results) override;
+  absl::Status Read(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out) override;
+  absl::Status ReadCached(const ChunkKey& key, uint32_t offset_bytes,
+                          std::span<std::byte> out) override;
+  absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key, uint32_t offset_bytes,
+                                          uint32_t length_bytes) override;
+  absl::Status Flush() override;
+  void FlushAsync(std::function<void(absl::Status)> done) override;
+  absl::StatusOr<std::vector<ChunkInfo>> ListChunks(uint64_t placement_group_id,
+                                                    std::optional<ChunkKey> after,
+                                                    size_t limit) override;
+  absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) override;
+  absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) override;
+  absl::Status ApplyImage(const ChunkImage& image, std::span<const uint64_t> keep) override;
+  absl::Status DeleteChunk(const ChunkKey& key) override;
+  absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) override;
+  Version Cursor(const StreamId& stream) override;
+  std::vector<StreamCursor> Cursors(uint64_t placement_group_id) override;
+  absl::Status SetCursor(const StreamId& stream, const Version& version) override;
+  absl::Status DropPlacementGroup(uint64_t placement_group_id) override;
+  StoreStats stats() override;
+  absl::Status failed() override;
+  absl::Status RunBackgroundWork(bool force) override;
+  absl::Status VerifyAll(const std::function<void(const ChunkKey&, uint32_t block,
+                                                  const absl::Status&)>& bad) override;
+  absl::Status Close() override;
+
+ private:
+  // A block that a change cuts: its present content, merged with the change's bytes.
+  struct MergedBlock {
+    ChunkKey key;
+    uint32_t block = 0;
+    BlockSource before;  // what the merge started from; still so when the record is appended
+    std::unique_ptr<std::array<std::byte, kBlockBytes>> bytes;
+  };
+  // Changes on their way into one journal record.
+  struct Group {
+    absl::InlinedVector<Operation, 4> operations;
+    PayloadSlices payload;
+    size_t payload_bytes = 0;
+    size_t header_bytes = sizeof(RecordHeader);
+    std::vector<MergedBlock> merged;
+    std::vector<DeviceExtent> direct;  // written and not yet recorded: to be given back on failure
+    uint64_t direct_bytes = 0;
+    absl::flat_hash_map<ChunkKey, SharedRow, ChunkKeyHash> rows;  // loaded at rows_epoch
+    uint64_t rows_epoch = 0;
+  };
+  enum class Temperature { kAny, kCachedOnly };
+  struct CursorValue {
+    Version last;
+    uint64_t vtree_id = 0;
+  };
+
+  uint32_t blocks_per_chunk() const { return parts_.options.chunk_bytes / kBlockBytes; }
+
+  // ---- store.cc
+  // ---------------------------------------------------------------------------------- Marks the
+  // store failed for good and returns `cause`; the first cause is kept.
+  absl::Status Fail(const absl::Status& cause);
+  // FAILED_PRECONDITION with the cause when the store is failed.
+  absl::Status CheckAlive();
+  absl::Status SyncUpTo(uint64_t lsn);
+  // The caller goes on after Open: it has heard of lost volatile state, the next Open need not say
+  // it.
+  absl::Status RecordLossTold();
+  absl::Status WriteLossTold();
+  void StartThreads();
+  void StopThreads();
+  void FlusherLoop();
+  void CheckpointLoop();
+  void RequestCheckpoint();
+  void UpdateSpaceLimit();
+  absl::StatusOr<uint64_t> MeasureUsedBytes();
+
+  // ---- store_apply.cc
+  // ----------------------------------------------------------------------------
+  absl::Status Validate(const Change& change) const;
+  // Whether the change cuts a block that an operation of the group writes.
+  bool DependsOnGroup(const Change& change, const Group& group) const;
+  size_t ApplyGroup(std::span<const Change> changes, std::span<absl::Status> results,
+                    size_t changes_max);
+  absl::Status Prepare(const Change& change, Group* group);
+  absl::Status PrepareWrite(const Change& change, Group* group);
+  absl::Status PrepareZeroes(const Change& change, Group* group);
+  // Adds the blocks to `operation` as direct write; false when there is no fresh space for them.
+  absl::StatusOr<bool> PrepareDirect(uint32_t count, const PayloadSlices& slices, Group* group,
+                                     Operation* operation);
+  // Reads a block for merging; `bytes` of the result hold its present content.
+  absl::StatusOr<MergedBlock> BeginMerge(const ChunkKey& key, uint32_t block);
+  // Appends the group's record and makes it visible. ABORTED: a merged block has changed meanwhile,
+  // prepare again.
+  absl::Status Commit(Group* group);
+  absl::Status CommitOnce(Group* group, std::optional<ChunkKey>* row_wanted, bool* room_wanted);
+  void GiveBack(Group* group);
+  // Frees journal and device space by a checkpoint, unless one has been done since `seen`.
+  absl::Status MakeRoom(uint64_t seen);
+  absl::Status LoadRowInto(const ChunkKey& key, Group* group);
+
+  // ---- store_install.cc
+  // -------------------------------------------------------------------------- The active overlay's
+  // chunk, made from what lies below; null when the row must be loaded first.
+  OverlayChunk* TouchChunk(const ChunkKey& key, const Group* group)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  uint64_t BlocksToReserve(const Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Makes one record's operations visible. `reserved` blocks were reserved for them; gives back
+  // what they turn out not to need. TouchChunk has succeeded for all their chunks.
+  void Install(std::span<const Operation> operations, uint64_t payload_position, uint64_t reserved)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallBlocks(const Operation& operation, uint64_t payload_position, OverlayChunk* chunk,
+                     int64_t* reserved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallDelete(OverlayChunk* chunk, int64_t* reserved)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallSummary(const Operation& operation, OverlayChunk* chunk)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallCursors(const Operation& operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+
+  // ---- store_read.cc
+  // ----------------------------------------------------------------------------- The sources of
+  // the blocks and the chunk's summary at one moment; false when the row must be loaded.
+  bool LookUp(const ChunkKey& key, uint32_t first_block, uint32_t count, BlockSources* sources,
+              ChunkSummary* summary, const SharedRow* loaded)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The same from outside the lock, loading the row where needed.
+  absl::Status LookUpLoading(const ChunkKey& key, uint32_t first_block, uint32_t count,
+                             BlockSources* sources, ChunkSummary* summary);
+  // A row from the database, put into the cache, current as of *epoch.
+  absl::StatusOr<SharedRow> LoadRow(const ChunkKey& key, uint64_t* epoch);
+  // Bytes [offset, offset + out) of the blocks `sources`, the first of which is number first_block.
+  // DATA_LOSS names the first block whose checksum does not fit.
+  absl::Status ReadSources(const ChunkKey& key, uint32_t first_block, const BlockSources& sources,
+                           uint32_t skip_bytes, std::span<std::byte> out, Temperature temperature);
+  absl::Status ReadRun(const BlockSource& first, std::span<std::byte> out, Temperature temperature);
+  absl::Status ReadRange(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out,
+                         Temperature temperature);
+  absl::Status ValidateRange(uint64_t offset_bytes, uint64_t length_bytes) const;
+
+  // ---- store_admin.cc
+  // ----------------------------------------------------------------------------
+  absl::Status CommitOperation(const Operation& operation);
+  // Overlay chunks that fit the filter, by key; the newest summary of each.
+  std::vector<ListedRow> ListOverlay(const RowFilter& filter, std::optional<ChunkKey> after)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  absl::StatusOr<std::vector<ChunkInfo>> ListMerged(const RowFilter& filter,
+                                                    std::optional<ChunkKey> after, size_t limit);
+  absl::Status VerifyChunk(
+      const ChunkKey& key,
+      const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad);
+
+  // ---- store_checkpoint.cc
+  // -----------------------------------------------------------------------
+  struct Placement;  // what a checkpoint has done so far
+  absl::Status Checkpoint() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  bool CheckpointDue();
+  // False when there is nothing to checkpoint.
+  bool Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  absl::Status PlaceAll(Placement* placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  absl::Status PlaceChunk(const ChunkKey& key, const OverlayChunk& chunk, Placement* placement);
+  absl::Status PlaceBlocks(const OverlayChunk& chunk, const ChunkRow& before, ChunkRow* after,
+                           Placement* placement);
+  absl::Status CopyFromJournal(const ChunkKey& key, const OverlayChunk& chunk,
+                               const ChunkRow& after);
+  absl::Status CommitMetadata(Placement* placement)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  absl::Status PutSpace(Placement* placement);
+  absl::Status PunchFreed(const Placement& placement);
+  void Thaw(const Placement& placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  void UndoPlacement(Placement* placement);
+
+  // ---- store_recovery.cc
+  // -------------------------------------------------------------------------
+  absl::Status LoadMetadata();
+  // Where the chain of live records from `start` ends, and the greatest durable lsn in it.
+  struct Chain {
+    JournalCursor end;
+    uint64_t durable_lsn = 0;
+    bool torn = false;  // ended by a record that is there in part
+  };
+  absl::StatusOr<Chain> WalkChain(const JournalCursor& start);
+  // Applies the journal; returns where it ends.
+  absl::StatusOr<Chain> Replay(const AppliedState& applied);
+  // Whether the record's payload and direct data are whole. Errors are the device's.
+  absl::StatusOr<bool> Verify(const LiveRecord& record);
+  // Writes the record and its direct data again where they are. A sync that failed may have left
+  // them in memory only, marked clean, and the next sync would say OK without writing them.
+  absl::Status Rewrite(const LiveRecord& record);
+  absl::Status ReplayRecord(const LiveRecord& record);
+  absl::Status BeginIncarnation(const Chain& chain, uint64_t tail);
+
+  Parts parts_;
+  std::unique_ptr<Allocator> allocator_;  // made by LoadMetadata, const from then on
+
+  absl::Mutex checkpoint_mutex_;
+  JournalCursor frozen_end_ ABSL_GUARDED_BY(checkpoint_mutex_);
+  std::vector<std::pair<StreamId, std::optional<CursorValue>>> frozen_cursors_
+      ABSL_GUARDED_BY(checkpoint_mutex_);
+  MetadataDatabase::Totals frozen_totals_ ABSL_GUARDED_BY(checkpoint_mutex_);
+
+  absl::Mutex append_mutex_ ABSL_ACQUIRED_AFTER(checkpoint_mutex_);
+  Journal* const journal_;  // its appending half under append_mutex_
+  bool direct_unsynced_ ABSL_GUARDED_BY(append_mutex_) = false;
+  uint64_t direct_unsynced_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;
+  RecordBuilder builder_ ABSL_GUARDED_BY(append_mutex_);
+
+  absl::Mutex state_mutex_ ABSL_ACQUIRED_AFTER(append_mutex_);
+  std::unique_ptr<Overlay> active_ ABSL_GUARDED_BY(state_mutex_);
+  std::unique_ptr<Overlay> frozen_ ABSL_GUARDED_BY(state_mutex_);
+  MetadataCache cache_ ABSL_GUARDED_BY(state_mutex_);
+  absl::flat_hash_map<StreamId, CursorValue, StreamIdHash> cursors_ ABSL_GUARDED_BY(state_mutex_);
+  MetadataDatabase::Totals totals_ ABSL_GUARDED_BY(state_mutex_);
+  uint64_t base_epoch_ ABSL_GUARDED_BY(state_mutex_) = 1;
+
+  absl::Mutex sync_mutex_;
+  std::atomic<uint64_t> appended_lsn_ = 0;
+  std::atomic<uint64_t> durable_lsn_ = 0;
+
+  absl::Mutex work_mutex_;
+  bool checkpoint_requested_ ABSL_GUARDED_BY(work_mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(work_mutex_) = false;
+  struct FlushWaiter {
+    uint64_t lsn;
+    std::function<void(absl::Status)> done;
+  };
+  std::deque<FlushWaiter> flush_waiters_ ABSL_GUARDED_BY(work_mutex_);
+  std::thread flusher_, checkpointer_;  // by Recover and Close or the destructor
+
+  absl::Mutex
+      superblock_mutex_;  // held over writing parts_.superblock, which happens once or twice
+  std::atomic<bool> loss_untold_ = false;
+
+  absl::Mutex failure_mutex_;
+  absl::Status failure_ ABSL_GUARDED_BY(failure_mutex_);
+  std::atomic<bool> is_failed_ = false;
+  std::atomic<bool> closed_ = false;
+
+  std::atomic<uint64_t> writes_ = 0, write_bytes_ = 0, reads_ = 0, read_bytes_ = 0, flushes_ = 0,
+                        syncs_ = 0, checkpoints_ = 0, checkpoint_attempts_ = 0,
+                        checksum_errors_ = 0;
+  std::atomic<uint64_t> freeable_ = 0;  // changes since the last checkpoint that will free blocks
+  std::atomic<uint64_t> journal_used_bytes_ = 0, overlay_entries_ = 0, overlay_chunks_ = 0;
+  std::atomic<bool> space_is_tight_ = false;  // as of the last checkpoint
+};
+
+}  // namespace tessera::chunk
+
+#endif  // TESSERA_LIBCHUNK_STORE_IMPL_H_
