@@ -1,0 +1,269 @@
+"""A volume on three servers, used as a disk: real processes, real sockets, kill -9."""
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import unittest
+
+import cluster as tessera
+from cluster import run, wait_until
+
+ROOT = tessera.ROOT
+
+
+def need(*tools):
+    for tool in tools:
+        if shutil.which(tool) is None:
+            raise unittest.SkipTest(f"{tool} is not installed")
+
+
+class ClusterTest(unittest.TestCase):
+    servers = 3
+
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = tessera.Cluster(servers=cls.servers)
+        try:
+            cls.cluster.start()
+            cls.cluster.create_pool()
+        except BaseException:
+            cls.tearDownClass()
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.stop()
+
+    def volume(self, name, size="256MiB"):
+        uri = self.cluster.create_volume(name, size)
+        self.addCleanup(self.remove, name)
+        return uri
+
+    def remove(self, name):
+        self.cluster.cli("volume", "unmap", name)
+        self.cluster.cli("volume", "delete", name)
+
+    def wait_healthy(self):
+        def healthy():
+            try:
+                self.cluster.cli("status")
+                return True
+            except tessera.CommandFailed:
+                return False
+        wait_until(healthy, "full redundancy", 180)
+
+    def verify(self, name):
+        return self.cluster.cli("volume", "verify", name)
+
+
+def fio(uri, *options, size="64m"):
+    return run(["fio", "--name=t", "--ioengine=nbd", f"--uri={uri}", "--thread", f"--size={size}", *options],
+               timeout=600)
+
+
+class VolumeAsDisk(ClusterTest):
+    def test_what_is_written_is_read_back_after_every_process_was_killed(self):
+        need("nbdcopy", "mke2fs", "e2fsck")
+        self.volume("ext4", "64MiB")
+        folder = self.cluster.folder
+        image, copy = folder / "in.img", folder / "out.img"
+        run(["truncate", "-s", "64M", image])
+        run(["mke2fs", "-q", "-t", "ext4", "-d", ROOT / "docs", image])
+        run(["nbdcopy", "--flush", image, self.cluster.nbd_uri("ext4")])
+        self.cluster.kill_all()
+        self.cluster.restart_all()
+        wait_until(lambda: self.cluster.cli_json("volume", "show", "ext4")["mappings"][0]["attached"], "attachment")
+        run(["nbdcopy", self.cluster.nbd_uri("ext4"), copy])
+        run(["cmp", image, copy])
+        run(["e2fsck", "-fn", copy])
+        self.wait_healthy()
+        self.assertIn(", 0 different", self.verify("ext4"))
+
+    def test_mixed_unaligned_io_verifies_and_replicas_are_equal_afterwards(self):
+        need("fio")
+        uri = self.volume("mixed")
+        fio(uri, "--rw=randwrite", "--bsrange=512-256k", "--blockalign=512", "--bs_unaligned=1", "--iodepth=16",
+            "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--numjobs=4",
+            "--offset_increment=64m", "--io_size=48m", "--randrepeat=0")
+        self.assertIn(", 0 different", self.verify("mixed"))
+
+    def test_a_server_dies_under_load_and_comes_back(self):
+        need("fio")
+        uri = self.volume("failover")
+        errors = []
+
+        def load():
+            try:
+                fio(uri, "--rw=randwrite", "--bs=4k", "--iodepth=16", "--verify=crc32c", "--do_verify=1",
+                    "--verify_fatal=1", "--io_size=256m", "--rate_iops=4000", "--norandommap=0")
+            except Exception as error:  # pylint: disable=broad-except
+                errors.append(error)
+        thread = threading.Thread(target=load)
+        thread.start()
+        victim = self.cluster.sds[1]
+        wait_until(lambda: self.cluster.metric(victim, "tessera_sds_io_requests_total") > 1000, "load")
+        victim.kill(signal.SIGKILL)
+        wait_until(lambda: "degraded" in self.status(), "the loss to be noticed")
+        victim.start()
+        thread.join(600)
+        self.assertEqual(errors, [])
+        self.wait_healthy()
+        self.assertIn(", 0 different", self.verify("failover"))
+
+    def status(self):
+        try:
+            return self.cluster.cli("status")
+        except tessera.CommandFailed as error:
+            return error.output
+
+    def test_io_goes_on_while_the_mdm_is_away(self):
+        need("fio")
+        uri = self.volume("headless")
+        address = self.cluster.mdm_address
+        self.cluster.mdm.kill(signal.SIGSTOP)
+        try:
+            fio(uri, "--rw=randwrite", "--bs=4k", "--iodepth=8", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+                "--io_size=16m")
+        finally:
+            self.cluster.mdm.kill(signal.SIGCONT)
+        self.assertEqual(self.cluster.mdm_address, address)
+        self.assertIn(", 0 different", self.verify("headless"))
+
+    def test_unmap_leaves_nothing_to_the_old_client(self):
+        need("nbdinfo")
+        uri = self.volume("gone", "16MiB")
+        run(["nbdinfo", uri])
+        answer = self.cluster.cli_json("volume", "unmap", "gone")
+        self.assertEqual(len(answer["confirmed_sds_ids"]), 3)
+        with self.assertRaises(tessera.CommandFailed):
+            run(["nbdinfo", uri])
+
+
+class Administration(unittest.TestCase):
+    """From an empty cluster to IO on a mapped volume by grpcurl alone: every line of the API cookbook."""
+
+    def test_every_line_of_the_cookbook_runs(self):
+        need("grpcurl", "jq")
+        with_domain = tessera.Cluster()
+        for sds in with_domain.sds:
+            arguments = sds.arguments
+
+            def without_pool(arguments=arguments):
+                flags = [str(a).split(",pool=")[0] for a in arguments()]
+                at = flags.index("--protection-domain")
+                return flags[:at] + flags[at + 2:]
+            sds.arguments = without_pool
+        self.addCleanup(with_domain.stop)
+        with_domain.start()
+        text = (ROOT / "docs/api/README.md").read_text()
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        self.assertGreater(len(blocks), 8)
+        script = "set -euo pipefail\n" + "\n".join(blocks)
+        environment = {**os.environ, "TESSERA_MDM": with_domain.mdm_address}
+        result = subprocess.run(["bash", "-x", "-c", script], capture_output=True, text=True, timeout=300,
+                                env=environment, check=False)
+        self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr[-3000:])
+
+
+class CommandLine(ClusterTest):
+    def exit_code(self, *arguments):
+        try:
+            self.cluster.cli(*arguments)
+            return 0, ""
+        except tessera.CommandFailed as error:
+            return error.code, error.output
+
+    def test_wrong_use_is_told_with_the_right_exit_code(self):
+        for arguments, code, words in [
+                (["volume", "create", "x"], 2, "--size"),
+                (["volume", "create", "x", "--size", "12 parsecs"], 2, "is not a size"),
+                (["volume", "create", "x", "--size", "1000"], 2, "4096"),
+                (["volume", "create", "bad name!", "--size", "1MiB"], 2, "name"),
+                (["volume", "show", "nothing"], 3, "nothing"),
+                (["volume", "map", "nothing"], 3, "nothing"),
+                (["pool", "show", "nothing"], 3, "nothing"),
+                (["pool", "create", "p2", "--replicas", "9"], 2, "replica_count"),
+                (["frobnicate"], 2, "")]:
+            with self.subTest(arguments=arguments):
+                got, output = self.exit_code(*arguments)
+                self.assertEqual(got, code, output)
+                self.assertIn(words, output)
+
+    def test_a_mapped_volume_is_not_deleted(self):
+        self.volume("busy", "16MiB")
+        code, output = self.exit_code("volume", "delete", "busy")
+        self.assertEqual(code, 4, output)
+        self.assertIn("sdc1", output)
+
+    def test_the_topology_is_nested_and_whole(self):
+        self.volume("tree", "16MiB")
+        tree = self.cluster.cli_json("topology")
+        domain = tree["protection_domains"][0]
+        self.assertEqual(domain["protection_domain"]["name"], "domain1")
+        self.assertEqual(sorted(s["name"] for s in domain["sdss"]), ["sds1", "sds2", "sds3"])
+        for sds in domain["sdss"]:
+            self.assertEqual(sds["state"], "COMPONENT_STATE_ONLINE")
+            self.assertEqual(len(sds["devices"]), 1)
+        pool = domain["pools"][0]
+        self.assertEqual(pool["pool"]["name"], "pool1")
+        self.assertEqual(len(pool["devices"]), 3)
+        volume = [v for v in pool["volumes"] if v["volume"]["name"] == "tree"][0]
+        self.assertEqual(sum(r["in_sync"] for r in volume["replicas"]), 128)
+        self.assertEqual(volume["volume"]["mappings"][0]["sdc_name"], "sdc1")
+        self.assertEqual(tree["sdcs"][0]["name"], "sdc1")
+
+    def test_completion_is_valid_shell(self):
+        need("bash")
+        script = self.cluster.cli("completion", "bash")
+        words = run(["bash", "-c", script + '\nCOMP_WORDS=(tessera volume cr); COMP_CWORD=2; _tessera; '
+                     'echo "${COMPREPLY[@]}"'])
+        self.assertIn("create", words)
+
+    def test_every_metric_page_passes_promtool(self):
+        need("promtool")
+        import urllib.request
+        for part in self.cluster.parts:
+            with self.subTest(part=part.name):
+                with urllib.request.urlopen(f"http://{part.endpoints()['metrics']}/metrics", timeout=30) as page:
+                    text = page.read()
+                result = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True,
+                                        check=False)
+                self.assertEqual(result.returncode, 0, (result.stdout + result.stderr).decode()[-2000:])
+
+
+class QuickStart(unittest.TestCase):
+    def test_quickstart_proves_itself_and_a_second_run_changes_nothing(self):
+        need("nbdcopy", "mke2fs", "e2fsck", "debugfs")
+        import tempfile
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="tessera-quick-")) / "state"
+        environment = {**os.environ, "TESSERA_STATE": str(folder), "TESSERA_PORTS": "auto",
+                       "TESSERA_BIN": str(tessera.BIN)}
+        command = ROOT / "tools/quickstart"
+
+        def clean():
+            subprocess.run([command, "clean"], env=environment, check=False, capture_output=True)
+            shutil.rmtree(folder.parent, ignore_errors=True)
+        self.addCleanup(clean)
+        first = run([command], env=environment, timeout=600)
+        for words in ["equal, byte for byte", "e2fsck -fn: clean", "equals the original"]:
+            self.assertIn(words, first)
+        pids = {p.name: p.read_text() for p in (folder / "run").glob("*.pid")}
+        self.assertEqual(sorted(pids), ["mdm.pid", "sdc.pid", "sds1.pid", "sds2.pid", "sds3.pid"])
+        second = run([command], env=environment, timeout=120)
+        self.assertNotIn("killed every process", second)
+        self.assertEqual(pids, {p.name: p.read_text() for p in (folder / "run").glob("*.pid")})
+        exported = run([command, "env"], env=environment)
+        self.assertIn("TESSERA_NBD_URI=", exported)
+        run(["bash", "-c", exported + 'nbdinfo "$TESSERA_NBD_URI" && tessera status'])
+        run([command, "stop"], env=environment)
+        for pid in pids.values():
+            self.assertFalse(pathlib.Path(f"/proc/{pid.strip()}").exists())
+        run([command, "clean"], env=environment)
+        self.assertFalse(folder.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

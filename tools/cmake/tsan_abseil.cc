@@ -1,0 +1,153 @@
+// Tells ThreadSanitizer about absl::Mutex.
+//
+// Debian's Abseil is not instrumented, so ThreadSanitizer would take everything that an absl::Mutex
+// guards for a race. Linked into every program of a thread-sanitizer build, these functions stand
+// before the library's, call them, and announce acquire and release through
+// sanitizer/tsan_interface.h. Conditions of Await are evaluated by whichever thread unlocks, with
+// the lock held: their reads are ignored.
+#include <dlfcn.h>
+#include <sanitizer/tsan_interface.h>
+
+#include <cstdint>
+#include <cstdlib>
+
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+}
+
+namespace {
+
+class IgnoredReads {
+ public:
+  IgnoredReads() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
+  ~IgnoredReads() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+};
+
+template <typename Function>
+Function Real(const char* name) {
+  void* found = dlsym(RTLD_NEXT, name);
+  if (found == nullptr) abort();
+  return reinterpret_cast<Function>(found);
+}
+
+// The library calls its own functions through the same names: only the outermost call counts.
+thread_local int waiting = 0;
+
+// What the calling thread holds is given up for the time of `wait` and held again afterwards.
+template <typename Wait>
+auto GivenUp(void* mutex, Wait wait) {
+  if (waiting > 0) return wait();
+  struct Depth {
+    Depth() { ++waiting; }
+    ~Depth() { --waiting; }
+  } depth;
+  __tsan_mutex_pre_unlock(mutex, 0);
+  __tsan_mutex_post_unlock(mutex, 0);
+  struct Again {
+    void* mutex;
+    ~Again() {
+      __tsan_mutex_pre_lock(mutex, 0);
+      __tsan_mutex_post_lock(mutex, 0, 0);
+    }
+  } again{mutex};
+  IgnoredReads ignored;
+  return wait();
+}
+
+}  // namespace
+
+#define TESSERA_ABSL(name) "_ZN4absl7debian3" name
+// absl::Duration and absl::Time: 12 bytes, passed in two registers.
+struct TwoWords {
+  int64_t high;
+  uint32_t low;
+};
+
+#define TESSERA_WRAP(result, function, symbol, ...)       \
+  extern "C" __attribute__((visibility("default")))       \
+  result function(__VA_ARGS__) asm(TESSERA_ABSL(symbol)); \
+  extern "C" result function(__VA_ARGS__)
+
+TESSERA_WRAP(void, WrapLock, "5Mutex4LockEv", void* mutex) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex4LockEv"));
+  __tsan_mutex_pre_lock(mutex, 0);
+  real(mutex);
+  __tsan_mutex_post_lock(mutex, 0, 0);
+}
+TESSERA_WRAP(void, WrapUnlock, "5Mutex6UnlockEv", void* mutex) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex6UnlockEv"));
+  __tsan_mutex_pre_unlock(mutex, 0);
+  {
+    IgnoredReads ignored;
+    real(mutex);
+  }
+  __tsan_mutex_post_unlock(mutex, 0);
+}
+TESSERA_WRAP(bool, WrapTryLock, "5Mutex7TryLockEv", void* mutex) {
+  static const auto real = Real<bool (*)(void*)>(TESSERA_ABSL("5Mutex7TryLockEv"));
+  __tsan_mutex_pre_lock(mutex, __tsan_mutex_try_lock);
+  const bool locked = real(mutex);
+  __tsan_mutex_post_lock(mutex, __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed),
+                         0);
+  return locked;
+}
+TESSERA_WRAP(void, WrapReaderLock, "5Mutex10ReaderLockEv", void* mutex) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex10ReaderLockEv"));
+  __tsan_mutex_pre_lock(mutex, __tsan_mutex_read_lock);
+  real(mutex);
+  __tsan_mutex_post_lock(mutex, __tsan_mutex_read_lock, 0);
+}
+TESSERA_WRAP(void, WrapReaderUnlock, "5Mutex12ReaderUnlockEv", void* mutex) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex12ReaderUnlockEv"));
+  __tsan_mutex_pre_unlock(mutex, __tsan_mutex_read_lock);
+  {
+    IgnoredReads ignored;
+    real(mutex);
+  }
+  __tsan_mutex_post_unlock(mutex, __tsan_mutex_read_lock);
+}
+TESSERA_WRAP(void, WrapLockWhen, "5Mutex8LockWhenERKNS0_9ConditionE", void* mutex,
+             const void* condition) {
+  static const auto real =
+      Real<void (*)(void*, const void*)>(TESSERA_ABSL("5Mutex8LockWhenERKNS0_9ConditionE"));
+  __tsan_mutex_pre_lock(mutex, 0);
+  {
+    IgnoredReads ignored;
+    real(mutex, condition);
+  }
+  __tsan_mutex_post_lock(mutex, 0, 0);
+}
+TESSERA_WRAP(void, WrapAwait, "5Mutex5AwaitERKNS0_9ConditionE", void* mutex,
+             const void* condition) {
+  static const auto real =
+      Real<void (*)(void*, const void*)>(TESSERA_ABSL("5Mutex5AwaitERKNS0_9ConditionE"));
+  GivenUp(mutex, [&] { real(mutex, condition); });
+}
+TESSERA_WRAP(bool, WrapAwaitTimeout, "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE",
+             void* mutex, const void* condition, TwoWords timeout) {
+  static const auto real = Real<bool (*)(void*, const void*, TwoWords)>(
+      TESSERA_ABSL("5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE"));
+  return GivenUp(mutex, [&] { return real(mutex, condition, timeout); });
+}
+TESSERA_WRAP(bool, WrapAwaitDeadline, "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE",
+             void* mutex, const void* condition, TwoWords deadline) {
+  static const auto real = Real<bool (*)(void*, const void*, TwoWords)>(
+      TESSERA_ABSL("5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE"));
+  return GivenUp(mutex, [&] { return real(mutex, condition, deadline); });
+}
+TESSERA_WRAP(void, WrapWait, "7CondVar4WaitEPNS0_5MutexE", void* variable, void* mutex) {
+  static const auto real = Real<void (*)(void*, void*)>(TESSERA_ABSL("7CondVar4WaitEPNS0_5MutexE"));
+  GivenUp(mutex, [&] { real(variable, mutex); });
+}
+TESSERA_WRAP(bool, WrapWaitTimeout, "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE",
+             void* variable, void* mutex, TwoWords timeout) {
+  static const auto real = Real<bool (*)(void*, void*, TwoWords)>(
+      TESSERA_ABSL("7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE"));
+  return GivenUp(mutex, [&] { return real(variable, mutex, timeout); });
+}
+TESSERA_WRAP(void, WrapDestroy, "5MutexD1Ev", void* mutex) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5MutexD1Ev"));
+  real(mutex);
+  __tsan_mutex_destroy(mutex, 0);
+}

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Runs every test of a finished build and counts: checks, ctest (unit, sim), integration, conformance.
+
+One line a test; a failed one with its output. The last line is "N passed, N failed, N skipped".
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Tally:
+    def __init__(self):
+        self.passed = self.failed = 0
+        self.skipped = []
+        self.failures = []
+
+    def add(self, name, outcome, detail="", output=""):
+        mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[outcome]
+        print(f"{mark:4} {name}" + (f": {detail}" if detail else ""), flush=True)
+        if outcome == "passed":
+            self.passed += 1
+        elif outcome == "skipped":
+            self.skipped.append((name, detail))
+        else:
+            self.failed += 1
+            self.failures.append(name)
+            if output:
+                print(output, flush=True)
+
+
+def run_checks(tally):
+    result = subprocess.run([ROOT / "tools" / "check"], capture_output=True, text=True)
+    name, output = None, []
+    for line in result.stdout.splitlines() + ["ok "]:
+        match = re.match(r"^(ok|FAIL|skip) ?(\S*)", line)
+        if match is None:
+            output.append(line)
+            continue
+        if name:
+            tally.add(f"check/{name}", "failed", output="\n".join(output))
+        name, output = None, []
+        kind, subject = match.groups()
+        if kind == "ok" and subject:
+            tally.add(f"check/{subject}", "passed")
+        elif kind == "FAIL":
+            name = subject
+        elif kind == "skip":
+            tally.add(f"check/{subject.rstrip(':')}", "skipped", line.split(": ", 1)[-1])
+
+
+def run_ctest(tally, build):
+    listing = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"],
+                             capture_output=True, text=True, check=True)
+    names = [test["name"] for test in json.loads(listing.stdout)["tests"]]
+    for name in names:
+        result = subprocess.run(
+            ["ctest", "--test-dir", build, "-R", f"^{re.escape(name)}$", "--output-on-failure"],
+            capture_output=True, text=True)
+        seconds = re.search(r"(\d+\.\d+) sec", result.stdout)
+        detail = f"{seconds.group(1)} s" if seconds else ""
+        if "***Skipped" in result.stdout:
+            tally.add(f"unit/{name}", "skipped", "the test said so")
+        elif result.returncode == 0:
+            tally.add(f"unit/{name}", "passed", detail)
+        else:
+            tally.add(f"unit/{name}", "failed", detail, result.stdout[-20000:] + result.stderr[-2000:])
+
+
+class CountingResult(unittest.TestResult):
+    def __init__(self, tally):
+        super().__init__()
+        self.tally = tally
+
+    @staticmethod
+    def name(test):
+        return test.id() if hasattr(test, "id") else str(test)
+
+    def addSuccess(self, test):
+        self.tally.add(self.name(test), "passed")
+
+    def addSkip(self, test, reason):
+        self.tally.add(self.name(test), "skipped", reason)
+
+    def addFailure(self, test, error):
+        self.tally.add(self.name(test), "failed", output=self._exc_info_to_string(error, test))
+
+    addError = addFailure
+
+    def addSubTest(self, test, subtest, error):
+        if error is not None:
+            self.tally.add(self.name(subtest), "failed", output=self._exc_info_to_string(error, test))
+
+
+def run_python(tally, pattern):
+    sys.path.insert(0, str(ROOT))
+    sys.path.insert(0, str(ROOT / "integration"))
+    suite = unittest.TestSuite()
+    for path in sorted((ROOT / "integration").rglob("*_test.py")):
+        # ctest runs the NBD suites against their own server; nbd_on_sdc_test.py against the SDC.
+        if path.parent.name == "nbd" or (pattern and pattern not in str(path)):
+            continue
+        folder = str(path.parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+        module = path.stem
+        suite.addTests(unittest.defaultTestLoader.loadTestsFromName(module))
+    suite.run(CountingResult(tally))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--integration-only", action="store_true")
+    parser.add_argument("--pattern", default="", help="only integration files whose path has this in it")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    os.environ.setdefault("TESSERA_BIN", str(ROOT / "build/release/bin"))
+    cache = os.environ.get("TESSERA_CACHE", os.path.expanduser("~/.cache/tessera"))
+    os.environ["PATH"] = os.pathsep.join(
+        [os.environ["TESSERA_BIN"], cache + "/bin", cache + "/npm/node_modules/.bin", os.environ["PATH"],
+         "/usr/sbin", "/sbin"])
+    tally = Tally()
+    if not arguments.integration_only:
+        run_checks(tally)
+        run_ctest(tally, pathlib.Path(os.environ["TESSERA_BIN"]).parent)
+    run_python(tally, arguments.pattern)
+    if tally.skipped:
+        print("\nskipped:")
+        for name, reason in tally.skipped:
+            print(f"  {name}: {reason}")
+    if tally.failures:
+        print("\nfailed:")
+        for name in tally.failures:
+            print(f"  {name}")
+    print(f"\n{tally.passed} passed, {tally.failed} failed, {len(tally.skipped)} skipped")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
