@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.pb.h"
 #include "services/common/node.h"
 
 namespace tessera {
@@ -87,6 +88,8 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   // The reference keeps the linker from dropping the reflection library.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::EnableDefaultHealthCheckService(true);
+  // Keeps health.proto's descriptors linked in, without which reflection can't show the service.
+  grpc::health::v1::HealthCheckRequest::default_instance();
   auto credentials = options.security.ForServer();
   if (!credentials.ok()) return credentials.status();
 

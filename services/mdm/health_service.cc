@@ -1,0 +1,235 @@
+#include "services/mdm/health_service.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/errors.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/membership_rules.h"
+#include "services/mdm/node_table.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/request_checks.h"
+#include "services/mdm/topology_reader.h"
+#include "services/mdm/topology_table.h"
+#include "services/mdm/volume_table.h"
+
+namespace tessera::mdm {
+namespace {
+
+v1::ComponentKind KindOf(const Caller& caller) {
+  if (caller.Has(v1::ROLE_SDS)) return v1::COMPONENT_KIND_SDS;
+  if (caller.Has(v1::ROLE_SDC)) return v1::COMPONENT_KIND_SDC;
+  return v1::COMPONENT_KIND_MGMT;
+}
+
+void AddCause(v1::GetClusterHealthResponse* response, const std::string& code,
+              const std::string& message) {
+  v1::HealthProblem* cause = response->add_causes();
+  cause->set_code(code);
+  cause->set_message(message);
+}
+
+}  // namespace
+
+HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
+                             ClusterKeys* keys, HealthMonitor* health, const EventLog* events,
+                             const MdmTime* time, MetricRegistry* metrics)
+    : rpc_(rpc),
+      heartbeat_interval_ms_(heartbeat_interval_ms),
+      store_(store),
+      keys_(keys),
+      health_(health),
+      events_(events),
+      time_(time),
+      heartbeats_(metrics->Counter("tessera_mdm_heartbeats_total", "Heartbeats taken.")) {}
+
+absl::Status HealthService::TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request) {
+  std::set<std::string> failed;
+  for (const v1::DeviceDescription& device : request.devices()) {
+    const auto before = health_->DeviceNow(sds_id, device.device_uuid());
+    const bool known = before.has_value() && !before->failure().empty();
+    if (!device.failure().empty() && !known) failed.insert(device.device_uuid());
+  }
+  if (failed.empty()) return absl::OkStatus();
+  return store_->Write([&](WriteTransaction& transaction) {
+    SQLite::Database& db = transaction.db;
+    DeviceSet devices;
+    for (const v1::DeviceDescription& description : request.devices()) {
+      if (!failed.contains(description.device_uuid())) continue;
+      auto device = FindDeviceByUuid(db, description.device_uuid());
+      if (!device.has_value() || device->sds_id != sds_id) continue;
+      device->description = description;
+      UpdateDevice(db, *device);
+      devices.insert(device->device_id);
+      events_->Record(transaction, v1::EVENT_SEVERITY_ERROR, "device_failed",
+                      {v1::COMPONENT_KIND_DEVICE, device->device_id},
+                      absl::StrCat("device ", device->device_id, ": ", description.failure()));
+    }
+    for (v1::PlacementGroup& group : ListPlacementGroupsOfSds(db, sds_id)) {
+      if (!RemoveDevices(&group, devices)) continue;
+      PutPlacementGroup(db, group);
+      transaction.changes.placement_group_ids.insert(group.placement_group_id());
+    }
+    transaction.changes.topology = true;
+    return absl::OkStatus();
+  });
+}
+
+absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatRequest& request,
+                               v1::HeartbeatResponse* response) {
+  const ComponentId component{KindOf(call.caller()), call.caller().node_id};
+  const uint64_t known = health_->IncarnationOf(component);
+  if (request.incarnation() < known) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                          "incarnation ", known, " of this node has registered after ",
+                          request.incarnation(), ": there are two of them, this one has to stop")),
+                      "INCARNATION_WENT_BACK");
+  }
+  heartbeats_.Increment();
+  if (component.kind == v1::COMPONENT_KIND_SDS) {
+    keys_->HeardFrom(component.id);
+    TESSERA_RETURN_IF_ERROR(TakeOutFailed(component.id, request));
+    for (v1::SdsKey& key : keys_->KeysToDeliver(component.id)) {
+      *response->add_keys() = std::move(key);
+    }
+  }
+  health_->Beat(component, request);
+  if (component.kind == v1::COMPONENT_KIND_SDC) {
+    TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
+      for (const MappingRow& mapping : ListMappingsOfSdc(db, component.id)) {
+        response->add_mapped_volume_ids(mapping.volume_id);
+      }
+      return absl::OkStatus();
+    }));
+  }
+  response->set_mdm_time_ms(time_->NowMillis());
+  response->set_heartbeat_interval_ms(heartbeat_interval_ms_);
+  return absl::OkStatus();
+}
+
+absl::Status HealthService::Do(const CallContext&, const v1::ListComponentsRequest&,
+                               v1::ListComponentsResponse* response) {
+  for (v1::ComponentHealth& component : health_->List()) {
+    *response->add_components() = std::move(component);
+  }
+  return store_->Read([&](SQLite::Database& db) {
+    TopologyReader reader(db, *health_);
+    for (const DeviceRow& row : ListDeviceRows(db)) {
+      const v1::Device device = reader.Device(row);
+      v1::ComponentHealth* component = response->add_components();
+      component->set_kind(v1::COMPONENT_KIND_DEVICE);
+      component->set_component_id(row.device_id);
+      component->set_name(device.description().path());
+      component->set_state(device.state());
+      component->set_last_heartbeat_ms(
+          health_->LastHeartbeatMillis({v1::COMPONENT_KIND_SDS, row.sds_id}));
+      if (device.description().failure().empty()) continue;
+      v1::HealthProblem* problem = component->add_problems();
+      problem->set_code("device_failed");
+      problem->set_message(device.description().failure());
+    }
+    return absl::OkStatus();
+  });
+}
+
+void HealthService::EventsChanged() {
+  absl::MutexLock lock(&mutex_);
+  ++event_commits_;
+}
+
+void HealthService::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+}
+
+absl::Status HealthService::Do(const CallContext& call, const v1::ListEventsRequest& request,
+                               v1::ListEventsResponse* response) {
+  TESSERA_ASSIGN_OR_RETURN(Page page, ParsePage(request.page_size(), ""));
+  page.after_id = request.after_event_id();
+  const auto wait =
+      call.TimeLeft(std::chrono::milliseconds(std::min(request.wait_ms(), kEventWaitMaxMillis)));
+  const absl::Time deadline = absl::Now() + absl::FromChrono(wait);
+  while (true) {
+    uint64_t seen = 0;
+    {
+      absl::MutexLock lock(&mutex_);
+      seen = event_commits_;
+    }
+    TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
+      for (v1::Event& event : ListEventRows(db, page)) *response->add_events() = std::move(event);
+      return absl::OkStatus();
+    }));
+    if (response->events_size() > 0 || absl::Now() >= deadline || call.cancelled()) {
+      return absl::OkStatus();
+    }
+    absl::MutexLock lock(&mutex_);
+    if (stopping_ || waiters_ >= kEventWaitersMax) return absl::OkStatus();
+    ++waiters_;
+    const auto changed = [&] {
+      mutex_.AssertReaderHeld();
+      return stopping_ || event_commits_ != seen;
+    };
+    mutex_.AwaitWithDeadline(absl::Condition(&changed), deadline);
+    --waiters_;
+  }
+}
+
+absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthRequest&,
+                               v1::GetClusterHealthResponse* response) {
+  TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
+    for (const v1::StoragePool& pool : ListPoolRows(db)) {
+      uint32_t degraded = 0;
+      uint32_t unavailable = 0;
+      for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool.pool_id())) {
+        switch (JudgeRedundancy(group, pool.replica_count(), *health_)) {
+          case v1::REDUNDANCY_STATE_HEALTHY:
+            response->set_healthy_placement_groups(response->healthy_placement_groups() + 1);
+            break;
+          case v1::REDUNDANCY_STATE_UNAVAILABLE:
+            ++unavailable;
+            break;
+          default:
+            ++degraded;
+        }
+      }
+      if (unavailable > 0) {
+        AddCause(response, "data_unavailable",
+                 absl::StrCat("pool ", pool.name(), ": ", unavailable,
+                              " placement groups have no reachable copy"));
+      }
+      if (degraded > 0) {
+        AddCause(response, "redundancy_missing",
+                 absl::StrCat("pool ", pool.name(), ": ", degraded,
+                              " placement groups lack copies or are catching up"));
+      }
+      response->set_degraded_placement_groups(response->degraded_placement_groups() + degraded);
+      response->set_unavailable_placement_groups(response->unavailable_placement_groups() +
+                                                 unavailable);
+    }
+    return absl::OkStatus();
+  }));
+  for (const v1::ComponentHealth& component : health_->List()) {
+    if (component.state() == v1::COMPONENT_STATE_ONLINE) continue;
+    const bool server = component.kind() == v1::COMPONENT_KIND_SDS;
+    AddCause(response, server ? "server_not_online" : "client_not_online",
+             absl::StrCat(server ? "server " : "client ", component.name(), " is ",
+                          StateName(component.state())));
+  }
+  std::stable_sort(response->mutable_causes()->begin(), response->mutable_causes()->end(),
+                   [](const v1::HealthProblem& a, const v1::HealthProblem& b) {
+                     return (a.code() == "data_unavailable") > (b.code() == "data_unavailable");
+                   });
+  // A client that is off is no fault of the cluster.
+  const bool degraded = std::any_of(
+      response->causes().begin(), response->causes().end(),
+      [](const v1::HealthProblem& cause) { return cause.code() != "client_not_online"; });
+  response->set_verdict(response->unavailable_placement_groups() > 0
+                            ? v1::CLUSTER_VERDICT_UNAVAILABLE
+                            : (degraded ? v1::CLUSTER_VERDICT_DEGRADED : v1::CLUSTER_VERDICT_OK));
+  return absl::OkStatus();
+}
+
+}  // namespace tessera::mdm

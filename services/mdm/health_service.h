@@ -1,0 +1,57 @@
+// HealthService: heartbeats, states, events, and the verdict on the cluster.
+//
+// Threads: handlers run on the dispatcher's threads. EventsChanged from any; it only wakes.
+#ifndef TESSERA_SERVICES_MDM_HEALTH_SERVICE_H_
+#define TESSERA_SERVICES_MDM_HEALTH_SERVICE_H_
+
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "services/mdm/cluster_keys.h"
+#include "services/mdm/event_log.h"
+#include "services/mdm/health_monitor.h"
+#include "services/mdm/mdm_store.h"
+#include "services/mdm/rpc_methods.h"
+#include "tessera/v1/health.grpc.pb.h"
+
+namespace tessera::mdm {
+
+class HealthService final : public v1::HealthService::CallbackService {
+ public:
+  static constexpr uint32_t kEventWaitersMax = 8;  // each occupies a thread
+  static constexpr uint32_t kEventWaitMaxMillis = 30'000;
+
+  HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
+                ClusterKeys* keys, HealthMonitor* health, const EventLog* events,
+                const MdmTime* time, MetricRegistry* metrics);
+
+  TESSERA_MDM_UNARY(Heartbeat);
+  TESSERA_MDM_UNARY(ListComponents);
+  TESSERA_MDM_UNARY(ListEvents);
+  TESSERA_MDM_UNARY(GetClusterHealth);
+
+  void EventsChanged();
+  // Ends waiting calls.
+  void Stop();
+
+ private:
+  [[nodiscard]] absl::Status TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request);
+
+  RpcDispatcher* const rpc_;
+  const uint32_t heartbeat_interval_ms_;
+  MdmStore* const store_;
+  ClusterKeys* const keys_;
+  HealthMonitor* const health_;
+  const EventLog* const events_;
+  const MdmTime* const time_;
+  prometheus::Counter& heartbeats_;
+  absl::Mutex mutex_;
+  uint64_t event_commits_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint32_t waiters_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_HEALTH_SERVICE_H_

@@ -1,0 +1,168 @@
+// For tests: an MDM in this process on a free port, fake servers and clients that do as they are
+// told, and stubs with their credentials.
+#ifndef TESSERA_SERVICES_MDM_MDM_FIXTURE_H_
+#define TESSERA_SERVICES_MDM_MDM_FIXTURE_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "services/common/clock.h"
+#include "services/mdm/mdm_server.h"
+#include "tessera/v1/discovery.grpc.pb.h"
+#include "tessera/v1/health.grpc.pb.h"
+#include "tessera/v1/monitoring.grpc.pb.h"
+#include "tessera/v1/placement.grpc.pb.h"
+#include "tessera/v1/sdc_control.grpc.pb.h"
+#include "tessera/v1/sds_control.grpc.pb.h"
+#include "tessera/v1/token.grpc.pb.h"
+#include "tessera/v1/topology.grpc.pb.h"
+#include "tessera/v1/volume.grpc.pb.h"
+
+namespace tessera::mdm {
+
+// A storage data server's control plane.
+class FakeSds final : public v1::SdsControlService::Service {
+ public:
+  explicit FakeSds(const std::string& name);
+  ~FakeSds() override;
+
+  // Connection refused from now on; Start comes back under the same port.
+  void Stop();
+  void Start();
+
+  // What the servers' calls are answered with.
+  void SetCursor(uint64_t volume_id, uint64_t placement_group_id, uint64_t generation,
+                 uint64_t sequence);
+  void ForgetCursors();
+  void AnswerVtreeDeletion(bool done);
+  void KnowGeneration(uint64_t volume_id, uint64_t generation);
+
+  [[nodiscard]] uint64_t GenerationOf(uint64_t volume_id);
+  [[nodiscard]] uint64_t EpochOf(uint64_t placement_group_id);
+  [[nodiscard]] std::set<uint64_t> deleted_vtrees();
+  [[nodiscard]] std::string last_authorization();
+  // Waits until the epoch arrived by a push, at most ten seconds.
+  [[nodiscard]] bool AwaitEpoch(uint64_t placement_group_id, uint64_t epoch);
+  [[nodiscard]] bool AwaitDeletion(uint64_t vtree_id);
+  [[nodiscard]] const std::string& address() const { return address_; }
+
+  std::string name;
+  std::string uuid;
+  std::string device_uuid;
+  uint64_t incarnation = 1;
+  uint64_t capacity_bytes = 1ull << 40;
+  bool volatile_state_lost = false;
+  std::string failure;
+  // From the registration.
+  uint64_t sds_id = 0;
+  uint64_t device_id = 0;
+  std::string secret;
+  std::map<uint32_t, std::string> keys;
+
+ private:
+  grpc::Status RaiseGeneration(grpc::ServerContext* context,
+                               const v1::RaiseGenerationRequest* request,
+                               v1::RaiseGenerationResponse* response) override;
+  grpc::Status ApplyPlacementGroups(grpc::ServerContext* context,
+                                    const v1::ApplyPlacementGroupsRequest* request,
+                                    v1::ApplyPlacementGroupsResponse* response) override;
+  grpc::Status DeleteVtree(grpc::ServerContext* context, const v1::DeleteVtreeRequest* request,
+                           v1::DeleteVtreeResponse* response) override;
+  grpc::Status ConfigureDevice(grpc::ServerContext* context,
+                               const v1::ConfigureDeviceRequest* request,
+                               v1::ConfigureDeviceResponse* response) override;
+  void NoteCaller(const grpc::ServerContext& context);
+
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  absl::Mutex mutex_;
+  std::map<uint64_t, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::StreamCursor> cursors_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);
+  std::set<uint64_t> deleted_vtrees_ ABSL_GUARDED_BY(mutex_);
+  bool deletion_done_ ABSL_GUARDED_BY(mutex_) = true;
+  std::string last_authorization_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A storage data client's control plane.
+class FakeSdc final : public v1::SdcControlService::Service {
+ public:
+  explicit FakeSdc(const std::string& name);
+  ~FakeSdc() override;
+  void Stop();
+  [[nodiscard]] std::set<uint64_t> attached();
+  [[nodiscard]] const std::string& address() const { return address_; }
+
+  std::string name;
+  std::string uuid;
+  uint64_t incarnation = 1;
+  uint64_t sdc_id = 0;
+  std::string secret;
+
+ private:
+  grpc::Status AttachVolume(grpc::ServerContext* context, const v1::AttachVolumeRequest* request,
+                            v1::AttachVolumeResponse* response) override;
+  grpc::Status DetachVolume(grpc::ServerContext* context, const v1::DetachVolumeRequest* request,
+                            v1::DetachVolumeResponse* response) override;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  absl::Mutex mutex_;
+  std::set<uint64_t> attached_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Time stands still unless `clock` is moved.
+class MdmFixture {
+ public:
+  MdmFixture();
+  ~MdmFixture();
+
+  void StartMdm();
+  void StopMdm();
+
+  // All return gRPC's status code. Without credentials the caller is an administrator (--insecure).
+  grpc::Status Register(FakeSds* sds);
+  grpc::Status Register(FakeSdc* sdc);
+  grpc::Status Beat(FakeSds* sds);
+  // A domain "pd" and a pool "pool" of 4 groups, and servers that ask for it, laid out.
+  void MakePool(std::vector<FakeSds*> servers, uint32_t replicas);
+  [[nodiscard]] v1::Volume MakeVolume(const std::string& name, uint64_t size_bytes = 64 << 20);
+  grpc::Status Map(const v1::Volume& volume, const FakeSdc& sdc,
+                   v1::MappingMode mode = v1::MAPPING_MODE_READ_WRITE);
+  grpc::Status Acquire(const v1::Volume& volume, const FakeSdc& sdc, v1::IssuedGrant* grant,
+                       int timeout_ms = 20'000);
+  grpc::Status Report(const FakeSdc& sdc, uint64_t placement_group_id, uint64_t epoch,
+                      uint64_t device_id, v1::PlacementGroup* entry);
+  [[nodiscard]] std::vector<v1::PlacementGroup> Groups();
+  [[nodiscard]] v1::Volume GetVolume(uint64_t volume_id);
+  // Waits until `condition` holds, at most ten seconds of real time, waking the MDM's threads.
+  [[nodiscard]] bool Await(const std::function<bool()>& condition);
+
+  template <typename Service>
+  [[nodiscard]] auto Stub() {
+    return Service::NewStub(channel_);
+  }
+  // A deadline, and credentials when there is a secret.
+  static void Prepare(grpc::ClientContext* context, const std::string& kind = "", uint64_t id = 0,
+                      const std::string& secret = "", int timeout_ms = 20'000);
+
+  ManualClock clock;
+  MdmOptions options;
+  std::string folder;
+  std::unique_ptr<MdmServer> mdm;
+
+ private:
+  std::shared_ptr<grpc::Channel> channel_;
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_MDM_FIXTURE_H_

@@ -1,0 +1,203 @@
+#include "services/mdm/mdm_schema.h"
+
+namespace tessera::mdm {
+namespace {
+
+constexpr char kTopology[] = R"sql(
+CREATE TABLE setting (
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE protection_domain (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  created_ms INTEGER NOT NULL
+);
+CREATE TABLE fault_set (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  protection_domain_id INTEGER NOT NULL REFERENCES protection_domain(id),
+  name TEXT NOT NULL CHECK (length(name) BETWEEN 1 AND 63),
+  UNIQUE (protection_domain_id, name)
+);
+CREATE TABLE pool (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  protection_domain_id INTEGER NOT NULL REFERENCES protection_domain(id),
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  replica_count INTEGER NOT NULL CHECK (replica_count BETWEEN 1 AND 3),
+  min_replicas INTEGER NOT NULL CHECK (min_replicas BETWEEN 1 AND replica_count),
+  chunk_bytes INTEGER NOT NULL CHECK (chunk_bytes BETWEEN 262144 AND 4194304
+                                      AND (chunk_bytes & (chunk_bytes - 1)) = 0),
+  placement_group_count INTEGER NOT NULL CHECK (placement_group_count BETWEEN 1 AND 4096
+                                      AND (placement_group_count & (placement_group_count - 1)) = 0),
+  created_ms INTEGER NOT NULL
+);
+CREATE TABLE sds (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  node_uuid TEXT NOT NULL UNIQUE CHECK (length(node_uuid) > 0),
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  protection_domain_id INTEGER REFERENCES protection_domain(id),
+  fault_set_id INTEGER REFERENCES fault_set(id),
+  wanted_protection_domain TEXT NOT NULL,
+  wanted_fault_set TEXT NOT NULL,
+  endpoints BLOB NOT NULL,
+  incarnation INTEGER NOT NULL CHECK (incarnation > 0),
+  software_version TEXT NOT NULL,
+  CHECK (fault_set_id IS NULL OR protection_domain_id IS NOT NULL)
+);
+CREATE TABLE device (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  device_uuid TEXT NOT NULL UNIQUE CHECK (length(device_uuid) > 0),
+  sds_id INTEGER NOT NULL REFERENCES sds(id),
+  pool_id INTEGER REFERENCES pool(id),
+  wanted_pool TEXT NOT NULL,
+  description BLOB NOT NULL,
+  -- The server's incarnation that has confirmed the assignment; 0: none yet.
+  configured_incarnation INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX device_by_sds ON device (sds_id);
+CREATE INDEX device_by_pool ON device (pool_id);
+CREATE TABLE sdc (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  node_uuid TEXT NOT NULL UNIQUE CHECK (length(node_uuid) > 0),
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  endpoints BLOB NOT NULL,
+  nbd_uris TEXT NOT NULL,
+  incarnation INTEGER NOT NULL CHECK (incarnation > 0),
+  software_version TEXT NOT NULL
+);
+)sql";
+
+constexpr char kVolumes[] = R"sql(
+CREATE TABLE vtree (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  pool_id INTEGER NOT NULL REFERENCES pool(id)
+);
+CREATE TABLE volume (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  name TEXT NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 63),
+  pool_id INTEGER NOT NULL REFERENCES pool(id),
+  vtree_id INTEGER NOT NULL REFERENCES vtree(id),
+  size_bytes INTEGER NOT NULL CHECK (size_bytes > 0 AND size_bytes % 4096 = 0),
+  provisioning INTEGER NOT NULL CHECK (provisioning IN (1, 2)),
+  generation INTEGER NOT NULL CHECK (generation > 0),
+  -- Every server has confirmed at least this generation, or all older grants have run out.
+  fenced_generation INTEGER NOT NULL CHECK (fenced_generation <= generation),
+  -- In-sync replicas were found or made equal under this generation.
+  reconciled_generation INTEGER NOT NULL CHECK (reconciled_generation <= generation),
+  snapshot_sequence INTEGER NOT NULL DEFAULT 0,
+  created_ms INTEGER NOT NULL
+);
+CREATE INDEX volume_by_pool ON volume (pool_id);
+CREATE TRIGGER volume_generation_only_grows BEFORE UPDATE OF generation ON volume
+  WHEN NEW.generation < OLD.generation
+  BEGIN SELECT RAISE(ABORT, 'a generation only grows'); END;
+CREATE TABLE mapping (
+  volume_id INTEGER NOT NULL REFERENCES volume(id),
+  sdc_id INTEGER NOT NULL REFERENCES sdc(id),
+  mode INTEGER NOT NULL CHECK (mode IN (1, 2)),
+  iops_limit INTEGER NOT NULL,
+  bandwidth_limit_bytes INTEGER NOT NULL,
+  PRIMARY KEY (volume_id, sdc_id)
+) WITHOUT ROWID;
+CREATE INDEX mapping_by_sdc ON mapping (sdc_id);
+-- One writer, and no reader beside it.
+CREATE TRIGGER mapping_one_writer BEFORE INSERT ON mapping
+  WHEN EXISTS (SELECT 1 FROM mapping WHERE volume_id = NEW.volume_id
+               AND (mode = 1 OR NEW.mode = 1))
+  BEGIN SELECT RAISE(ABORT, 'a writer has the volume for itself'); END;
+CREATE TABLE deleted_vtree (
+  vtree_id INTEGER PRIMARY KEY,
+  volume_id INTEGER NOT NULL,
+  volume_name TEXT NOT NULL,
+  pool_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  deleted_ms INTEGER NOT NULL
+);
+CREATE INDEX deleted_vtree_by_volume ON deleted_vtree (volume_id);
+CREATE TABLE deleted_vtree_pending (
+  sds_id INTEGER NOT NULL REFERENCES sds(id) ON DELETE CASCADE,
+  vtree_id INTEGER NOT NULL REFERENCES deleted_vtree(vtree_id),
+  PRIMARY KEY (sds_id, vtree_id)
+) WITHOUT ROWID;
+CREATE TABLE request (
+  request_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  resource_id INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  PRIMARY KEY (kind, request_id)
+) WITHOUT ROWID;
+CREATE INDEX request_by_age ON request (created_ms);
+)sql";
+
+constexpr char kPlacement[] = R"sql(
+CREATE TABLE placement_group (
+  id INTEGER PRIMARY KEY,
+  pool_id INTEGER NOT NULL REFERENCES pool(id),
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  CHECK (id / 65536 = pool_id)
+);
+CREATE INDEX placement_group_by_pool ON placement_group (pool_id);
+CREATE TRIGGER placement_group_epoch_only_grows BEFORE UPDATE OF epoch ON placement_group
+  WHEN NEW.epoch <= OLD.epoch
+  BEGIN SELECT RAISE(ABORT, 'an epoch only grows'); END;
+CREATE TABLE replica (
+  placement_group_id INTEGER NOT NULL REFERENCES placement_group(id) ON DELETE CASCADE,
+  device_id INTEGER NOT NULL REFERENCES device(id),
+  sds_id INTEGER NOT NULL REFERENCES sds(id),
+  role INTEGER NOT NULL CHECK (role BETWEEN 1 AND 3),
+  PRIMARY KEY (placement_group_id, device_id),
+  UNIQUE (placement_group_id, sds_id)
+) WITHOUT ROWID;
+CREATE INDEX replica_by_device ON replica (device_id);
+CREATE INDEX replica_by_sds ON replica (sds_id, role);
+)sql";
+
+constexpr char kTokensAndEvents[] = R"sql(
+CREATE TABLE token (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  is_transaction INTEGER NOT NULL,
+  volume_id INTEGER NOT NULL,
+  sdc_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  key_id INTEGER NOT NULL,
+  access INTEGER NOT NULL CHECK (access BETWEEN 1 AND 3),
+  operation INTEGER NOT NULL,
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 4),
+  issued_ms INTEGER NOT NULL,
+  expiry_ms INTEGER NOT NULL,
+  outage_expiry_ms INTEGER NOT NULL CHECK (outage_expiry_ms >= expiry_ms),
+  reads INTEGER NOT NULL DEFAULT 0,
+  writes INTEGER NOT NULL DEFAULT 0,
+  read_bytes INTEGER NOT NULL DEFAULT 0,
+  write_bytes INTEGER NOT NULL DEFAULT 0,
+  errors INTEGER NOT NULL DEFAULT 0,
+  unacknowledged INTEGER NOT NULL DEFAULT 0,
+  end_reason TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX token_by_volume ON token (volume_id, generation);
+CREATE INDEX token_by_state ON token (state, expiry_ms);
+CREATE TABLE ack_report (
+  sds_id INTEGER PRIMARY KEY REFERENCES sds(id) ON DELETE CASCADE,
+  incarnation INTEGER NOT NULL,
+  report_sequence INTEGER NOT NULL
+);
+CREATE TABLE event (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  time_ms INTEGER NOT NULL,
+  severity INTEGER NOT NULL,
+  code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  kind INTEGER NOT NULL,
+  component_id INTEGER NOT NULL
+);
+)sql";
+
+}  // namespace
+
+const std::vector<std::string>& MdmMigrations() {
+  static const auto* const migrations =
+      new std::vector<std::string>{kTopology, kVolumes, kPlacement, kTokensAndEvents};
+  return *migrations;
+}
+
+}  // namespace tessera::mdm

@@ -1,0 +1,17 @@
+// The schema of mdm.db as numbered steps: step i takes version i to i + 1. A step that was released
+// is never changed; a change of the schema is a new step.
+//
+// Ids come from AUTOINCREMENT: SQLite hands a number out once, also after its row was deleted.
+#ifndef TESSERA_SERVICES_MDM_MDM_SCHEMA_H_
+#define TESSERA_SERVICES_MDM_MDM_SCHEMA_H_
+
+#include <string>
+#include <vector>
+
+namespace tessera::mdm {
+
+[[nodiscard]] const std::vector<std::string>& MdmMigrations();
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_MDM_SCHEMA_H_

@@ -1,0 +1,234 @@
+#include "services/mdm/mdm_server.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/http_server.h"
+#include "services/common/node.h"
+#include "services/common/rpc.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/background_loop.h"
+#include "services/mdm/discovery_service.h"
+#include "services/mdm/health_service.h"
+#include "services/mdm/monitoring_service.h"
+#include "services/mdm/placement_service.h"
+#include "services/mdm/state_folder.h"
+#include "services/mdm/token_service.h"
+#include "services/mdm/topology_service.h"
+#include "services/mdm/upkeep.h"
+#include "services/mdm/volume_service.h"
+#include "services/mdm/vtree_reaper.h"
+
+namespace tessera::mdm {
+namespace {
+
+// Calls that wait hold a thread each, so who waits for whom must not share threads: a volume call
+// waits for a client, which asks the token service, which waits for servers, whose heartbeats must
+// get through.
+constexpr size_t kVolumeThreads = 16;
+constexpr size_t kTokenThreads = 16;
+constexpr size_t kPromptThreads = 24;  // event waits and pool creation among them
+
+}  // namespace
+
+// Declared in the order in which they need each other; destroyed the other way round.
+struct MdmServer::Parts {
+  Parts(const MdmOptions& options_in, StateFolder state_in,
+        std::unique_ptr<MetricRegistry> metrics_in,
+        std::shared_ptr<grpc::ChannelCredentials> credentials)
+      : options(options_in),
+        metrics(std::move(metrics_in)),
+        state(std::move(state_in)),
+        events(state.time.get()),
+        health({options.stale_after_ms}, state.time.get()),
+        control(state.keys.get(), std::move(credentials)),
+        publisher(state.store.get(), state.keys.get(), &control, &health, metrics.get()),
+        fence(options.fence, state.store.get(), &control, &health, &events, state.time.get()),
+        assigner(state.store.get(), &control, &health, &events, state.time.get()),
+        learners(options.learners, state.store.get(), &health, state.time.get()),
+        reaper(state.store.get(), &control, &health),
+        upkeep(state.store.get(), &health, &events, state.time.get(), metrics.get()) {}
+
+  [[nodiscard]] absl::Status Serve();
+  void MakeServices();
+  void StartLoops();
+  [[nodiscard]] absl::Status Listen();
+  void Stop();
+
+  const MdmOptions options;
+  const std::unique_ptr<MetricRegistry> metrics;
+  const StateFolder state;
+  const EventLog events;
+  HealthMonitor health;
+  NodeControl control;
+  MapPublisher publisher;
+  VolumeFence fence;
+  DeviceAssigner assigner;
+  LearnerScheduler learners;
+  VtreeReaper reaper;
+  Upkeep upkeep;
+
+  std::unique_ptr<RpcDispatcher> prompt_rpc;
+  std::unique_ptr<RpcDispatcher> volume_rpc;
+  std::unique_ptr<RpcDispatcher> token_rpc;
+  std::unique_ptr<TopologyService> topology;
+  std::unique_ptr<HealthService> heartbeat;
+  std::unique_ptr<DiscoveryService> discovery;
+  std::unique_ptr<VolumeService> volume;
+  std::unique_ptr<PlacementService> placement;
+  std::unique_ptr<TokenService> token;
+  std::unique_ptr<MonitoringService> monitoring;
+
+  std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
+  std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
+  std::unique_ptr<BackgroundLoop> reaper_loop;     // deleted vtrees
+  std::unique_ptr<GrpcServer> server;
+  std::unique_ptr<HttpServer> http;
+  std::string metrics_address;
+  bool stopped = false;
+};
+
+absl::Status MdmServer::Parts::Serve() {
+  TESSERA_RETURN_IF_ERROR(upkeep.ExpectNodes(state.nodes.get()));
+  std::shared_ptr<const Authenticator> authenticator = state.nodes;
+  if (options.security.insecure) {
+    authenticator = std::make_shared<InsecureAuthenticator>(state.nodes);
+  }
+  const auto dispatcher = [&](std::vector<std::string> services, size_t threads) {
+    RpcDispatcherOptions rpc_options;
+    rpc_options.services = std::move(services);
+    rpc_options.unary_threads = threads;
+    rpc_options.stream_threads = 1;  // watches are pushed; there are no others
+    return RpcDispatcher::Create(rpc_options, authenticator, metrics.get());
+  };
+  TESSERA_ASSIGN_OR_RETURN(prompt_rpc,
+                           dispatcher({"tessera.v1.DiscoveryService", "tessera.v1.TopologyService",
+                                       "tessera.v1.PlacementService", "tessera.v1.HealthService",
+                                       "tessera.v1.MonitoringService"},
+                                      kPromptThreads));
+  TESSERA_ASSIGN_OR_RETURN(volume_rpc, dispatcher({"tessera.v1.VolumeService"}, kVolumeThreads));
+  TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
+  MakeServices();
+  StartLoops();
+  return Listen();
+}
+
+void MdmServer::Parts::MakeServices() {
+  MdmStore* const store = state.store.get();
+  ClusterKeys* const keys = state.keys.get();
+  const MdmTime* const time = state.time.get();
+  RpcDispatcher* const rpc = prompt_rpc.get();
+  topology = std::make_unique<TopologyService>(rpc, store, &assigner, state.nodes.get(), &health,
+                                               &events, time);
+  heartbeat = std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys,
+                                              &health, &events, time, metrics.get());
+  const ClusterIdentity cluster{state.cluster_uuid, state.join_token,
+                                options.heartbeat_interval_ms};
+  discovery = std::make_unique<DiscoveryService>(rpc, cluster, store, keys, state.nodes.get(),
+                                                 &health, &events, time, [this] {
+                                                   publisher.AddressesChanged();
+                                                   placement_loop->Wake();
+                                                 });
+  volume = std::make_unique<VolumeService>(volume_rpc.get(), store, &control, &fence, &health,
+                                           &events, time, [this] { reaper_loop->Wake(); });
+  placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &learners, &health,
+                                                 &events, time);
+  token = std::make_unique<TokenService>(
+      token_rpc.get(), GrantRules{options.grant_lifetime_ms, options.outage_lifetime_ms}, store,
+      keys, &fence, &publisher, &health, &events, time, metrics.get());
+  monitoring =
+      std::make_unique<MonitoringService>(rpc, state.incarnation, store, metrics.get(), time);
+  store->SetCommitListener([this](const ChangeSet& changes) {
+    publisher.OnCommit(changes);
+    if (changes.topology) topology->Changed();
+    if (changes.events) heartbeat->EventsChanged();
+  });
+}
+
+void MdmServer::Parts::StartLoops() {
+  const std::chrono::milliseconds tick(options.tick_ms);
+  placement_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "placement", .period = tick}, [this] {
+        assigner.Run();
+        learners.Run();
+      });
+  reaper_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "reaper", .period = 2 * tick}, [this] { reaper.Run(); });
+  judge_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "health", .period = tick}, [this] {
+        if (!upkeep.Run()) return;
+        publisher.AddressesChanged();
+        topology->Changed();
+        placement_loop->Wake();
+      });
+}
+
+absl::Status MdmServer::Parts::Listen() {
+  GrpcServerOptions server_options;
+  server_options.listen = {options.listen};
+  server_options.security = options.security;
+  TESSERA_ASSIGN_OR_RETURN(
+      server, GrpcServer::Start(server_options,
+                                {discovery.get(), topology.get(), volume.get(), placement.get(),
+                                 token.get(), heartbeat.get(), monitoring.get()}));
+  HttpServerOptions http_options;
+  http_options.listen = options.metrics_listen;
+  TESSERA_ASSIGN_OR_RETURN(
+      http, HttpServer::Start(http_options, MetricsHandler(metrics.get(), [] { return ""; })));
+  metrics_address = http->address();
+  return WriteEndpointsFile(options.state_folder,
+                            {{"grpc", server->addresses()[0]}, {"metrics", metrics_address}});
+}
+
+void MdmServer::Parts::Stop() {
+  if (std::exchange(stopped, true)) return;
+  fence.Stop();
+  if (heartbeat != nullptr) heartbeat->Stop();
+  if (topology != nullptr) topology->Stop();
+  publisher.Stop();
+  if (server != nullptr) server->Shutdown();
+  for (auto* rpc : {&volume_rpc, &token_rpc, &prompt_rpc}) {
+    if (*rpc != nullptr) (*rpc)->Shutdown();
+  }
+  http.reset();
+  for (auto* loop : {&judge_loop, &placement_loop, &reaper_loop}) {
+    if (*loop != nullptr) (*loop)->Stop();
+  }
+  state.store->SetCommitListener(nullptr);
+}
+
+absl::StatusOr<std::unique_ptr<MdmServer>> MdmServer::Start(const MdmOptions& options,
+                                                            const Clock* clock) {
+  TESSERA_RETURN_IF_ERROR(options.Check());
+  auto metrics = std::make_unique<MetricRegistry>("mdm");
+  TESSERA_ASSIGN_OR_RETURN(StateFolder state,
+                           OpenStateFolder(options.state_folder, clock, metrics.get()));
+  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());
+  auto parts = std::make_unique<Parts>(options, std::move(state), std::move(metrics),
+                                       std::move(credentials));
+  if (absl::Status status = parts->Serve(); !status.ok()) {
+    parts->Stop();
+    return status;
+  }
+  return std::unique_ptr<MdmServer>(new MdmServer(std::move(parts)));
+}
+
+MdmServer::MdmServer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+MdmServer::~MdmServer() { Stop(); }
+
+const std::string& MdmServer::address() const { return parts_->server->addresses()[0]; }
+const std::string& MdmServer::metrics_address() const { return parts_->metrics_address; }
+const std::string& MdmServer::join_token() const { return parts_->state.join_token; }
+
+void MdmServer::Tick() {
+  parts_->judge_loop->Wake();
+  parts_->placement_loop->Wake();
+  parts_->reaper_loop->Wake();
+}
+
+void MdmServer::Stop() { parts_->Stop(); }
+
+}  // namespace tessera::mdm

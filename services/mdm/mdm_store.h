@@ -1,0 +1,86 @@
+// mdm.db: one writer, transactions, readers from snapshots, and the set of things each commit
+// changed.
+//
+// Table functions (*_table.h) take the database of a transaction; rules decide between reading and
+// writing in the same transaction, so every decision about membership or a mapping is a
+// compare-and-set.
+//
+// Threads: Write and Read from any thread; writers take turns, readers run beside them. The commit
+// listener runs under the writer's turn, in commit order: it must only hand over.
+#ifndef TESSERA_SERVICES_MDM_MDM_STORE_H_
+#define TESSERA_SERVICES_MDM_MDM_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/common/metrics.h"
+#include "services/common/sqlite_db.h"
+
+namespace tessera::mdm {
+
+// What a commit changed, for watchers and pushes.
+struct ChangeSet {
+  std::set<uint64_t> placement_group_ids;
+  std::set<uint64_t> deleted_vtree_ids;
+  bool topology = false;       // anything of the tree
+  bool sds_addresses = false;  // endpoints, incarnations or states
+  bool pools = false;          // layouts
+  bool events = false;
+};
+
+// A write in progress.
+struct WriteTransaction {
+  SQLite::Database& db;
+  ChangeSet changes;
+};
+
+class MdmStore {
+ public:
+  using CommitListener = std::function<void(const ChangeSet&)>;
+
+  // Opens or makes the database, checks it (quick_check) and migrates it. DATA_LOSS: damaged;
+  // FAILED_PRECONDITION: made by a newer version.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<MdmStore>> Open(const std::string& path,
+                                                                      MetricRegistry* metrics);
+
+  // Runs `body` in one transaction: committed and on disk when OK is returned, else nothing is
+  // changed.
+  [[nodiscard]] absl::Status Write(const std::function<absl::Status(WriteTransaction&)>& body);
+  // Runs `body` on one snapshot.
+  [[nodiscard]] absl::Status Read(const std::function<absl::Status(SQLite::Database&)>& body) const;
+
+  // REQUIRES: no Write runs.
+  void SetCommitListener(CommitListener listener);
+  [[nodiscard]] int schema_version() const { return schema_version_; }
+
+ private:
+  static constexpr size_t kReaders = 3;
+
+  MdmStore(std::unique_ptr<SqliteDb> writer, std::vector<std::unique_ptr<SqliteDb>> readers,
+           MetricRegistry* metrics);
+
+  const int schema_version_;
+  absl::Mutex writer_mutex_;
+  const std::unique_ptr<SqliteDb> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
+  CommitListener listener_ ABSL_GUARDED_BY(writer_mutex_);
+
+  mutable absl::Mutex readers_mutex_;
+  const std::vector<std::unique_ptr<SqliteDb>> readers_;
+  mutable std::vector<SqliteDb*> free_readers_ ABSL_GUARDED_BY(readers_mutex_);
+
+  prometheus::Counter& commits_;
+  prometheus::Counter& aborts_;
+  prometheus::Histogram& commit_seconds_;
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_MDM_STORE_H_

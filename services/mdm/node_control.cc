@@ -1,0 +1,148 @@
+#include "services/mdm/node_control.h"
+
+#include <deque>
+
+#include "services/common/errors.h"
+#include "services/common/grpc_server.h"
+
+namespace tessera::mdm {
+namespace {
+
+// One call of a fan-out.
+template <typename Response>
+struct Call {
+  uint64_t sds_id = 0;
+  grpc::ClientContext context;
+  Response response;
+  grpc::Status status;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<Response>> reader;
+};
+
+// Waits for all calls of a queue, each of which has a deadline.
+void WaitForAll(grpc::CompletionQueue* queue, size_t calls) {
+  void* tag = nullptr;
+  bool ok = false;
+  for (size_t i = 0; i < calls; ++i) {
+    if (!queue->Next(&tag, &ok)) return;
+  }
+}
+
+int Count(NodeControl::Milliseconds timeout) { return static_cast<int>(timeout.count()); }
+
+}  // namespace
+
+SdsTarget TargetOf(const SdsRow& row) { return SdsTarget{row.sds_id, row.endpoints.control()}; }
+
+std::shared_ptr<grpc::Channel> NodeControl::ChannelTo(const std::string& kind, uint64_t id,
+                                                      const std::string& address) {
+  std::shared_ptr<grpc::Channel> old;  // destroyed after the lock
+  absl::MutexLock lock(&mutex_);
+  Connection& connection = connections_[{kind, id}];
+  if (connection.channel == nullptr || connection.address != address) {
+    old = std::move(connection.channel);
+    connection.address = address;
+    connection.channel = NewChannel(address, credentials_);
+  }
+  return connection.channel;
+}
+
+NodeControl::RaiseAnswers NodeControl::RaiseGeneration(const std::vector<SdsTarget>& targets,
+                                                       const v1::RaiseGenerationRequest& request,
+                                                       Milliseconds timeout) {
+  grpc::CompletionQueue queue;
+  std::deque<Call<v1::RaiseGenerationResponse>> calls;
+  for (const SdsTarget& target : targets) {
+    auto& call = calls.emplace_back();
+    call.sds_id = target.sds_id;
+    PrepareCall(&call.context, Count(timeout), keys_->BearerForSds(target.sds_id));
+    const auto stub =
+        v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control));
+    call.reader = stub->AsyncRaiseGeneration(&call.context, request, &queue);
+    call.reader->Finish(&call.response, &call.status, &call);
+  }
+  WaitForAll(&queue, calls.size());
+  queue.Shutdown();
+  RaiseAnswers answers;
+  for (auto& call : calls) {
+    if (call.status.ok()) {
+      answers.emplace(call.sds_id, std::move(call.response));
+    } else {
+      answers.emplace(call.sds_id, FromGrpcStatus(call.status));
+    }
+  }
+  return answers;
+}
+
+std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRequests& requests,
+                                                                   Milliseconds timeout) {
+  grpc::CompletionQueue queue;
+  std::deque<Call<v1::ApplyPlacementGroupsResponse>> calls;
+  for (const auto& [target, request] : requests) {
+    auto& call = calls.emplace_back();
+    call.sds_id = target.sds_id;
+    PrepareCall(&call.context, Count(timeout), keys_->BearerForSds(target.sds_id));
+    const auto stub =
+        v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control));
+    call.reader = stub->AsyncApplyPlacementGroups(&call.context, request, &queue);
+    call.reader->Finish(&call.response, &call.status, &call);
+  }
+  WaitForAll(&queue, calls.size());
+  queue.Shutdown();
+  std::map<uint64_t, absl::Status> answers;
+  for (const auto& call : calls) answers[call.sds_id] = FromGrpcStatus(call.status);
+  return answers;
+}
+
+absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
+                                          const v1::ConfigureDeviceRequest& request,
+                                          Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
+  v1::ConfigureDeviceResponse response;
+  return FromGrpcStatus(
+      v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control))
+          ->ConfigureDevice(&context, request, &response));
+}
+
+absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget& target,
+                                              const v1::DeleteVtreeRequest& request,
+                                              Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
+  v1::DeleteVtreeResponse response;
+  const grpc::Status status =
+      v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control))
+          ->DeleteVtree(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response.done();
+}
+
+absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
+                                                                   uint64_t volume_id,
+                                                                   Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::AttachVolumeRequest request;
+  request.set_volume_id(volume_id);
+  v1::AttachVolumeResponse response;
+  const grpc::Status status =
+      v1::SdcControlService::NewStub(ChannelTo("sdc", sdc.sdc_id, sdc.endpoints.control()))
+          ->AttachVolume(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return std::vector<std::string>(response.nbd_uris().begin(), response.nbd_uris().end());
+}
+
+absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
+                                       Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::DetachVolumeRequest request;
+  request.set_volume_id(volume_id);
+  request.set_force(how == Detach::kForced);
+  v1::DetachVolumeResponse response;
+  return FromGrpcStatus(
+      v1::SdcControlService::NewStub(ChannelTo("sdc", sdc.sdc_id, sdc.endpoints.control()))
+          ->DetachVolume(&context, request, &response));
+}
+
+}  // namespace tessera::mdm

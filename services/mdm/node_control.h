@@ -1,0 +1,85 @@
+// The MDM's calls to servers and clients: one channel each, credentials, deadlines, and fan-out.
+//
+// Threads: any. Calls block the caller until the answer or the deadline; no lock is held meanwhile.
+#ifndef TESSERA_SERVICES_MDM_NODE_CONTROL_H_
+#define TESSERA_SERVICES_MDM_NODE_CONTROL_H_
+
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/mdm/cluster_keys.h"
+#include "services/mdm/node_table.h"
+#include "tessera/v1/sdc_control.grpc.pb.h"
+#include "tessera/v1/sds_control.grpc.pb.h"
+
+namespace tessera::mdm {
+
+// A server and where its control plane is.
+struct SdsTarget {
+  uint64_t sds_id = 0;
+  std::string control;  // "host:port"
+};
+[[nodiscard]] SdsTarget TargetOf(const SdsRow& row);
+
+class NodeControl {
+ public:
+  using Milliseconds = std::chrono::milliseconds;
+
+  NodeControl(const ClusterKeys* keys, std::shared_ptr<grpc::ChannelCredentials> credentials)
+      : keys_(keys), credentials_(std::move(credentials)) {}
+
+  // Asks all targets at once; the answers by server id. A server that can't be reached fails at
+  // once with UNAVAILABLE, one that is silent after `timeout` with DEADLINE_EXCEEDED.
+  using RaiseAnswers = std::map<uint64_t, absl::StatusOr<v1::RaiseGenerationResponse>>;
+  [[nodiscard]] RaiseAnswers RaiseGeneration(const std::vector<SdsTarget>& targets,
+                                             const v1::RaiseGenerationRequest& request,
+                                             Milliseconds timeout);
+
+  // Each target gets its own request.
+  using ApplyRequests = std::vector<std::pair<SdsTarget, v1::ApplyPlacementGroupsRequest>>;
+  [[nodiscard]] std::map<uint64_t, absl::Status> ApplyPlacementGroups(const ApplyRequests& requests,
+                                                                      Milliseconds timeout);
+
+  [[nodiscard]] absl::Status ConfigureDevice(const SdsTarget& target,
+                                             const v1::ConfigureDeviceRequest& request,
+                                             Milliseconds timeout);
+  // True when nothing of the vtree is left there.
+  [[nodiscard]] absl::StatusOr<bool> DeleteVtree(const SdsTarget& target,
+                                                 const v1::DeleteVtreeRequest& request,
+                                                 Milliseconds timeout);
+
+  // Returns where the volume is offered.
+  [[nodiscard]] absl::StatusOr<std::vector<std::string>> AttachVolume(const SdcRow& sdc,
+                                                                      uint64_t volume_id,
+                                                                      Milliseconds timeout);
+  enum class Detach { kOrderly, kForced };
+  [[nodiscard]] absl::Status DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
+                                          Milliseconds timeout);
+
+ private:
+  [[nodiscard]] std::shared_ptr<grpc::Channel> ChannelTo(const std::string& kind, uint64_t id,
+                                                         const std::string& address);
+
+  struct Connection {
+    std::string address;
+    std::shared_ptr<grpc::Channel> channel;  // shared with calls that are running on it
+  };
+  const ClusterKeys* const keys_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;  // shared with all channels
+  absl::Mutex mutex_;
+  std::map<std::pair<std::string, uint64_t>, Connection> connections_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_NODE_CONTROL_H_

@@ -1,0 +1,203 @@
+#include "services/mdm/placement_service.h"
+
+#include <map>
+#include <optional>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "libtoken/bytes.h"
+#include "services/common/errors.h"
+#include "services/common/placement_hash.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/membership_rules.h"
+#include "services/mdm/node_table.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/request_checks.h"
+#include "services/mdm/topology_table.h"
+
+namespace tessera::mdm {
+namespace {
+
+absl::Status EpochMoved(const v1::PlacementGroup& group, uint64_t epoch) {
+  return WithReason(absl::AbortedError(absl::StrCat("placement group ", group.placement_group_id(),
+                                                    " is at epoch ", group.epoch(), ", not ", epoch,
+                                                    ", or the replica no learner in it")),
+                    "EPOCH_MOVED", {{"epoch", absl::StrCat(group.epoch())}});
+}
+
+// The replica, if it is a learner of this epoch on a device of the caller.
+absl::StatusOr<v1::Replica> CheckLearner(const CallContext& call, const v1::PlacementGroup& group,
+                                         uint64_t epoch, uint64_t device_id) {
+  const v1::Replica* replica = FindReplica(group, device_id);
+  if (replica == nullptr || group.epoch() != epoch || replica->role() != v1::REPLICA_ROLE_LEARNER) {
+    return EpochMoved(group, epoch);
+  }
+  if (replica->sds_id() != call.caller().node_id) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("device ", device_id, " is not one of server ", call.caller().node_id));
+  }
+  return *replica;
+}
+
+std::string TicketBytes(const v1::LearningTicket& ticket) {
+  std::string bytes(4 * sizeof(uint64_t), '\0');
+  token::PutField<uint64_t>(bytes.data(), 0, ticket.placement_group_id());
+  token::PutField<uint64_t>(bytes.data(), 8, ticket.epoch());
+  token::PutField<uint64_t>(bytes.data(), 16, ticket.learner_sds_id());
+  token::PutField<uint64_t>(bytes.data(), 24, ticket.expiry_ms());
+  return bytes;
+}
+
+}  // namespace
+
+grpc::ServerWriteReactor<v1::WatchPlacementGroupsResponse>* PlacementService::WatchPlacementGroups(
+    grpc::CallbackServerContext* context, const v1::WatchPlacementGroupsRequest* request) {
+  return rpc_->Push<v1::WatchPlacementGroupsRequest, v1::WatchPlacementGroupsResponse>(
+      context, request,
+      [this](const CallContext& call, const auto& message, std::shared_ptr<MapStream> stream) {
+        MapWatcher watcher;
+        watcher.stream = std::move(stream);
+        watcher.pool_ids.insert(message.pool_ids().begin(), message.pool_ids().end());
+        if (call.caller().Has(v1::ROLE_SDS)) watcher.sds_id = call.caller().node_id;
+        return publisher_->Watch(std::move(watcher));
+      });
+}
+
+absl::Status PlacementService::Do(const CallContext&, const v1::ListPlacementGroupsRequest& request,
+                                  v1::ListPlacementGroupsResponse* response) {
+  TESSERA_ASSIGN_OR_RETURN(const Page page,
+                           ParsePage(request.page_size(), request.page_token(), kPageSizeMax));
+  return store_->Read([&](SQLite::Database& db) -> absl::Status {
+    if (!FindPool(db, request.pool_id()).has_value()) return NoSuch("pool", request.pool_id());
+    uint64_t last = 0;
+    for (v1::PlacementGroup& group : ListPlacementGroupRows(db, request.pool_id(), page)) {
+      last = group.placement_group_id();
+      *response->add_placement_groups() = std::move(group);
+    }
+    response->set_next_page_token(
+        NextPageToken(page, static_cast<size_t>(response->placement_groups_size()), last));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status PlacementService::Do(const CallContext& call,
+                                  const v1::ReportReplicaFailuresRequest& request,
+                                  v1::ReportReplicaFailuresResponse* response) {
+  if (request.failures_size() > kFailuresMax) {
+    return InvalidField("failures", absl::StrCat("names more than ", kFailuresMax));
+  }
+  std::map<uint64_t, v1::PlacementGroup> groups;
+  const absl::Status status = store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    groups.clear();
+    // Failures of one group are about one epoch, though each of them makes a new one.
+    std::map<uint64_t, uint64_t> epochs;
+    std::set<uint64_t> changed;
+    std::string first_reason;
+    for (const v1::ReplicaFailure& failure : request.failures()) {
+      const uint64_t id = failure.placement_group_id();
+      if (!groups.contains(id)) {
+        const auto group = FindPlacementGroup(db, id);
+        if (!group.has_value()) return NoSuch("placement group", id);
+        groups[id] = *group;
+        epochs[id] = group->epoch();
+      }
+      if (failure.epoch() != epochs[id]) continue;
+      const auto outcome = RemoveFailed(&groups[id], groups[id].epoch(), failure.device_id());
+      if (outcome != MembershipOutcome::kChanged) continue;
+      changed.insert(id);
+      learners_->LearnerFailed(failure.device_id());
+      if (first_reason.empty()) first_reason = failure.reason();
+    }
+    for (uint64_t id : changed) {
+      groups[id].set_epoch(epochs[id] + 1);
+      PutPlacementGroup(db, groups[id]);
+    }
+    if (changed.empty()) return absl::OkStatus();
+    transaction.changes.placement_group_ids = changed;
+    transaction.changes.topology = true;
+    events_->Record(transaction, v1::EVENT_SEVERITY_WARNING, "replicas_removed", {},
+                    absl::StrCat("replicas of ", changed.size(), " placement groups, reported by ",
+                                 call.caller().name, ": ", first_reason.substr(0, 200)));
+    return absl::OkStatus();
+  });
+  TESSERA_RETURN_IF_ERROR(status);
+  for (const v1::ReplicaFailure& failure : request.failures()) {
+    *response->add_placement_groups() = keys_->SignGroup(groups[failure.placement_group_id()]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PlacementService::Do(const CallContext& call, const v1::BeginLearningRequest& request,
+                                  v1::BeginLearningResponse* response) {
+  return store_->Read([&](SQLite::Database& db) -> absl::Status {
+    const auto group = FindPlacementGroup(db, request.placement_group_id());
+    if (!group.has_value()) return NoSuch("placement group", request.placement_group_id());
+    TESSERA_RETURN_IF_ERROR(
+        CheckLearner(call, *group, request.epoch(), request.device_id()).status());
+    for (const v1::Replica& replica : group->replicas()) {
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
+      const ComponentId component{v1::COMPONENT_KIND_SDS, replica.sds_id()};
+      const auto sds = FindSds(db, replica.sds_id());
+      if (!sds.has_value() || !health_->Reachable(component)) continue;
+      v1::SdsAddress* source = response->mutable_source();
+      source->set_sds_id(sds->sds_id);
+      *source->mutable_endpoints() = sds->endpoints;
+      source->set_incarnation(sds->incarnation);
+      source->set_state(health_->StateOf(component));
+      response->set_source_device_id(replica.device_id());
+      v1::LearningTicket* ticket = response->mutable_ticket();
+      ticket->set_placement_group_id(request.placement_group_id());
+      ticket->set_epoch(request.epoch());
+      ticket->set_learner_sds_id(call.caller().node_id);
+      ticket->set_expiry_ms(time_->NowMillis() + kTicketLifetimeMillis);
+      ticket->set_key_id(keys_->SigningKeyFor({sds->sds_id}));
+      const auto key = keys_->SdsKey(ticket->key_id(), sds->sds_id);
+      if (!key.has_value()) return absl::UnavailableError("the source's key was just revoked");
+      const token::Key signature = token::SignMessage(*key, "learn", TicketBytes(*ticket));
+      ticket->set_signature(signature.data(), signature.size());
+      return absl::OkStatus();
+    }
+    return WithReason(
+        absl::UnavailableError(absl::StrCat("no in-sync member of placement group ",
+                                            request.placement_group_id(), " can be reached now")),
+        "NO_SOURCE");
+  });
+}
+
+absl::Status PlacementService::Do(const CallContext& call,
+                                  const v1::CompleteLearningRequest& request,
+                                  v1::CompleteLearningResponse* response) {
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    std::optional<v1::PlacementGroup> group = FindPlacementGroup(db, request.placement_group_id());
+    if (!group.has_value()) return NoSuch("placement group", request.placement_group_id());
+    // The answer to an earlier call may have been lost.
+    const v1::Replica* replica = FindReplica(*group, request.device_id());
+    if (replica != nullptr && replica->role() == v1::REPLICA_ROLE_IN_SYNC &&
+        replica->sds_id() == call.caller().node_id && group->epoch() == request.epoch() + 1) {
+      *response->mutable_placement_group() = keys_->SignGroup(*group);
+      return absl::OkStatus();
+    }
+    TESSERA_RETURN_IF_ERROR(
+        CheckLearner(call, *group, request.epoch(), request.device_id()).status());
+    if (Promote(&*group, request.epoch(), request.device_id()) != MembershipOutcome::kChanged) {
+      return EpochMoved(*group, request.epoch());
+    }
+    PutPlacementGroup(db, *group);
+    transaction.changes.placement_group_ids.insert(group->placement_group_id());
+    transaction.changes.topology = true;
+    events_->Record(
+        transaction, v1::EVENT_SEVERITY_INFO, "replica_in_sync",
+        {v1::COMPONENT_KIND_SDS, call.caller().node_id},
+        absl::StrCat("placement group ", request.placement_group_id(), " on device ",
+                     request.device_id(), ": ", request.chunks_compared(), " chunks compared, ",
+                     request.chunks_copied(), " copied (", request.bytes_copied(), " bytes)"));
+    *response->mutable_placement_group() = keys_->SignGroup(*group);
+    return absl::OkStatus();
+  }));
+  learners_->LearnerDone(request.device_id());
+  return absl::OkStatus();
+}
+
+}  // namespace tessera::mdm

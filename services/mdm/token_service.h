@@ -1,0 +1,98 @@
+// TokenService: the token authority. Issues, renews, checks and ends tokens and grants; executes no
+// IO.
+//
+// Threads: handlers run on the dispatcher's threads and may wait for servers.
+#ifndef TESSERA_SERVICES_MDM_TOKEN_SERVICE_H_
+#define TESSERA_SERVICES_MDM_TOKEN_SERVICE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "libtoken/token.h"
+#include "services/mdm/cluster_keys.h"
+#include "services/mdm/event_log.h"
+#include "services/mdm/health_monitor.h"
+#include "services/mdm/map_publisher.h"
+#include "services/mdm/mdm_store.h"
+#include "services/mdm/rpc_methods.h"
+#include "services/mdm/token_table.h"
+#include "services/mdm/transaction_plan.h"
+#include "services/mdm/volume_fence.h"
+#include "tessera/v1/token.grpc.pb.h"
+#include "tessera/v1/topology.pb.h"
+
+namespace tessera::mdm {
+
+struct GrantRules {
+  uint64_t lifetime_ms = 60'000;
+  // How long a server honours a grant when it hears nothing of the MDM.
+  uint64_t outage_lifetime_ms = 600'000;
+};
+
+// One piece of a transaction at one server.
+struct PlannedPart {
+  PlannedPiece piece;
+  uint64_t epoch = 0;  // of its placement group
+  SdsRow sds;
+};
+
+class TokenService final : public v1::TokenService::CallbackService {
+ public:
+  static constexpr uint32_t kTransactionLifetimeMillis = 60'000;
+  static constexpr uint32_t kTransactionLifetimeMaxMillis = 600'000;
+
+  TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store, ClusterKeys* keys,
+               VolumeFence* fence, MapPublisher* publisher, const HealthMonitor* health,
+               const EventLog* events, const MdmTime* time, MetricRegistry* metrics);
+
+  TESSERA_MDM_UNARY(RequestToken);
+  TESSERA_MDM_UNARY(VerifyToken);
+  TESSERA_MDM_UNARY(AckTokens);
+  TESSERA_MDM_UNARY(GetToken);
+  TESSERA_MDM_UNARY(GetTokenStats);
+  TESSERA_MDM_UNARY(ExpireTokens);
+  TESSERA_MDM_UNARY(CleanupTokens);
+  TESSERA_MDM_UNARY(AcquireGrant);
+  TESSERA_MDM_UNARY(RenewGrant);
+  TESSERA_MDM_UNARY(ListTokens);
+  TESSERA_MDM_UNARY(RotateKey);
+  TESSERA_MDM_UNARY(RevokeKey);
+
+ private:
+  // Everything that a grant says but its id and times.
+  [[nodiscard]] token::Grant GrantFor(const VolumeRow& volume, const v1::StoragePool& pool,
+                                      uint32_t key_id) const;
+  [[nodiscard]] absl::Status Issue(SQLite::Database& db, token::Grant grant,
+                                   v1::IssuedGrant* issued);
+  [[nodiscard]] absl::Status Plan(WriteTransaction& transaction, const VolumeRow& volume,
+                                  const v1::RequestTokenRequest& request,
+                                  v1::RequestTokenResponse* response);
+  // Every replica that takes part in an operation. UNAVAILABLE when a piece has none that can be
+  // reached.
+  [[nodiscard]] absl::StatusOr<std::vector<PlannedPart>> GatherParts(
+      SQLite::Database& db, const v1::StoragePool& pool, const std::vector<PlannedPiece>& pieces,
+      token::Operation operation) const;
+  [[nodiscard]] absl::Status SignParts(const token::Grant& grant,
+                                       const std::vector<PlannedPart>& parts,
+                                       v1::IoOperationType type,
+                                       v1::RequestTokenResponse* response) const;
+  // Sends the whole map again, signed under the keys of now.
+  [[nodiscard]] absl::Status Resign();
+
+  RpcDispatcher* const rpc_;
+  const GrantRules rules_;
+  MdmStore* const store_;
+  ClusterKeys* const keys_;
+  VolumeFence* const fence_;
+  MapPublisher* const publisher_;
+  const HealthMonitor* const health_;
+  const EventLog* const events_;
+  const MdmTime* const time_;
+  prometheus::Counter& issued_;
+  prometheus::Counter& renewed_;
+  prometheus::Counter& acknowledged_;
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_TOKEN_SERVICE_H_

@@ -1,0 +1,153 @@
+#include "services/mdm/upkeep.h"
+
+#include <cstdlib>
+#include <map>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/logging.h"
+#include "services/mdm/node_table.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/sql.h"
+#include "services/mdm/state_folder.h"
+#include "services/mdm/token_table.h"
+#include "services/mdm/topology_reader.h"
+#include "services/mdm/topology_table.h"
+#include "services/mdm/volume_table.h"
+
+namespace tessera::mdm {
+
+Upkeep::Upkeep(MdmStore* store, HealthMonitor* health, const EventLog* events, const MdmTime* time,
+               MetricRegistry* metrics)
+    : store_(store),
+      health_(health),
+      events_(events),
+      time_(time),
+      metrics_(metrics),
+      wall_clock_error_ms_(time->WallClockErrorMillis()) {}
+
+absl::Status Upkeep::ExpectNodes(NodeDirectory* nodes) {
+  return store_->Read([&](SQLite::Database& db) {
+    for (const SdsRow& row : ListSdsRows(db)) {
+      nodes->Put("sds", row.sds_id, {row.node_uuid, row.name});
+      health_->Expect({v1::COMPONENT_KIND_SDS, row.sds_id}, row.name, row.incarnation);
+    }
+    for (const SdcRow& row : ListSdcRows(db)) {
+      nodes->Put("sdc", row.sdc_id, {row.node_uuid, row.name});
+      health_->Expect({v1::COMPONENT_KIND_SDC, row.sdc_id}, row.name, row.incarnation);
+    }
+    return absl::OkStatus();
+  });
+}
+
+bool Upkeep::JudgeHealth() {
+  const std::vector<StateChange> changes = health_->Judge();
+  if (changes.empty()) return false;
+  const absl::Status status = store_->Write([&](WriteTransaction& transaction) {
+    for (const StateChange& change : changes) {
+      const char* kind = change.component.kind == v1::COMPONENT_KIND_SDS ? "server " : "client ";
+      std::string message = absl::StrCat(kind, change.name, " was ", StateName(change.before),
+                                         ", is ", StateName(change.after));
+      if (!change.problem.empty()) absl::StrAppend(&message, ": ", change.problem);
+      events_->Record(transaction, SeverityOf(change.after), "state_changed", change.component,
+                      message);
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) LogError("recording state changes failed", {{"error", status}});
+  return true;
+}
+
+void Upkeep::CheckWallClock() {
+  const int64_t error_ms = time_->WallClockErrorMillis();
+  if (std::abs(error_ms - wall_clock_error_ms_) < kClockJumpMillis) return;
+  LogWarning("the wall clock was set; MDM time goes on as before",
+             {{"jump_ms", error_ms - wall_clock_error_ms_}, {"difference_ms", error_ms}});
+  wall_clock_error_ms_ = error_ms;
+}
+
+void Upkeep::Housekeep() {
+  const absl::Status status = store_->Write([&](WriteTransaction& transaction) {
+    SQLite::Database& db = transaction.db;
+    const uint64_t now = time_->NowMillis();
+    (void)ExpireDueTokens(db, now);
+    (void)CleanupTokenRows(db, now - kTokenMemoryMillis, now);
+    ForgetRequests(db, now - kRequestMemoryMillis);
+    WriteTime(db, time_->Persist());
+    return absl::OkStatus();
+  });
+  if (!status.ok()) LogError("housekeeping failed", {{"error", status}});
+}
+
+void Upkeep::SetGauges() {
+  std::map<v1::RedundancyState, double> states{{v1::REDUNDANCY_STATE_HEALTHY, 0},
+                                               {v1::REDUNDANCY_STATE_DEGRADED, 0},
+                                               {v1::REDUNDANCY_STATE_SINGLE_COPY, 0},
+                                               {v1::REDUNDANCY_STATE_UNAVAILABLE, 0}};
+  double volumes = 0;
+  double mappings = 0;
+  double pending_deletions = 0;
+  const absl::Status status = store_->Read([&](SQLite::Database& db) {
+    for (const v1::StoragePool& pool : ListPoolRows(db)) {
+      for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool.pool_id())) {
+        ++states[JudgeRedundancy(group, pool.replica_count(), *health_)];
+      }
+      volumes += static_cast<double>(CountVolumes(db, pool.pool_id()));
+    }
+    Sql query(db, "SELECT count(*) FROM mapping");
+    if (query.Next()) mappings = static_cast<double>(query.Unsigned(0));
+    pending_deletions = static_cast<double>(CountPendingDeletions(db));
+    return absl::OkStatus();
+  });
+  if (!status.ok()) {
+    LogError("reading gauges failed", {{"error", status}});
+    return;
+  }
+  static const std::map<v1::RedundancyState, std::string> names{
+      {v1::REDUNDANCY_STATE_HEALTHY, "healthy"},
+      {v1::REDUNDANCY_STATE_DEGRADED, "degraded"},
+      {v1::REDUNDANCY_STATE_SINGLE_COPY, "single_copy"},
+      {v1::REDUNDANCY_STATE_UNAVAILABLE, "unavailable"}};
+  for (const auto& [state, name] : names) {
+    metrics_
+        ->Gauge("tessera_mdm_placement_groups", "Placement groups, by redundancy.",
+                {{"state", name}})
+        .Set(states[state]);
+  }
+  std::map<std::pair<std::string, std::string>, double> components;
+  for (const char* kind : {"sds", "sdc"}) {
+    for (const char* state : {"online", "degraded", "stale", "offline"})
+      components[{kind, state}] = 0;
+  }
+  for (const v1::ComponentHealth& component : health_->List()) {
+    if (component.kind() == v1::COMPONENT_KIND_MGMT) continue;
+    const std::string kind = component.kind() == v1::COMPONENT_KIND_SDS ? "sds" : "sdc";
+    ++components[{kind, StateName(component.state())}];
+  }
+  for (const auto& [key, count] : components) {
+    metrics_
+        ->Gauge("tessera_mdm_components", "Servers and clients, by state.",
+                {{"kind", key.first}, {"state", key.second}})
+        .Set(count);
+  }
+  metrics_->Gauge("tessera_mdm_volumes", "Volumes.").Set(volumes);
+  metrics_->Gauge("tessera_mdm_mappings", "Volumes mapped to clients.").Set(mappings);
+  metrics_
+      ->Gauge("tessera_mdm_pending_deletions",
+              "Deleted vtrees that a server has not dropped yet, by server.")
+      .Set(pending_deletions);
+}
+
+bool Upkeep::Run() {
+  const bool changed = JudgeHealth();
+  const uint64_t now = time_->clock().BootMillis();
+  if (now >= next_slow_boot_ms_) {
+    next_slow_boot_ms_ = now + kSlowPeriodMillis;
+    CheckWallClock();
+    Housekeep();
+    SetGauges();
+  }
+  return changed;
+}
+
+}  // namespace tessera::mdm

@@ -1,0 +1,172 @@
+#include "services/mdm/volume_fence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "services/common/errors.h"
+#include "services/common/placement_hash.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/token_table.h"
+
+namespace tessera::mdm {
+
+using std::chrono::milliseconds;
+using SteadyClock = std::chrono::steady_clock;
+
+struct VolumeFence::Round {
+  std::vector<SdsTarget> targets;
+  SteadyClock::time_point deadline;
+  SteadyClock::time_point grace_end;
+  ServerSet confirmed;
+  // By server, then placement group: the last version taken.
+  std::map<uint64_t, std::map<uint64_t, CursorVersion>> cursors;
+  uint64_t old_grants_end_ms = 0;  // MDM time, clock error included; 0: there are none
+  // Servers that hold an in-sync replica which nobody who confirmed has.
+  ServerSet waiting_for;
+  // In-sync replicas of one placement group whose order nobody has told: they may differ.
+  bool must_answer = false;
+};
+
+absl::Status VolumeFence::LoadServers(const VolumeRow& volume, Round* round) {
+  return store_->Read([&](SQLite::Database& db) {
+    round->targets.clear();
+    for (const SdsRow& row : ListSdsRowsOfPool(db, volume.pool_id)) {
+      if (!round->confirmed.contains(row.sds_id)) round->targets.push_back(TargetOf(row));
+    }
+    const uint64_t end = LatestOutageExpiry(db, volume.volume_id, volume.generation);
+    round->old_grants_end_ms = end == 0 ? 0 : end + rules_.clock_error_ms;
+    return absl::OkStatus();
+  });
+}
+
+absl::Status VolumeFence::HandleNewer(const VolumeRow& volume, uint64_t sds_id,
+                                      uint64_t generation) {
+  // The server has seen a generation that we have no record of: this database is older than the
+  // cluster.
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) {
+    std::optional<VolumeRow> row = FindVolume(transaction.db, volume.volume_id);
+    if (!row.has_value() || row->generation >= generation) return absl::OkStatus();
+    row->generation = generation;
+    UpdateVolumeGenerations(transaction.db, *row);
+    events_->Record(transaction, v1::EVENT_SEVERITY_ERROR, "generation_behind",
+                    {v1::COMPONENT_KIND_SDS, sds_id},
+                    absl::StrCat("server ", sds_id, " knows generation ", generation, " of volume ",
+                                 volume.volume_id, ", the database only ", volume.generation,
+                                 ": was an old backup restored?"));
+    return absl::OkStatus();
+  }));
+  return absl::AbortedError(absl::StrCat("server ", sds_id, " knows generation ", generation,
+                                         " of volume ", volume.volume_id, ": try again"));
+}
+
+absl::Status VolumeFence::Ask(const VolumeRow& volume, FencePurpose purpose, Round* round) {
+  TESSERA_RETURN_IF_ERROR(LoadServers(volume, round));
+  v1::RaiseGenerationRequest request;
+  request.set_volume_id(volume.volume_id);
+  request.set_generation(volume.generation);
+  request.set_with_cursors(purpose == FencePurpose::kReconcile);
+  const auto left = std::chrono::duration_cast<milliseconds>(round->deadline - SteadyClock::now());
+  const milliseconds timeout = std::clamp(left, milliseconds(1), rules_.call_timeout);
+  for (const auto& [sds_id, answer] : control_->RaiseGeneration(round->targets, request, timeout)) {
+    if (!answer.ok()) continue;
+    if (answer->generation() > volume.generation) {
+      return HandleNewer(volume, sds_id, answer->generation());
+    }
+    if (answer->generation() < volume.generation) continue;
+    round->confirmed.insert(sds_id);
+    auto& cursors = round->cursors[sds_id];
+    for (const v1::StreamCursor& cursor : answer->cursors()) {
+      if (cursor.volume_id() != volume.volume_id) continue;
+      cursors[cursor.placement_group_id()] = {cursor.last().generation(), cursor.last().sequence()};
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeFence::Settle(const VolumeRow& volume, FencePurpose purpose, Round* round) {
+  return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    round->waiting_for.clear();
+    round->must_answer = false;
+    std::optional<VolumeRow> row = FindVolume(db, volume.volume_id);
+    if (!row.has_value() || row->generation != volume.generation) {
+      return absl::AbortedError(absl::StrCat("volume ", volume.volume_id,
+                                             " has moved on from generation ", volume.generation));
+    }
+    uint32_t changed = 0;
+    for (v1::PlacementGroup& group : ListPlacementGroupRows(db, volume.pool_id)) {
+      const uint64_t id = group.placement_group_id();
+      const uint64_t epoch = group.epoch();
+      bool differs = RemoveUnconfirmed(&group, round->confirmed);
+      if (purpose == FencePurpose::kReconcile) {
+        std::map<uint64_t, CursorVersion> cursors;
+        for (uint64_t sds_id : round->confirmed) cursors[sds_id] = round->cursors[sds_id][id];
+        differs = RemoveShorter(&group, cursors) || differs;
+      }
+      const ServerSet holders = UnconfirmedHolders(group, round->confirmed);
+      round->waiting_for.insert(holders.begin(), holders.end());
+      if (purpose == FencePurpose::kReconcile && holders.size() > 1) round->must_answer = true;
+      if (!differs) continue;
+      group.set_epoch(epoch + 1);  // both rules at once are one change
+      PutPlacementGroup(db, group);
+      transaction.changes.placement_group_ids.insert(id);
+      ++changed;
+    }
+    if (changed > 0) {
+      events_->Record(transaction, v1::EVENT_SEVERITY_WARNING, "replicas_removed", {},
+                      absl::StrCat("volume ", volume.volume_id, " at generation ",
+                                   volume.generation, ": replicas of ", changed,
+                                   " placement groups did not answer or were behind"));
+      transaction.changes.topology = true;
+    }
+    const bool over =
+        round->old_grants_end_ms == 0 || time_->NowMillis() > round->old_grants_end_ms;
+    if (!round->waiting_for.empty() && (!over || round->must_answer)) return absl::OkStatus();
+    row->fenced_generation = volume.generation;
+    if (purpose == FencePurpose::kReconcile) row->reconciled_generation = volume.generation;
+    UpdateVolumeGenerations(db, *row);
+    round->waiting_for.clear();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurpose purpose,
+                                              milliseconds time_left) {
+  Round round;
+  round.deadline = SteadyClock::now() + time_left;
+  round.grace_end = SteadyClock::now() + rules_.grace;
+  while (true) {
+    TESSERA_RETURN_IF_ERROR(Ask(volume, purpose, &round));
+    const bool hopeful =
+        std::any_of(round.targets.begin(), round.targets.end(), [&](const SdsTarget& target) {
+          return !round.confirmed.contains(target.sds_id) &&
+                 health_->Reachable({v1::COMPONENT_KIND_SDS, target.sds_id});
+        });
+    if (!hopeful || SteadyClock::now() >= round.grace_end) {
+      TESSERA_RETURN_IF_ERROR(Settle(volume, purpose, &round));
+      if (round.waiting_for.empty()) break;
+    }
+    if (SteadyClock::now() + rules_.retry_pause >= round.deadline ||
+        stop_.WaitForNotificationWithTimeout(absl::FromChrono(rules_.retry_pause))) {
+      return WithReason(
+          absl::UnavailableError(absl::StrCat(
+              "waiting for servers ", absl::StrJoin(round.waiting_for, ", "),
+              " to confirm generation ", volume.generation, " of volume ", volume.volume_id,
+              round.must_answer ? ": none of a placement group's replicas answers"
+                                : " or for older grants to run out")),
+          "SERVERS_SILENT");
+    }
+  }
+  FenceReceipt receipt;
+  receipt.generation = volume.generation;
+  receipt.confirmed_sds_ids = round.confirmed;
+  for (const SdsTarget& target : round.targets) {
+    if (!round.confirmed.contains(target.sds_id)) receipt.expired_sds_ids.insert(target.sds_id);
+  }
+  return receipt;
+}
+
+}  // namespace tessera::mdm

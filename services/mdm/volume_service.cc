@@ -1,0 +1,348 @@
+#include "services/mdm/volume_service.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "services/common/errors.h"
+#include "services/common/logging.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/request_checks.h"
+#include "services/mdm/token_table.h"
+#include "services/mdm/topology_reader.h"
+#include "services/mdm/topology_table.h"
+
+namespace tessera::mdm {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr uint64_t kVolumeBytesMax = 1ull << 50;
+constexpr milliseconds kWaitMax{600'000};
+constexpr milliseconds kAttachRetryPause{200};
+
+absl::StatusOr<v1::StoragePool> ResolvePool(SQLite::Database& db,
+                                            const v1::CreateVolumeRequest& request) {
+  std::optional<v1::StoragePool> pool;
+  if (request.pool_id() != 0) {
+    pool = FindPool(db, request.pool_id());
+  } else if (!request.pool_name().empty()) {
+    pool = FindPoolByName(db, request.pool_name());
+  } else {
+    std::vector<v1::StoragePool> all = ListPoolRows(db, {.limit = 2});
+    if (all.size() != 1) {
+      return InvalidField(
+          "pool_name", all.empty() ? "there is no pool yet" : "there are several pools: name one");
+    }
+    pool = all.front();
+  }
+  if (!pool.has_value()) return NoSuch("pool", request.pool_id(), request.pool_name());
+  return *pool;
+}
+
+absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id, const std::string& name) {
+  std::optional<SdcRow> sdc;
+  if (sdc_id != 0) {
+    sdc = FindSdc(db, sdc_id);
+  } else if (!name.empty()) {
+    sdc = FindSdcByName(db, name);
+  } else {
+    std::vector<SdcRow> all = ListSdcRows(db, {.limit = 2});
+    if (all.size() != 1) {
+      return InvalidField("sdc_name", all.empty() ? "there is no client yet"
+                                                  : "there are several clients: name one");
+    }
+    sdc = all.front();
+  }
+  if (!sdc.has_value()) return NoSuch("client", sdc_id, name);
+  return *sdc;
+}
+
+absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
+                             const MappingRow& other) {
+  const auto sdc = FindSdc(db, other.sdc_id);
+  const std::string name = sdc.has_value() ? sdc->name : "";
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "volume ", volume.name, " is mapped to client ", name, " (", other.sdc_id, ") ",
+          other.mode == v1::MAPPING_MODE_READ_ONLY ? "for reading" : "for reading and writing")),
+      "VOLUME_MAPPED", {{"sdc_id", absl::StrCat(other.sdc_id)}, {"sdc_name", name}});
+}
+
+}  // namespace
+
+absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id,
+                                        const std::string& name) {
+  if (volume_id == 0 && name.empty()) {
+    return InvalidField("volume_id", "is 0 and no name is given: one of them says which volume");
+  }
+  std::optional<VolumeRow> volume =
+      volume_id != 0 ? FindVolume(db, volume_id) : FindVolumeByName(db, name);
+  if (!volume.has_value()) return NoSuch("volume", volume_id, name);
+  return *std::move(volume);
+}
+
+void RaiseGeneration(WriteTransaction& transaction, VolumeRow* volume, const std::string& reason) {
+  ++volume->generation;
+  UpdateVolumeGenerations(transaction.db, *volume);
+  (void)RevokeTokens(transaction.db, volume->volume_id, volume->generation, reason);
+  transaction.changes.topology = true;
+}
+
+absl::Status VolumeService::Insert(WriteTransaction& transaction,
+                                   const v1::CreateVolumeRequest& request,
+                                   VolumeRow* volume) const {
+  SQLite::Database& db = transaction.db;
+  TESSERA_ASSIGN_OR_RETURN(const v1::StoragePool pool, ResolvePool(db, request));
+  if (FindVolumeByName(db, request.name()).has_value()) {
+    return WithReason(absl::AlreadyExistsError(
+                          absl::StrCat("there is already a volume named '", request.name(), "'")),
+                      "NAME_TAKEN");
+  }
+  if (CountPlacementGroups(db, pool.pool_id()) == 0) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "pool ", pool.name(), " has no placement groups yet: its ", pool.replica_count(),
+            " replicas need open devices on as many servers, assign more")),
+        "POOL_NOT_READY");
+  }
+  if (request.provisioning() == v1::PROVISIONING_THICK) {
+    const v1::PoolCapacity capacity = TopologyReader(db, *health_).Pool(pool).capacity();
+    if (request.size_bytes() > capacity.available_bytes()) {
+      return WithReason(
+          absl::ResourceExhaustedError(absl::StrCat(
+              "a thick volume of ", request.size_bytes(), " bytes does not fit into pool ",
+              pool.name(), ", which has ", capacity.available_bytes(), " bytes available")),
+          "POOL_FULL",
+          {{"asked_bytes", absl::StrCat(request.size_bytes())},
+           {"available_bytes", absl::StrCat(capacity.available_bytes())}});
+    }
+  }
+  volume->name = request.name();
+  volume->pool_id = pool.pool_id();
+  volume->size_bytes = request.size_bytes();
+  volume->provisioning = request.provisioning() == v1::PROVISIONING_THICK ? v1::PROVISIONING_THICK
+                                                                          : v1::PROVISIONING_THIN;
+  volume->created_ms = time_->NowMillis();
+  *volume = InsertVolume(db, *volume);
+  RememberRequest(db, "volume", request.request_id(), volume->volume_id, volume->created_ms);
+  transaction.changes.topology = true;
+  events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_created", {},
+                  absl::StrCat("volume ", volume->name, " (", volume->volume_id, ") of ",
+                               volume->size_bytes, " bytes in pool ", pool.name()));
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Do(const CallContext&, const v1::CreateVolumeRequest& request,
+                               v1::CreateVolumeResponse* response) {
+  TESSERA_RETURN_IF_ERROR(CheckVolumeName("name", request.name()));
+  TESSERA_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+  if (request.size_bytes() == 0 || request.size_bytes() % 4096 != 0 ||
+      request.size_bytes() > kVolumeBytesMax) {
+    return InvalidField(
+        "size_bytes", absl::StrCat(request.size_bytes(), " is not a multiple of 4096 from 4096 to ",
+                                   kVolumeBytesMax));
+  }
+  return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    VolumeRow volume;
+    if (const auto earlier = FindRequest(transaction.db, "volume", request.request_id())) {
+      TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, *earlier, ""));
+    } else {
+      TESSERA_RETURN_IF_ERROR(Insert(transaction, request, &volume));
+    }
+    *response->mutable_volume() = TopologyReader(transaction.db, *health_).Volume(volume);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status VolumeService::Do(const CallContext&, const v1::GetVolumeRequest& request,
+                               v1::GetVolumeResponse* response) {
+  return store_->Read([&](SQLite::Database& db) -> absl::Status {
+    TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
+                             ResolveVolume(db, request.volume_id(), request.name()));
+    *response->mutable_volume() = TopologyReader(db, *health_).Volume(volume);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status VolumeService::Do(const CallContext&, const v1::ListVolumesRequest& request,
+                               v1::ListVolumesResponse* response) {
+  TESSERA_ASSIGN_OR_RETURN(const Page page, ParsePage(request.page_size(), request.page_token()));
+  return store_->Read([&](SQLite::Database& db) {
+    TopologyReader reader(db, *health_);
+    uint64_t last = 0;
+    for (const VolumeRow& row :
+         ListVolumeRows(db, {request.pool_id(), request.name_contains()}, page)) {
+      last = row.volume_id;
+      *response->add_volumes() = reader.Volume(row);
+    }
+    response->set_next_page_token(
+        NextPageToken(page, static_cast<size_t>(response->volumes_size()), last));
+    return absl::OkStatus();
+  });
+}
+
+absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRequest& request,
+                               v1::DeleteVolumeResponse*) {
+  VolumeRow volume;
+  bool gone = false;
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    absl::StatusOr<VolumeRow> found = ResolveVolume(db, request.volume_id(), request.name());
+    if (absl::IsNotFound(found.status()) &&
+        WasVolumeDeleted(db, request.volume_id(), request.name())) {
+      gone = true;
+      return absl::OkStatus();
+    }
+    TESSERA_ASSIGN_OR_RETURN(volume, std::move(found));
+    const auto mappings = ListMappings(db, volume.volume_id);
+    if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
+    RaiseGeneration(transaction, &volume, "the volume is being deleted");
+    return absl::OkStatus();
+  }));
+  if (gone) return absl::OkStatus();
+  TESSERA_RETURN_IF_ERROR(
+      fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)).status());
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    const auto row = FindVolume(db, volume.volume_id);
+    if (!row.has_value()) return absl::OkStatus();  // somebody else deleted it, too
+    const auto mappings = ListMappings(db, volume.volume_id);
+    if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
+    std::vector<uint64_t> sds_ids;
+    for (const SdsRow& sds : ListSdsRowsOfPool(db, row->pool_id)) sds_ids.push_back(sds.sds_id);
+    DeleteVolumeRow(db, *row, sds_ids, time_->NowMillis());
+    transaction.changes.topology = true;
+    transaction.changes.deleted_vtree_ids.insert(row->vtree_id);
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_deleted", {},
+                    absl::StrCat("volume ", row->name, " (", row->volume_id, ")"));
+    return absl::OkStatus();
+  }));
+  deleted_();
+  return absl::OkStatus();
+}
+
+void VolumeService::Attach(const CallContext& call, const SdcRow& sdc, v1::VolumeMapping* mapping) {
+  // A little is kept back, so that the answer arrives before the caller gives up.
+  const milliseconds reserve{200};
+  while (!call.cancelled()) {
+    const milliseconds left = call.TimeLeft(kWaitMax) - reserve;
+    if (left <= milliseconds(0)) break;
+    const auto uris = control_->AttachVolume(sdc, mapping->volume_id(), left);
+    if (uris.ok()) {
+      health_->SetAttached(sdc.sdc_id, mapping->volume_id(), true);
+      mapping->set_attached(true);
+      if (!uris->empty()) mapping->clear_nbd_uris();
+      for (const std::string& uri : *uris) mapping->add_nbd_uris(uri);
+      return;
+    }
+    LogWarning("client did not attach the volume",
+               {{"volume", mapping->volume_id()}, {"sdc", sdc.sdc_id}, {"error", uris.status()}});
+    const bool transient = absl::IsUnavailable(uris.status()) || absl::IsAborted(uris.status());
+    if (!transient || call.TimeLeft(kWaitMax) <= reserve + kAttachRetryPause) break;
+    absl::SleepFor(absl::FromChrono(kAttachRetryPause));
+  }
+  // The mapping stays: the client attaches it when it learns of it by its heartbeat.
+}
+
+absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeRequest& request,
+                               v1::MapVolumeResponse* response) {
+  const v1::MappingMode mode = request.mode() == v1::MAPPING_MODE_READ_ONLY
+                                   ? v1::MAPPING_MODE_READ_ONLY
+                                   : v1::MAPPING_MODE_READ_WRITE;
+  SdcRow sdc;
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
+                             ResolveVolume(db, request.volume_id(), request.volume_name()));
+    TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
+    MappingRow row{volume.volume_id, sdc.sdc_id, mode, request.iops_limit(),
+                   request.bandwidth_limit_bytes()};
+    bool mapped = false;
+    for (const MappingRow& other : ListMappings(db, volume.volume_id)) {
+      mapped = mapped || other.sdc_id == sdc.sdc_id;
+      const bool excludes =
+          other.sdc_id == sdc.sdc_id
+              ? other.mode != mode
+              : other.mode == v1::MAPPING_MODE_READ_WRITE || mode == v1::MAPPING_MODE_READ_WRITE;
+      if (excludes) return MappedElsewhere(db, volume, other);
+    }
+    if (mode == v1::MAPPING_MODE_READ_WRITE) {
+      if (const auto token = FindActiveWriteTransaction(db, volume.volume_id)) {
+        return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                              "write token ", *token, " for volume ", volume.name, " is out")),
+                          "WRITE_TOKEN_OUT");
+      }
+    }
+    if (mapped) {
+      UpdateMapping(db, row);
+    } else {
+      InsertMapping(db, row);
+      transaction.changes.topology = true;
+      events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_mapped",
+                      {v1::COMPONENT_KIND_SDC, sdc.sdc_id},
+                      absl::StrCat("volume ", volume.name, " to client ", sdc.name));
+    }
+    *response->mutable_mapping() = TopologyReader(db, *health_).Mapping(row);
+    return absl::OkStatus();
+  }));
+  Attach(call, sdc, response->mutable_mapping());
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeRequest& request,
+                               v1::UnmapVolumeResponse* response) {
+  VolumeRow volume;
+  std::optional<SdcRow> sdc;  // absent: nobody has it mapped
+  TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) -> absl::Status {
+    TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
+    const auto mappings = ListMappings(db, volume.volume_id);
+    if (request.sdc_id() == 0 && request.sdc_name().empty()) {
+      if (mappings.size() > 1) {
+        return InvalidField("sdc_name", "several clients have the volume mapped: name one");
+      }
+      if (!mappings.empty()) sdc = FindSdc(db, mappings.front().sdc_id);
+      return absl::OkStatus();
+    }
+    TESSERA_ASSIGN_OR_RETURN(const SdcRow named,
+                             ResolveSdc(db, request.sdc_id(), request.sdc_name()));
+    if (FindMapping(db, volume.volume_id, named.sdc_id).has_value()) sdc = named;
+    return absl::OkStatus();
+  }));
+  if (sdc.has_value() && !request.force()) {
+    const absl::Status detached =
+        control_->DetachVolume(*sdc, volume.volume_id, NodeControl::Detach::kOrderly,
+                               std::min(kDetachTimeout, call.TimeLeft(kWaitMax)));
+    if (!detached.ok()) {
+      LogWarning("client did not detach the volume",
+                 {{"volume", volume.volume_id}, {"sdc", sdc->sdc_id}, {"error", detached}});
+    }
+  }
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, volume.volume_id, ""));
+    if (!sdc.has_value() ||
+        !FindMapping(transaction.db, volume.volume_id, sdc->sdc_id).has_value()) {
+      return absl::OkStatus();
+    }
+    DeleteMapping(transaction.db, volume.volume_id, sdc->sdc_id);
+    RaiseGeneration(transaction, &volume, "unmapped");
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_unmapped",
+                    {v1::COMPONENT_KIND_SDC, sdc->sdc_id},
+                    absl::StrCat("volume ", volume.name, " from client ", sdc->name));
+    return absl::OkStatus();
+  }));
+  response->set_generation(volume.generation);
+  if (sdc.has_value()) health_->SetAttached(sdc->sdc_id, volume.volume_id, false);
+  // Nothing to take away, and an earlier unmap's promise was kept.
+  if (!sdc.has_value() && volume.fenced_generation == volume.generation) return absl::OkStatus();
+  TESSERA_ASSIGN_OR_RETURN(const FenceReceipt receipt,
+                           fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)));
+  for (uint64_t sds_id : receipt.confirmed_sds_ids) response->add_confirmed_sds_ids(sds_id);
+  for (uint64_t sds_id : receipt.expired_sds_ids) response->add_expired_sds_ids(sds_id);
+  return absl::OkStatus();
+}
+
+}  // namespace tessera::mdm

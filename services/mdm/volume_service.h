@@ -1,0 +1,70 @@
+// VolumeService: volumes and who has them mapped. Plans and records; never touches data.
+//
+// Threads: handlers run on the dispatcher's threads and may wait for servers and clients.
+#ifndef TESSERA_SERVICES_MDM_VOLUME_SERVICE_H_
+#define TESSERA_SERVICES_MDM_VOLUME_SERVICE_H_
+
+#include <chrono>
+#include <functional>
+
+#include "services/mdm/event_log.h"
+#include "services/mdm/health_monitor.h"
+#include "services/mdm/mdm_store.h"
+#include "services/mdm/node_control.h"
+#include "services/mdm/rpc_methods.h"
+#include "services/mdm/volume_fence.h"
+#include "tessera/v1/volume.grpc.pb.h"
+
+namespace tessera::mdm {
+
+class VolumeService final : public v1::VolumeService::CallbackService {
+ public:
+  // An orderly detach gets this long before the volume is taken away regardless.
+  static constexpr std::chrono::milliseconds kDetachTimeout{2'000};
+
+  // `deleted` is called after each deletion: servers have something to drop.
+  VolumeService(RpcDispatcher* rpc, MdmStore* store, NodeControl* control, VolumeFence* fence,
+                HealthMonitor* health, const EventLog* events, const MdmTime* time,
+                std::function<void()> deleted)
+      : rpc_(rpc),
+        store_(store),
+        control_(control),
+        fence_(fence),
+        health_(health),
+        events_(events),
+        time_(time),
+        deleted_(std::move(deleted)) {}
+
+  TESSERA_MDM_UNARY(CreateVolume);
+  TESSERA_MDM_UNARY(GetVolume);
+  TESSERA_MDM_UNARY(ListVolumes);
+  TESSERA_MDM_UNARY(DeleteVolume);
+  TESSERA_MDM_UNARY(MapVolume);
+  TESSERA_MDM_UNARY(UnmapVolume);
+
+ private:
+  [[nodiscard]] absl::Status Insert(WriteTransaction& transaction,
+                                    const v1::CreateVolumeRequest& request,
+                                    VolumeRow* volume) const;
+  void Attach(const CallContext& call, const SdcRow& sdc, v1::VolumeMapping* mapping);
+
+  RpcDispatcher* const rpc_;
+  MdmStore* const store_;
+  NodeControl* const control_;
+  VolumeFence* const fence_;
+  HealthMonitor* const health_;
+  const EventLog* const events_;
+  const MdmTime* const time_;
+  const std::function<void()> deleted_;
+};
+
+// The volume by id, or by name when the id is 0. NOT_FOUND.
+[[nodiscard]] absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id,
+                                                      const std::string& name);
+
+// Raises the volume's generation, ends what was given out under older ones, and writes the row.
+void RaiseGeneration(WriteTransaction& transaction, VolumeRow* volume, const std::string& reason);
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_VOLUME_SERVICE_H_

@@ -1,0 +1,92 @@
+// Volumes, mappings and the tombstones of deleted vtrees in mdm.db.
+//
+// All functions run inside a transaction of MdmStore; exceptions of SQLite pass through to it.
+#ifndef TESSERA_SERVICES_MDM_VOLUME_TABLE_H_
+#define TESSERA_SERVICES_MDM_VOLUME_TABLE_H_
+
+#include <SQLiteCpp/SQLiteCpp.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/mdm/node_table.h"
+#include "tessera/v1/volume.pb.h"
+
+namespace tessera::mdm {
+
+struct VolumeRow {
+  uint64_t volume_id = 0;
+  std::string name;
+  uint64_t pool_id = 0;
+  uint64_t vtree_id = 0;
+  uint64_t size_bytes = 0;
+  v1::Provisioning provisioning = v1::PROVISIONING_THIN;
+  uint64_t generation = 1;
+  // Every server has confirmed at least this generation, or all older grants have run out.
+  uint64_t fenced_generation = 1;
+  // In-sync replicas were found or made equal under this generation (I5).
+  uint64_t reconciled_generation = 1;
+  uint64_t snapshot_sequence = 0;
+  uint64_t created_ms = 0;
+};
+
+struct MappingRow {
+  uint64_t volume_id = 0;
+  uint64_t sdc_id = 0;
+  v1::MappingMode mode = v1::MAPPING_MODE_READ_WRITE;
+  uint32_t iops_limit = 0;
+  uint64_t bandwidth_limit_bytes = 0;
+};
+
+struct DeletedVtree {
+  uint64_t vtree_id = 0;
+  uint64_t volume_id = 0;
+  std::string volume_name;
+  uint64_t pool_id = 0;
+  uint64_t generation = 0;
+  uint64_t deleted_ms = 0;
+};
+
+[[nodiscard]] std::optional<VolumeRow> FindVolume(SQLite::Database& db, uint64_t volume_id);
+[[nodiscard]] std::optional<VolumeRow> FindVolumeByName(SQLite::Database& db,
+                                                        const std::string& name);
+
+struct VolumeFilter {
+  uint64_t pool_id = 0;       // 0: of all pools
+  std::string name_contains;  // empty: all
+};
+[[nodiscard]] std::vector<VolumeRow> ListVolumeRows(SQLite::Database& db,
+                                                    const VolumeFilter& filter = {},
+                                                    const Page& page = {});
+[[nodiscard]] uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id);
+// Makes the vtree, too. Returns the volume with its ids.
+VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row);
+// Writes generation, fenced_generation and reconciled_generation.
+void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row);
+// Removes the volume and leaves a tombstone, to be confirmed by each of the servers.
+void DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
+                     const std::vector<uint64_t>& sds_ids, uint64_t now_ms);
+
+[[nodiscard]] std::vector<MappingRow> ListMappings(SQLite::Database& db, uint64_t volume_id);
+[[nodiscard]] std::vector<MappingRow> ListMappingsOfSdc(SQLite::Database& db, uint64_t sdc_id);
+[[nodiscard]] std::optional<MappingRow> FindMapping(SQLite::Database& db, uint64_t volume_id,
+                                                    uint64_t sdc_id);
+void InsertMapping(SQLite::Database& db, const MappingRow& row);
+// Writes the limits; the mode never changes.
+void UpdateMapping(SQLite::Database& db, const MappingRow& row);
+void DeleteMapping(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id);
+
+[[nodiscard]] bool WasVolumeDeleted(SQLite::Database& db, uint64_t volume_id,
+                                    const std::string& name);
+// Tombstones that the server has not confirmed, oldest first.
+[[nodiscard]] std::vector<DeletedVtree> ListPendingDeletions(SQLite::Database& db, uint64_t sds_id);
+// Pairs of (vtree id, server id) that are not confirmed.
+[[nodiscard]] uint64_t CountPendingDeletions(SQLite::Database& db);
+void ConfirmDeletion(SQLite::Database& db, uint64_t vtree_id, uint64_t sds_id);
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_VOLUME_TABLE_H_

@@ -1,0 +1,254 @@
+#include "services/sdc/control/attachments.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/logging.h"
+
+namespace tessera::sdc {
+
+EventLoop::Duration RenewalDelay(uint64_t mdm_time_ms, uint64_t expiry_ms) {
+  const uint64_t life_ms = expiry_ms > mdm_time_ms ? expiry_ms - mdm_time_ms : 0;
+  return std::chrono::milliseconds(std::max<uint64_t>(1000, life_ms / 2));
+}
+
+EventLoop::Duration RetryDelay(uint32_t failures) {
+  const auto delay = std::chrono::milliseconds(200) * (1u << std::min<uint32_t>(failures, 5));
+  return std::min<EventLoop::Duration>(delay, std::chrono::seconds(5));
+}
+
+Attachments::Attachments(EventLoop& loop, IoEngine& engine, MdmClient& mdm, LocalState& state,
+                         HealthLog& health_log,
+                         std::function<void(const BlockDevice&)> close_export)
+    : loop_(loop),
+      engine_(engine),
+      mdm_(mdm),
+      state_(state),
+      health_log_(health_log),
+      close_export_(std::move(close_export)) {}
+
+Attachments::~Attachments() {
+  for (auto& [id, volume] : volumes_) {
+    if (volume.timer_set) loop_.Cancel(volume.timer);
+  }
+}
+
+void Attachments::AnswerAll(std::vector<Done> waiting, const absl::Status& status) {
+  for (Done& done : waiting) done(status);
+}
+
+void Attachments::SetMapped(const std::vector<uint64_t>& mapped_volume_ids, uint64_t asked_nanos) {
+  for (const uint64_t volume_id : mapped_volume_ids) {
+    if (!volumes_.contains(volume_id)) Attach(volume_id, [](const absl::Status&) {});
+  }
+  std::vector<uint64_t> gone;
+  for (const auto& [id, volume] : volumes_) {
+    const bool mapped = std::find(mapped_volume_ids.begin(), mapped_volume_ids.end(), id) !=
+                        mapped_volume_ids.end();
+    if (!mapped && !volume.detaching && volume.since_nanos < asked_nanos) gone.push_back(id);
+  }
+  // The mapping is gone: servers take nothing under its grant any more, so there is nothing to
+  // finish.
+  for (const uint64_t volume_id : gone) Detach(volume_id, true, [](const absl::Status&) {});
+}
+
+void Attachments::Attach(uint64_t volume_id, Done done) {
+  const auto [place, made] = volumes_.try_emplace(volume_id);
+  Volume& volume = place->second;
+  if (made) volume.since_nanos = static_cast<uint64_t>(loop_.Now().count());
+  if (volume.detaching) {
+    done(absl::UnavailableError(
+        absl::StrCat("volume ", volume_id, " is being detached: try again")));
+    return;
+  }
+  if (volume.attached) {
+    done(absl::OkStatus());
+    return;
+  }
+  volume.waiting.push_back(std::move(done));
+  if (!volume.calling && !volume.timer_set) FetchName(volume_id);
+}
+
+void Attachments::FetchName(uint64_t volume_id) {
+  volumes_[volume_id].calling = true;
+  v1::GetVolumeRequest request;
+  request.set_volume_id(volume_id);
+  mdm_.GetVolume(request, [this, volume_id](absl::StatusOr<v1::GetVolumeResponse> response) {
+    const auto found = volumes_.find(volume_id);
+    if (found == volumes_.end()) return;
+    found->second.calling = false;
+    if (!response.ok()) return Failed(volume_id, response.status());
+    found->second.name = response->volume().name();
+    Acquire(volume_id);
+  });
+}
+
+void Attachments::Acquire(uint64_t volume_id) {
+  Volume& volume = volumes_[volume_id];
+  volume.calling = true;
+  volume.acquire_next = false;
+  counters_.acquisitions.Add();
+  v1::AcquireGrantRequest request;
+  request.set_volume_id(volume_id);
+  mdm_.AcquireGrant(request, [this, volume_id](absl::StatusOr<v1::AcquireGrantResponse> response) {
+    const auto found = volumes_.find(volume_id);
+    if (found == volumes_.end()) return;
+    found->second.calling = false;
+    if (!response.ok()) return Failed(volume_id, response.status());
+    Granted(volume_id, response->grant());
+  });
+}
+
+void Attachments::Renew(uint64_t volume_id) {
+  Volume& volume = volumes_[volume_id];
+  if (volume.grant_id == 0) return Acquire(volume_id);
+  volume.calling = true;
+  counters_.renewals.Add();
+  v1::RenewGrantRequest request;
+  request.set_token_id(volume.grant_id);
+  mdm_.RenewGrant(request, [this, volume_id](absl::StatusOr<v1::RenewGrantResponse> response) {
+    const auto found = volumes_.find(volume_id);
+    if (found == volumes_.end()) return;
+    found->second.calling = false;
+    if (!response.ok()) return Failed(volume_id, response.status());
+    Granted(volume_id, response->grant());
+  });
+}
+
+void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
+  Volume& volume = volumes_[volume_id];
+  if (volume.detaching) return;
+  absl::StatusOr<VolumeGrant> grant = VolumeGrant::FromIssued(issued, ++revision_);
+  if (!grant.ok()) return Failed(volume_id, grant.status());
+  volume.failures = 0;
+  volume.grant_id = grant->fields.grant_id;
+  const EventLoop::Duration renewal = RenewalDelay(issued.mdm_time_ms(), grant->fields.expiry_ms);
+  engine_.SetGrant(volume.name, *std::move(grant));
+  const absl::Status saved = state_.SaveAttachment({volume_id, volume.name, issued});
+  if (!saved.ok()) LogError("cannot save a grant", {{"volume", volume_id}, {"why", saved}});
+  if (!std::exchange(volume.attached, true)) {
+    health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_attached",
+                    absl::StrCat("volume ", volume.name, " is offered"));
+  }
+  After(volume, volume_id, renewal, volume.acquire_next);
+  AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
+}
+
+void Attachments::Failed(uint64_t volume_id, const absl::Status& status) {
+  Volume& volume = volumes_[volume_id];
+  if (volume.detaching) return;
+  counters_.failures.Add();
+  LogWarning("no grant for a volume", {{"volume", volume_id}, {"why", status}});
+  if (volume.failures == 0) {
+    health_log_.Add(v1::EVENT_SEVERITY_WARNING, "grant_missing",
+                    absl::StrCat("volume ", volume_id, ": ", std::string(status.message())));
+  }
+  const bool not_mapped = absl::IsPermissionDenied(status) || absl::IsNotFound(status);
+  if (not_mapped) {
+    AnswerAll(std::exchange(volume.waiting, {}), status);
+    Detach(volume_id, true, [](const absl::Status&) {});
+    return;
+  }
+  const bool acquire =
+      volume.acquire_next || absl::IsFailedPrecondition(status) || volume.grant_id == 0;
+  After(volume, volume_id, RetryDelay(volume.failures++), acquire);
+  AnswerAll(std::exchange(volume.waiting, {}), status);
+}
+
+void Attachments::After(Volume& volume, uint64_t volume_id, EventLoop::Duration delay,
+                        bool acquire) {
+  if (volume.timer_set) loop_.Cancel(volume.timer);
+  volume.timer_set = true;
+  volume.timer = loop_.After(delay, [this, volume_id, acquire] {
+    Volume& due = volumes_[volume_id];
+    due.timer_set = false;
+    if (due.name.empty()) return FetchName(volume_id);
+    if (acquire) return Acquire(volume_id);
+    Renew(volume_id);
+  });
+}
+
+void Attachments::GrantNeeded(uint64_t volume_id, GrantTrouble trouble) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end() || found->second.detaching) return;
+  Volume& volume = found->second;
+  const bool acquire = trouble == GrantTrouble::kAcquire;
+  if (volume.calling) {
+    volume.acquire_next |= acquire;
+    return;
+  }
+  // A failed try is under way again at its own pace.
+  if (volume.timer_set && volume.failures > 0) {
+    volume.acquire_next |= acquire;
+    return;
+  }
+  if (volume.timer_set) loop_.Cancel(volume.timer);
+  volume.timer_set = false;
+  if (acquire) {
+    Acquire(volume_id);
+  } else {
+    Renew(volume_id);
+  }
+}
+
+void Attachments::Detach(uint64_t volume_id, bool drop, Done done) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end()) {
+    done(absl::OkStatus());
+    return;
+  }
+  Volume& volume = found->second;
+  if (!volume.attached)
+    AnswerAll(std::exchange(volume.waiting, {}),
+              absl::CancelledError("the volume was detached meanwhile"));
+  volume.waiting.push_back(std::move(done));
+  // A second call may turn an orderly end into a quick one.
+  if (volume.detaching && !drop) return;
+  volume.detaching = true;
+  if (volume.timer_set) loop_.Cancel(volume.timer);
+  volume.timer_set = false;
+  const std::shared_ptr<VolumeEngine> device = engine_.FindVolume(volume_id);
+  engine_.Detach(volume_id, drop, [this, volume_id, device] {
+    if (device != nullptr) close_export_(*device);
+    Detached(volume_id);
+  });
+}
+
+void Attachments::Detached(uint64_t volume_id) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end()) return;
+  health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_detached",
+                  absl::StrCat("volume ", volume_id, " is not offered any more"));
+  std::vector<Done> waiting = std::move(found->second.waiting);
+  volumes_.erase(found);
+  const absl::Status removed = state_.RemoveAttachment(volume_id);
+  if (!removed.ok()) LogError("cannot forget a grant", {{"volume", volume_id}, {"why", removed}});
+  AnswerAll(std::move(waiting), absl::OkStatus());
+}
+
+void Attachments::DetachAll(bool drop, Done done) {
+  auto left = std::make_shared<size_t>(volumes_.size());  // shared by the ends that are waited for
+  auto last = std::make_shared<Done>(std::move(done));
+  if (*left == 0) {
+    (*last)(absl::OkStatus());
+    return;
+  }
+  std::vector<uint64_t> ids;
+  for (const auto& [id, volume] : volumes_) ids.push_back(id);
+  for (const uint64_t volume_id : ids) {
+    Detach(volume_id, drop, [left, last](const absl::Status&) {
+      if (--*left == 0) (*last)(absl::OkStatus());
+    });
+  }
+}
+
+std::vector<uint64_t> Attachments::AttachedIds() const {
+  std::vector<uint64_t> ids;
+  for (const auto& [id, volume] : volumes_) {
+    if (volume.attached && !volume.detaching) ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace tessera::sdc

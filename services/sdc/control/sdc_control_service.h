@@ -1,0 +1,79 @@
+// SdcControlService: attaching, and IO for those without an NBD client. Handlers validate, ask the
+// loop, and map the outcome; IO goes through the same engine as NBD's.
+//
+// Threads: gRPC's and the dispatcher's.
+#ifndef TESSERA_SERVICES_SDC_CONTROL_SDC_CONTROL_SERVICE_H_
+#define TESSERA_SERVICES_SDC_CONTROL_SDC_CONTROL_SERVICE_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/common/rpc.h"
+#include "services/sdc/control/attachments.h"
+#include "services/sdc/engine/io_engine.h"
+#include "services/sdc/nbd/nbd_server.h"
+#include "tessera/v1/sdc_control.grpc.pb.h"
+
+namespace tessera::sdc {
+
+class SdcControlServiceImpl final : public v1::SdcControlService::CallbackService {
+ public:
+  // All must outlive it. `nbd_uris` are listeners without an export name.
+  SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
+                        Attachments& attachments, const NbdServer& nbd,
+                        std::vector<std::string> nbd_uris);
+
+  grpc::ServerUnaryReactor* AttachVolume(grpc::CallbackServerContext* context,
+                                         const v1::AttachVolumeRequest* request,
+                                         v1::AttachVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* DetachVolume(grpc::CallbackServerContext* context,
+                                         const v1::DetachVolumeRequest* request,
+                                         v1::DetachVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* ListAttachments(grpc::CallbackServerContext* context,
+                                            const v1::ListAttachmentsRequest* request,
+                                            v1::ListAttachmentsResponse* response) override;
+  grpc::ServerWriteReactor<v1::ReadVolumeResponse>* ReadVolume(
+      grpc::CallbackServerContext* context, const v1::ReadVolumeRequest* request) override;
+  grpc::ServerReadReactor<v1::WriteVolumeRequest>* WriteVolume(
+      grpc::CallbackServerContext* context, v1::WriteVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* FlushVolume(grpc::CallbackServerContext* context,
+                                        const v1::FlushVolumeRequest* request,
+                                        v1::FlushVolumeResponse* response) override;
+
+ private:
+  using Device = std::shared_ptr<VolumeEngine>;
+
+  [[nodiscard]] absl::Status Attach(const CallContext& call, const v1::AttachVolumeRequest& request,
+                                    v1::AttachVolumeResponse* response);
+  [[nodiscard]] absl::Status Detach(const CallContext& call,
+                                    const v1::DetachVolumeRequest& request);
+  [[nodiscard]] absl::Status List(const CallContext& call, v1::ListAttachmentsResponse* response);
+  [[nodiscard]] absl::Status Read(const CallContext& call, const v1::ReadVolumeRequest& request,
+                                  StreamWriter<v1::ReadVolumeResponse>& writer);
+  [[nodiscard]] absl::Status Write(const CallContext& call,
+                                   StreamReader<v1::WriteVolumeRequest>& reader,
+                                   v1::WriteVolumeResponse* response);
+  [[nodiscard]] absl::StatusOr<Device> Find(const CallContext& call, uint64_t volume_id,
+                                            const std::string& name);
+  [[nodiscard]] absl::StatusOr<BlockReply> Submit(const CallContext& call, const Device& device,
+                                                  BlockRequest request);
+  [[nodiscard]] std::vector<std::string> UrisOf(const std::string& volume_name) const;
+
+  RpcDispatcher& rpc_;
+  EventLoop& loop_;
+  IoEngine& engine_;
+  Attachments& attachments_;
+  const NbdServer& nbd_;
+  const std::vector<std::string> nbd_uris_;
+};
+
+// "nbd://host:port/name", "nbd+unix:///name?socket=/path" for a listener and an export.
+[[nodiscard]] std::string ExportUri(const std::string& listener_uri, const std::string& name);
+// The status for an errno of BlockReply.
+[[nodiscard]] absl::Status FromBlockError(int error, const std::string& message);
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_CONTROL_SDC_CONTROL_SERVICE_H_

@@ -1,0 +1,382 @@
+// Local state, authentication of the MDM, and the whole process against an MDM in the test.
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "libtoken/token.h"
+#include "services/common/node.h"
+#include "services/sdc/control/attachments.h"
+#include "services/sdc/control/local_state.h"
+#include "services/sdc/control/mdm_authenticator.h"
+#include "services/sdc/control/sdc_control_service.h"
+#include "services/sdc/control/sdc_process.h"
+#include "services/sdc/engine/fake_sds.h"
+#include "tessera/v1/discovery.grpc.pb.h"
+#include "tessera/v1/health.grpc.pb.h"
+#include "tessera/v1/monitoring.grpc.pb.h"
+#include "tessera/v1/token.grpc.pb.h"
+#include "tessera/v1/volume.grpc.pb.h"
+
+namespace tessera::sdc {
+namespace {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    char path[] = "/tmp/sdc_test_XXXXXX";
+    path_ = mkdtemp(path);
+  }
+  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+constexpr uint32_t kChunkBytes = 16 << 10;
+constexpr uint64_t kVolumeBytes = 1 << 20;
+constexpr char kSecret[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+// An MDM with one volume and one server.
+class FakeMdm final : public v1::DiscoveryService::Service,
+                      public v1::HealthService::Service,
+                      public v1::PlacementService::Service,
+                      public v1::TokenService::Service,
+                      public v1::VolumeService::Service {
+ public:
+  FakeMdm() : sds_(MakeSds()) {
+    sds_->Start();
+    int port = 0;
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(static_cast<v1::DiscoveryService::Service*>(this));
+    builder.RegisterService(static_cast<v1::HealthService::Service*>(this));
+    builder.RegisterService(static_cast<v1::PlacementService::Service*>(this));
+    builder.RegisterService(static_cast<v1::TokenService::Service*>(this));
+    builder.RegisterService(static_cast<v1::VolumeService::Service*>(this));
+    server_ = builder.BuildAndStart();
+    address_ = absl::StrCat("127.0.0.1:", port);
+  }
+  ~FakeMdm() override {
+    server_->Shutdown(std::chrono::system_clock::now());
+    server_->Wait();
+  }
+  const std::string& address() const { return address_; }
+  std::atomic<bool> mapped{true};
+  std::atomic<int> renewals{0};
+  std::atomic<int> registrations{0};
+  std::atomic<bool> left{false};
+
+  grpc::Status RegisterSdc(grpc::ServerContext*, const v1::RegisterSdcRequest* request,
+                           v1::RegisterSdcResponse* response) override {
+    if (request->identity().node_secret().empty() && request->identity().join_token() != "join") {
+      return {grpc::StatusCode::UNAUTHENTICATED, "join token"};
+    }
+    ++registrations;
+    response->set_sdc_id(5);
+    if (request->identity().node_secret().empty()) response->set_node_secret(kSecret);
+    response->set_cluster_uuid("cluster");
+    response->set_mdm_time_ms(1'000'000);
+    response->set_heartbeat_interval_ms(20);
+    if (mapped) response->add_mapped_volume_ids(7);
+    return grpc::Status::OK;
+  }
+  grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest* request,
+                         v1::HeartbeatResponse* response) override {
+    const auto bearer = context->client_metadata().find("authorization");
+    if (bearer == context->client_metadata().end() ||
+        std::string(bearer->second.data(), bearer->second.size()) !=
+            absl::StrCat("Bearer sdc.5.", kSecret)) {
+      return {grpc::StatusCode::UNAUTHENTICATED, "bearer"};
+    }
+    if (request->leaving()) left = true;
+    response->set_mdm_time_ms(1'000'000);
+    response->set_heartbeat_interval_ms(20);
+    if (mapped) response->add_mapped_volume_ids(7);
+    return grpc::Status::OK;
+  }
+  grpc::Status GetVolume(grpc::ServerContext*, const v1::GetVolumeRequest* request,
+                         v1::GetVolumeResponse* response) override {
+    response->mutable_volume()->set_volume_id(request->volume_id());
+    response->mutable_volume()->set_name("vol");
+    return grpc::Status::OK;
+  }
+  grpc::Status AcquireGrant(grpc::ServerContext*, const v1::AcquireGrantRequest* request,
+                            v1::AcquireGrantResponse* response) override {
+    if (request->volume_id() != 7 || !mapped) {
+      return {grpc::StatusCode::PERMISSION_DENIED, "not mapped"};
+    }
+    *response->mutable_grant() = Issue(++generation_);
+    return grpc::Status::OK;
+  }
+  grpc::Status RenewGrant(grpc::ServerContext*, const v1::RenewGrantRequest*,
+                          v1::RenewGrantResponse* response) override {
+    ++renewals;
+    *response->mutable_grant() = Issue(generation_);
+    return grpc::Status::OK;
+  }
+  grpc::Status WatchPlacementGroups(
+      grpc::ServerContext* context, const v1::WatchPlacementGroupsRequest*,
+      grpc::ServerWriter<v1::WatchPlacementGroupsResponse>* writer) override {
+    v1::WatchPlacementGroupsResponse map;
+    map.set_snapshot(true);
+    v1::PoolLayout* pool = map.add_pools();
+    pool->set_pool_id(1);
+    pool->set_placement_group_count(1);
+    pool->set_chunk_bytes(kChunkBytes);
+    v1::PlacementGroup entry;
+    entry.set_placement_group_id(65536);
+    entry.set_epoch(1);
+    v1::Replica* replica = entry.add_replicas();
+    replica->set_device_id(100);
+    replica->set_sds_id(10);
+    replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
+    map.add_placement_groups()->set_placement_group(entry.SerializeAsString());
+    *map.add_sds_addresses() = sds_->Address();
+    writer->Write(map);
+    while (!context->IsCancelled()) std::this_thread::yield();
+    return grpc::Status::OK;
+  }
+
+ private:
+  std::unique_ptr<FakeSds> MakeSds() {
+    token::RandomBytes(secret_);
+    return std::make_unique<FakeSds>(10, 100, secret_, kChunkBytes);
+  }
+  v1::IssuedGrant Issue(uint64_t generation) {
+    token::Grant grant;
+    grant.grant_id = 1000 + generation;
+    grant.key_id = 1;
+    grant.sdc_id = 5;
+    grant.volume_id = 7;
+    grant.vtree_id = 7;
+    grant.pool_id = 1;
+    grant.volume_size_bytes = kVolumeBytes;
+    grant.chunk_bytes = kChunkBytes;
+    grant.generation = generation;
+    grant.access = token::AccessMode::kReadWrite;
+    grant.issued_ms = 1'000'000;
+    grant.expiry_ms = 1'000'100 + static_cast<uint64_t>(renewals);
+    grant.outage_expiry_ms = 2'000'000;
+    v1::IssuedGrant issued;
+    issued.set_grant(token::EncodeGrant(grant));
+    issued.set_mdm_time_ms(1'000'000);
+    v1::GrantKeyForSds* key = issued.add_keys();
+    key->set_sds_id(10);
+    const token::Key bytes =
+        token::GrantKey::Derive(token::DeriveSdsKey(secret_, 10), issued.grant()).bytes();
+    key->set_key(bytes.data(), bytes.size());
+    return issued;
+  }
+
+  token::Key secret_{};
+  std::unique_ptr<FakeSds> sds_;
+  std::atomic<uint64_t> generation_{1};
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+};
+
+SdcOptions Options(const TemporaryFolder& folder, const FakeMdm& mdm) {
+  SdcOptions options;
+  options.state_folder = folder.path();
+  options.name = "test";
+  options.mdm_address = mdm.address();
+  options.join_token = "join";
+  options.control_listen = options.management_listen = "127.0.0.1:0";
+  options.metrics_listen = options.nbd_listen = "127.0.0.1:0";
+  options.security.insecure = true;
+  return options;
+}
+
+std::string Endpoint(const TemporaryFolder& folder, const std::string& name) {
+  const auto file = ReadFile(folder.path() + "/endpoints");
+  REQUIRE(file.ok());
+  const size_t at = file->find(name + "=");
+  REQUIRE(at != std::string::npos);
+  return file->substr(at + name.size() + 1, file->find('\n', at) - at - name.size() - 1);
+}
+
+std::unique_ptr<v1::SdcControlService::Stub> Control(const TemporaryFolder& folder) {
+  return v1::SdcControlService::NewStub(
+      grpc::CreateChannel(Endpoint(folder, "control"), grpc::InsecureChannelCredentials()));
+}
+
+size_t AttachmentCount(v1::SdcControlService::Stub& control) {
+  grpc::ClientContext context;
+  v1::ListAttachmentsResponse list;
+  REQUIRE(control.ListAttachments(&context, {}, &list).ok());
+  return static_cast<size_t>(list.attachments_size());
+}
+
+TEST_CASE("identity and attachments survive restarts, and each start is a new incarnation",
+          "[local_state]") {
+  TemporaryFolder folder;
+  std::string uuid;
+  {
+    auto state = LocalState::Open(folder.path(), "first");
+    REQUIRE(state.ok());
+    uuid = (*state)->identity().node_uuid;
+    CHECK((*state)->identity().incarnation == 1);
+    CHECK((*state)->SaveRegistration(5, kSecret, "cluster").ok());
+    CHECK((*state)->SaveRegistration(5, "", "cluster").ok());
+    v1::IssuedGrant grant;
+    grant.set_grant("bytes");
+    CHECK((*state)->SaveAttachment({7, "vol", grant}).ok());
+    CHECK((*state)->SaveAttachment({8, "other", grant}).ok());
+    CHECK((*state)->RemoveAttachment(8).ok());
+  }
+  auto state = LocalState::Open(folder.path(), "second");
+  REQUIRE(state.ok());
+  CHECK((*state)->identity().node_uuid == uuid);
+  CHECK((*state)->identity().name == "first");
+  CHECK((*state)->identity().incarnation == 2);
+  CHECK((*state)->identity().node_secret == kSecret);
+  const auto attachments = (*state)->Attachments();
+  REQUIRE(attachments.ok());
+  REQUIRE(attachments->size() == 1);
+  CHECK((*attachments)[0].volume_name == "vol");
+  CHECK((*attachments)[0].grant.grant() == "bytes");
+  const auto mode = std::filesystem::status(folder.path() + "/sdc_local.db").permissions();
+  CHECK((mode & std::filesystem::perms::mask) ==
+        (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+}
+
+TEST_CASE("only the MDM's signature for this client is believed", "[authenticator]") {
+  MdmAuthenticator authenticator;
+  token::Key key;
+  const std::string bytes = *FromHex(kSecret);
+  std::copy(bytes.begin(), bytes.end(), key.begin());
+  const token::Key signature = token::SignMessage(key, "control", "5");
+  const std::string hex =
+      ToHex({reinterpret_cast<const char*>(signature.data()), signature.size()});
+  CHECK_FALSE(authenticator.Authenticate(FormatBearer({"mdm", 5, hex})).ok());
+  authenticator.SetIdentity(5, kSecret);
+  const auto caller = authenticator.Authenticate(FormatBearer({"mdm", 5, hex}));
+  REQUIRE(caller.ok());
+  CHECK(caller->Has(v1::ROLE_MDM));
+  CHECK_FALSE(authenticator.Authenticate(FormatBearer({"sds", 5, hex})).ok());
+  CHECK_FALSE(authenticator.Authenticate(FormatBearer({"mdm", 6, hex})).ok());
+  CHECK_FALSE(authenticator.Authenticate(FormatBearer({"mdm", 5, kSecret})).ok());
+  CHECK_FALSE(authenticator.Authenticate("").ok());
+}
+
+TEST_CASE("delays, URIs and errors", "[control]") {
+  CHECK(RenewalDelay(1'000'000, 1'060'000) == std::chrono::seconds(30));
+  CHECK(RenewalDelay(1'000'000, 999'000) == std::chrono::seconds(1));
+  CHECK(RetryDelay(0) == std::chrono::milliseconds(200));
+  CHECK(RetryDelay(100) == std::chrono::seconds(5));
+  CHECK(ExportUri("nbd://h:1", "v") == "nbd://h:1/v");
+  CHECK(ExportUri("nbd+unix:///?socket=/s", "v") == "nbd+unix:///v?socket=/s");
+  CHECK(FromBlockError(0, "").ok());
+  CHECK(absl::IsDataLoss(FromBlockError(EIO, "x")));
+  CHECK(absl::IsResourceExhausted(FromBlockError(ENOSPC, "x")));
+  CHECK(absl::IsPermissionDenied(FromBlockError(EPERM, "x")));
+  CHECK(absl::IsUnavailable(FromBlockError(ESHUTDOWN, "x")));
+}
+
+TEST_CASE("the process registers, attaches, does IO by RPC, and detaches what is unmapped",
+          "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  {
+    grpc::ClientContext context;
+    v1::AttachVolumeRequest request;
+    request.set_volume_id(7);
+    v1::AttachVolumeResponse response;
+    // Before it has registered the MDM refuses; the heartbeat's list attaches it then.
+    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+    REQUIRE(control->AttachVolume(&context, request, &response).ok());
+    CHECK(response.nbd_uris_size() == 2);
+  }
+  const std::string bytes(100'000, 'x');
+  {
+    grpc::ClientContext context;
+    v1::WriteVolumeResponse response;
+    const auto writer = control->WriteVolume(&context, &response);
+    v1::WriteVolumeRequest request;
+    request.set_volume_name("vol");
+    request.set_offset_bytes(1234);
+    request.set_flush(true);
+    request.set_data(bytes);
+    CHECK(writer->Write(request));
+    writer->WritesDone();
+    REQUIRE(writer->Finish().ok());
+    CHECK(response.written_bytes() == bytes.size());
+  }
+  {
+    grpc::ClientContext context;
+    v1::ReadVolumeRequest request;
+    request.set_volume_id(7);
+    request.set_offset_bytes(1234);
+    request.set_length_bytes(bytes.size());
+    const auto reader = control->ReadVolume(&context, request);
+    std::string read;
+    v1::ReadVolumeResponse response;
+    while (reader->Read(&response)) read += response.data();
+    CHECK(reader->Finish().ok());
+    CHECK(read == bytes);
+  }
+  {
+    grpc::ClientContext context;
+    v1::ReadVolumeRequest request;
+    request.set_volume_id(7);
+    request.set_offset_bytes(kVolumeBytes);
+    request.set_length_bytes(1);
+    v1::ReadVolumeResponse response;
+    const auto reader = control->ReadVolume(&context, request);
+    CHECK_FALSE(reader->Read(&response));
+    CHECK(reader->Finish().error_code() == grpc::StatusCode::OUT_OF_RANGE);
+  }
+  {
+    grpc::ClientContext context;
+    v1::GetStatusResponse status;
+    const auto monitoring = v1::MonitoringService::NewStub(
+        grpc::CreateChannel(Endpoint(folder, "management"), grpc::InsecureChannelCredentials()));
+    REQUIRE(monitoring->GetStatus(&context, {}, &status).ok());
+    CHECK(status.component_id() == 5);
+    CHECK(status.state() == v1::COMPONENT_STATE_ONLINE);
+    CHECK(status.figures_size() > 50);
+  }
+  // Half the life of a grant of 100 ms is less than the shortest renewal period of a second.
+  while (mdm.renewals == 0) std::this_thread::yield();
+  mdm.mapped = false;
+  while (AttachmentCount(*control) != 0) std::this_thread::yield();
+  (*process)->Stop();
+  CHECK(mdm.left);
+}
+
+TEST_CASE("a restarted process knows itself by its secret", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  for (int life = 1; life <= 2; ++life) {
+    SdcOptions options = Options(folder, mdm);
+    if (life == 2) options.join_token = "";
+    auto process = SdcProcess::Start(std::move(options));
+    REQUIRE(process.ok());
+    const auto control = Control(folder);
+    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+    CHECK(mdm.registrations == life);
+  }
+}
+
+TEST_CASE("a start that can't succeed says why", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  SdcOptions options = Options(folder, mdm);
+  SECTION("an open port without TLS") {
+    options.control_listen = "0.0.0.0:0";
+    CHECK(SdcProcess::Start(options).status().code() == absl::StatusCode::kInvalidArgument);
+  }
+  SECTION("an NBD address that is none") {
+    options.nbd_listen = "127.0.0.1:nbd";
+    CHECK(SdcProcess::Start(options).status().code() == absl::StatusCode::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace tessera::sdc

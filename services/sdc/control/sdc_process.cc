@@ -1,0 +1,253 @@
+#include "services/sdc/control/sdc_process.h"
+
+#include <sys/stat.h>
+
+#include <charconv>
+#include <map>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/http_server.h"
+#include "services/common/logging.h"
+#include "services/common/node.h"
+#include "services/common/status_macros.h"
+#include "services/sdc/control/attachments.h"
+#include "services/sdc/control/loop_call.h"
+#include "services/sdc/control/mdm_authenticator.h"
+#include "services/sdc/control/mdm_link.h"
+#include "services/sdc/control/monitoring_service.h"
+#include "services/sdc/control/sdc_control_service.h"
+#include "services/sdc/control/sdc_metrics.h"
+#include "services/sdc/nbd/nbd_server.h"
+
+namespace tessera::sdc {
+namespace {
+
+constexpr mode_t kSocketMode = 0660;
+constexpr std::chrono::milliseconds kGoodbye{1'000};
+
+struct HostPort {
+  std::string host;
+  uint16_t port = 0;
+};
+
+absl::StatusOr<HostPort> ParseHostPort(const std::string& flag, const std::string& address) {
+  const size_t colon = address.rfind(':');
+  HostPort parsed;
+  if (colon != std::string::npos) {
+    parsed.host = address.substr(0, colon);
+    const char* begin = address.data() + colon + 1;
+    const char* end = address.data() + address.size();
+    const auto [last, error] = std::from_chars(begin, end, parsed.port);
+    if (error == std::errc() && last == end && begin != end) return parsed;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " is '", address, "': it should be host:port, such as 127.0.0.1:8005"));
+}
+
+// `address` as others reach it.
+std::string Advertise(const std::string& address, const std::string& advertised_host) {
+  if (advertised_host.empty()) return address;
+  return absl::StrCat(advertised_host, address.substr(address.rfind(':')));
+}
+
+class Process final : public SdcProcess {
+ public:
+  explicit Process(SdcOptions options) : options_(std::move(options)), health_log_(clock_) {}
+  ~Process() override { Stop(); }
+
+  absl::Status Init() {
+    TESSERA_RETURN_IF_ERROR(options_.security.Check(
+        {options_.control_listen, options_.management_listen, options_.metrics_listen,
+         options_.nbd.tls_mode == TlsMode::kRequired ? "" : options_.nbd_listen}));
+    TESSERA_RETURN_IF_ERROR(PrepareStateFolder(options_.state_folder));
+    TESSERA_ASSIGN_OR_RETURN(state_, LocalState::Open(options_.state_folder, options_.name));
+    TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+
+    EngineOptions engine;
+    engine.own_host_id = options_.host_id.empty() ? HostId() : options_.host_id;
+    engine.replica_timeout = options_.replica_timeout;
+    engine.flush_timeout = options_.flush_timeout;
+    engine.io_timeout = options_.io_timeout;
+    engine_ = std::make_unique<IoEngine>(loop_, engine, credentials);
+    TESSERA_RETURN_IF_ERROR(ListenNbd());
+
+    mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);
+    attachments_ = std::make_unique<Attachments>(
+        loop_, *engine_, *mdm_, *state_, health_log_,
+        [this](const BlockDevice& device) { nbd_->CloseExport(device); });
+    TESSERA_RETURN_IF_ERROR(StartServers(engine.own_host_id));
+    TESSERA_RETURN_IF_ERROR(WriteEndpointsFile(options_.state_folder, endpoints_));
+
+    loop_thread_ = std::thread([this] { loop_.Run(); });
+    loop_.Post([this] { link_->Start(); });
+    return absl::OkStatus();
+  }
+
+  void Stop() override {
+    if (std::exchange(stopped_, true)) return;
+    if (loop_thread_.joinable()) {
+      StopListening();
+      for (const bool drop : {false, true}) {
+        const auto detached = AskLoop<absl::Status>(
+            loop_, options_.stop_timeout,
+            [this, drop](auto answer) { attachments_->DetachAll(drop, std::move(answer)); });
+        if (detached.ok()) break;
+        LogWarning("IO in flight is dropped: it did not finish in time");
+      }
+      (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
+        link_->Leave([answer = std::move(answer)]() mutable { answer(true); });
+      });
+      loop_.Stop();
+      loop_thread_.join();
+    }
+    metrics_server_.reset();
+    control_server_.reset();
+    management_server_.reset();
+    if (rpc_ != nullptr) rpc_->Shutdown();
+    // In order of use: who uses goes before who is used.
+    monitoring_.reset();
+    control_.reset();
+    nbd_.reset();
+    mdm_.reset();
+    link_.reset();
+    attachments_.reset();
+    engine_.reset();
+  }
+
+ private:
+  absl::Status ListenNbd() {
+    options_.nbd.log = [](std::string_view event) { LogDebug("nbd", {{"event", event}}); };
+    TESSERA_ASSIGN_OR_RETURN(nbd_, NbdServer::Create(loop_, *engine_, options_.nbd));
+    if (!options_.nbd_listen.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(const HostPort listen,
+                               ParseHostPort("--nbd-listen", options_.nbd_listen));
+      TESSERA_ASSIGN_OR_RETURN(const uint16_t port, nbd_->ListenTcp(listen.host, listen.port));
+      const std::string address = absl::StrCat(listen.host, ":", port);
+      endpoints_["nbd"] = address;
+      const bool tls = options_.nbd.tls_mode == TlsMode::kRequired;
+      nbd_uris_.push_back(
+          absl::StrCat(tls ? "nbds://" : "nbd://", Advertise(address, options_.advertised_host)));
+    }
+    if (options_.nbd_socket != "none") {
+      const std::string path =
+          options_.nbd_socket.empty() ? options_.state_folder + "/nbd.sock" : options_.nbd_socket;
+      TESSERA_RETURN_IF_ERROR(nbd_->ListenUnix(path, kSocketMode));
+      endpoints_["nbd_unix"] = path;
+      nbd_uris_.push_back(absl::StrCat("nbd+unix:///?socket=", path));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status StartServers(const std::string& host_id) {
+    auto mdm_authenticator = std::make_shared<MdmAuthenticator>();
+    mdm_authenticator_ = mdm_authenticator;
+    mdm_authenticator->SetIdentity(state_->identity().sdc_id, state_->identity().node_secret);
+    std::shared_ptr<const Authenticator> authenticator = mdm_authenticator;
+    if (options_.security.insecure) {
+      authenticator = std::make_shared<InsecureAuthenticator>(mdm_authenticator);
+    }
+    RpcDispatcherOptions rpc;
+    rpc.services = {"tessera.v1.SdcControlService", "tessera.v1.MonitoringService"};
+    TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc, authenticator, &registry_));
+
+    control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *attachments_, *nbd_,
+                                                       nbd_uris_);
+    GrpcServerOptions server;
+    server.security = options_.security;
+    server.listen = {options_.control_listen};
+    TESSERA_ASSIGN_OR_RETURN(control_server_, GrpcServer::Start(server, {control_.get()}));
+    endpoints_["control"] = control_server_->addresses()[0];
+
+    // The link needs the addresses, and monitoring the link: its own address is told after it is
+    // known.
+    HttpServerOptions http;
+    http.listen = options_.metrics_listen;
+    TESSERA_ASSIGN_OR_RETURN(
+        metrics_server_,
+        HttpServer::Start(http, MetricsHandler(&registry_, [this] {
+                            return ready_.load() ? "" : "not registered with the MDM yet";
+                          })));
+    endpoints_["metrics"] = metrics_server_->address();
+    monitoring_ = std::make_unique<MonitoringServiceImpl>(MakeMonitoringParts(host_id));
+    server.listen = {options_.management_listen};
+    TESSERA_ASSIGN_OR_RETURN(management_server_, GrpcServer::Start(server, {monitoring_.get()}));
+    endpoints_["management"] = management_server_->addresses()[0];
+    link_->SetManagementAddress(Advertise(endpoints_["management"], options_.advertised_host));
+    return absl::OkStatus();
+  }
+
+  MonitoringServiceImpl::Parts MakeMonitoringParts(const std::string& host_id) {
+    MdmLink::Options link;
+    link.join_token = options_.join_token;
+    link.endpoints.set_host_id(host_id);
+    link.endpoints.set_control(Advertise(endpoints_["control"], options_.advertised_host));
+    link.endpoints.set_metrics(Advertise(endpoints_["metrics"], options_.advertised_host));
+    link.nbd_uris = nbd_uris_;
+    link.superseded = options_.superseded;
+    link.registered = [this](const LocalIdentity& identity) {
+      mdm_authenticator_->SetIdentity(identity.sdc_id, identity.node_secret);
+      ready_ = true;
+    };
+    link_ = std::make_unique<MdmLink>(loop_, clock_, *engine_, *mdm_, *attachments_, *state_,
+                                      health_log_, std::move(link));
+    engine_->SetLink(link_.get());
+    metrics_ =
+        std::make_unique<SdcMetrics>(registry_, loop_, *engine_, *attachments_, *link_, *nbd_);
+    MonitoringServiceImpl::Parts parts;
+    parts.rpc = rpc_.get();
+    parts.loop = &loop_;
+    parts.clock = &clock_;
+    parts.metrics = &registry_;
+    parts.health_log = &health_log_;
+    parts.link = link_.get();
+    parts.engine = engine_.get();
+    parts.state = state_.get();
+    return parts;
+  }
+
+  void StopListening() {
+    (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
+      nbd_->StopListening();
+      answer(true);
+    });
+  }
+
+  SdcOptions options_;
+  const SystemClock clock_;
+  MetricRegistry registry_{"sdc"};
+  HealthLog health_log_;
+  std::atomic<bool> ready_{false};
+  std::unique_ptr<LocalState> state_;  // loop thread, once it runs
+  EventLoop loop_;
+  std::unique_ptr<IoEngine> engine_;
+  std::unique_ptr<NbdServer> nbd_;
+  std::unique_ptr<MdmClient> mdm_;
+  std::unique_ptr<Attachments> attachments_;
+  std::unique_ptr<MdmLink> link_;
+  std::shared_ptr<MdmAuthenticator> mdm_authenticator_;  // shared with the dispatcher
+  std::unique_ptr<SdcMetrics> metrics_;
+  std::unique_ptr<RpcDispatcher> rpc_;
+  std::unique_ptr<SdcControlServiceImpl> control_;
+  std::unique_ptr<MonitoringServiceImpl> monitoring_;
+  std::unique_ptr<GrpcServer> control_server_;
+  std::unique_ptr<GrpcServer> management_server_;
+  std::unique_ptr<HttpServer> metrics_server_;
+  std::vector<std::string> nbd_uris_;
+  std::map<std::string, std::string> endpoints_;
+  std::thread loop_thread_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SdcProcess>> SdcProcess::Start(SdcOptions options) {
+  auto process = std::make_unique<Process>(std::move(options));
+  TESSERA_RETURN_IF_ERROR(process->Init());
+  return process;
+}
+
+}  // namespace tessera::sdc

@@ -1,0 +1,116 @@
+// What volumes need of the engine around them, and what the engine needs of the MDM.
+//
+// Threads: all calls on the loop thread.
+#ifndef TESSERA_SERVICES_SDC_ENGINE_ENGINE_CONTEXT_H_
+#define TESSERA_SERVICES_SDC_ENGINE_ENGINE_CONTEXT_H_
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "services/sdc/block_device.h"
+#include "services/sdc/engine/sds_stream.h"
+#include "services/sdc/event_loop.h"
+#include "services/sdc/rules/map_cache.h"
+
+namespace tessera::sdc {
+
+struct EngineOptions {
+  std::string own_host_id;
+  EventLoop::Duration replica_timeout = std::chrono::seconds(2);
+  EventLoop::Duration flush_timeout = std::chrono::seconds(10);
+  EventLoop::Duration io_timeout{0};  // 0: requests wait for ever
+};
+
+// What is wrong with a grant.
+enum class GrantTrouble : uint8_t {
+  kRenew,    // expired, or signed under a key that went, or a server has joined the pool
+  kAcquire,  // a newer generation exists
+};
+
+struct ReplicaReport {
+  uint64_t placement_group_id = 0;
+  uint64_t epoch = 0;
+  uint64_t device_id = 0;
+  std::string reason;
+};
+
+// The MDM as the engine sees it. Answers come back through IoEngine, later.
+class ClusterLink {
+ public:
+  virtual ~ClusterLink() = default;
+  // Answered by IoEngine::ReportsAnswered, or ReportsFailed when the MDM can't be asked.
+  virtual void ReportReplicas(std::vector<ReplicaReport> reports) = 0;
+  // Answered by IoEngine::SetGrant. Repeated calls while one is under way have no effect.
+  virtual void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) = 0;
+};
+
+// Counters with one writer, the loop thread, and readers anywhere.
+class LoopCounter {
+ public:
+  void Add(uint64_t amount = 1) {
+    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  void Subtract(uint64_t amount) {
+    value_.store(value_.load(std::memory_order_relaxed) - amount, std::memory_order_relaxed);
+  }
+  [[nodiscard]] uint64_t Get() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
+inline constexpr size_t kCommandCount = 7;
+// Upper bounds of durations in microseconds: those of services/common/metrics.h DurationBuckets().
+inline constexpr std::array<uint32_t, 17> kDurationBoundsMicros = {
+    50,     100,     200,     500,     1'000,     2'000,     5'000,     10'000,    20'000,
+    50'000, 100'000, 200'000, 500'000, 1'000'000, 2'000'000, 5'000'000, 10'000'000};
+
+struct CommandCounters {
+  LoopCounter requests;
+  LoopCounter errors;
+  LoopCounter bytes;
+  LoopCounter duration_micros;
+  std::array<LoopCounter, kDurationBoundsMicros.size() + 1> durations;
+
+  void Observe(uint64_t micros) {
+    size_t bucket = 0;
+    while (bucket < kDurationBoundsMicros.size() && micros > kDurationBoundsMicros[bucket]) {
+      ++bucket;
+    }
+    durations[bucket].Add();
+    duration_micros.Add(micros);
+  }
+};
+
+struct EngineCounters {
+  std::array<CommandCounters, kCommandCount> commands;  // by Command
+  LoopCounter in_flight;                                // gauge: requests
+  LoopCounter read_retries;                             // a read sent to another replica, or again
+  LoopCounter write_repeats;                            // a write sent again to a replica
+  LoopCounter replicas_reported;
+  LoopCounter grants_needed;
+  LoopCounter requests_timed_out;
+  LoopCounter throttled;
+};
+
+class EngineContext {
+ public:
+  virtual ~EngineContext() = default;
+  [[nodiscard]] virtual EventLoop& loop() = 0;
+  [[nodiscard]] virtual const EngineOptions& options() const = 0;
+  [[nodiscard]] virtual const MapCache& map() const = 0;
+  // Null while the server's address is not known.
+  [[nodiscard]] virtual SdsStream* StreamTo(uint64_t sds_id) = 0;
+  virtual void ReportReplica(ReplicaReport report) = 0;
+  virtual void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) = 0;
+  [[nodiscard]] virtual EngineCounters& counters() = 0;
+  [[nodiscard]] uint64_t NowNanos() { return static_cast<uint64_t>(loop().Now().count()); }
+};
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_ENGINE_ENGINE_CONTEXT_H_

@@ -1,0 +1,104 @@
+// All volumes of the client, their streams to servers, and the map: what runs on the event loop
+// between NBD and the network. The MDM is behind ClusterLink; everything works on while it is away.
+//
+// Threads: made before or on the loop thread, used on it, destroyed there or after the loop has
+// ended. The figures at the end of the public part from any thread.
+#ifndef TESSERA_SERVICES_SDC_ENGINE_IO_ENGINE_H_
+#define TESSERA_SERVICES_SDC_ENGINE_IO_ENGINE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "services/sdc/block_device.h"
+#include "services/sdc/engine/engine_context.h"
+#include "services/sdc/engine/volume_engine.h"
+
+namespace tessera::sdc {
+
+class IoEngine final : public ExportTable, private EngineContext, private SdsStream::Observer {
+ public:
+  // `loop` must outlive the engine.
+  IoEngine(EventLoop& loop, EngineOptions options,
+           std::shared_ptr<grpc::ChannelCredentials> credentials);
+  ~IoEngine() override;
+
+  // Once, before anything is attached. `link` must outlive the engine's last use.
+  void SetLink(ClusterLink* link) { link_ = link; }
+
+  // Attaches a volume, or hands a better grant to one that is attached.
+  void SetGrant(const std::string& name, VolumeGrant grant);
+  // `done` when the volume is gone. Nothing to do when it is not attached.
+  void Detach(uint64_t volume_id, bool drop, absl::AnyInvocable<void()> done);
+  [[nodiscard]] std::shared_ptr<VolumeEngine> FindVolume(uint64_t volume_id) const;
+  [[nodiscard]] std::vector<std::shared_ptr<VolumeEngine>> Volumes() const;
+
+  // ExportTable.
+  [[nodiscard]] std::vector<std::string> Names() const override;
+  [[nodiscard]] std::shared_ptr<BlockDevice> Find(const std::string& name) const override;
+
+  // The MDM's news. INVALID_ARGUMENT for a message that can't be read.
+  [[nodiscard]] absl::Status ApplyMap(const v1::WatchPlacementGroupsResponse& message);
+  // The answer to ClusterLink::ReportReplicas: current entries in the order of the reports.
+  void ReportsAnswered(const std::vector<ReplicaReport>& reports,
+                       const v1::ReportReplicaFailuresResponse& response);
+  void ReportsFailed(const std::vector<ReplicaReport>& reports);
+
+  // From any thread.
+  [[nodiscard]] const EngineCounters& metrics() const { return counters_; }
+  [[nodiscard]] uint64_t reconnects() const { return reconnects_.Get(); }
+  [[nodiscard]] uint64_t messages() const { return messages_.Get(); }
+  [[nodiscard]] bool has_map() const { return map_.group_count() > 0; }
+
+ private:
+  // EngineContext.
+  EventLoop& loop() override { return loop_; }
+  const EngineOptions& options() const override { return options_; }
+  const MapCache& map() const override { return map_; }
+  SdsStream* StreamTo(uint64_t sds_id) override;
+  void ReportReplica(ReplicaReport report) override;
+  void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) override;
+  EngineCounters& counters() override { return counters_; }
+
+  // SdsStream::Observer.
+  void StreamOpened(SdsStream& stream) override;
+  void StreamBroke(SdsStream& stream, std::vector<InFlightOperation> lost) override;
+  void StreamUnreachable(SdsStream& stream, const std::string& why) override;
+  void StreamAnswered(SdsStream& stream, const InFlightOperation& operation,
+                      const v1::IoResult& result, PayloadCursor& payload) override;
+  void StreamBatchEnded(SdsStream& stream) override;
+
+  void EntryChanged(uint64_t placement_group_id);
+  void SendReports();
+  void ArmTick();
+  void Tick();
+  void TakeOverdue(SdsStream& stream, uint64_t now_nanos);
+
+  EventLoop& loop_;
+  const EngineOptions options_;
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;  // shared with the streams
+  ClusterLink* link_ = nullptr;
+  const EventLoop::HookId hook_;
+  EngineCounters counters_;
+  LoopCounter reconnects_;
+  LoopCounter messages_;
+
+  MapCache map_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<SdsStream>> streams_;  // by server
+  std::map<uint64_t, std::shared_ptr<VolumeEngine>> volumes_;  // by id; shared with NBD connections
+
+  std::vector<ReplicaReport> reports_;  // to be sent at the end of the turn
+  // Replicas in reports that are not answered: bounded by members of placement groups.
+  absl::flat_hash_set<std::pair<uint64_t, uint64_t>> reported_;
+  bool tick_set_ = false;
+  EventLoop::TimerId tick_ = 0;
+};
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_ENGINE_IO_ENGINE_H_

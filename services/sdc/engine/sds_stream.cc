@@ -1,0 +1,419 @@
+#include "services/sdc/engine/sds_stream.h"
+
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/support/client_callback.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "services/common/logging.h"
+
+namespace tessera::sdc {
+namespace {
+
+constexpr char kMethod[] = "/tessera.v1.ChunkService/Io";
+// A message is closed at either of these, so that a long one does not delay the first answers.
+constexpr size_t kMessagePayloadBytes = 1 << 20;
+constexpr int kMessageOperations = 256;
+constexpr size_t kSpareFrames = 4;
+constexpr uint64_t kDefaultWindowBytes = 4 << 20;
+constexpr auto kFirstRetry = std::chrono::milliseconds(50);
+constexpr auto kLongestRetry = std::chrono::milliseconds(1000);
+
+std::shared_ptr<grpc::Channel> NewStreamChannel(
+    const std::string& target, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(64 << 20);
+  arguments.SetMaxSendMessageSize(64 << 20);
+  // A stopped or vanished server must show within the detection time, also while it only flushes.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1'500);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1'500);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(target, credentials, arguments);
+}
+
+}  // namespace
+
+// One attempt at a stream. gRPC's threads call the On... methods, the loop thread the others. The
+// hold keeps gRPC from ending the call while the loop may still start writes on it.
+class SdsStream::Call final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  Call(EventLoop& loop, SdsStream* stream, std::shared_ptr<grpc::Channel> channel)
+      : loop_(loop), stream_(stream), channel_(std::move(channel)), stub_(channel_) {}
+
+  void Start(std::shared_ptr<Call> self) {
+    self_ = std::move(self);
+    stub_.PrepareBidiStreamingCall(&context_, kMethod, grpc::StubOptions(), this);
+    AddHold();
+    StartRead(&incoming_);
+    StartCall();
+  }
+  void Write(const grpc::ByteBuffer& buffer) {
+    outgoing_ = buffer;
+    StartWrite(&outgoing_);
+  }
+  // The loop starts nothing more on it. Once.
+  void Release() {
+    if (std::exchange(released_, true)) return;
+    context_.TryCancel();
+    RemoveHold();
+  }
+  // The stream hears nothing more of it.
+  void Detach() { stream_ = nullptr; }
+  void WaitUntilOver() { over_->WaitForNotification(); }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      Post([](SdsStream& stream, Call& call) {
+        if (stream.call_.get() == &call) stream.BreakOff("the stream was closed");
+      });
+      return;
+    }
+    bool post = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      received_.emplace_back();
+      received_.back().Swap(&incoming_);
+      post = !std::exchange(posted_, true);
+    }
+    StartRead(&incoming_);
+    if (post) Post([](SdsStream& stream, Call& call) { call.Deliver(stream); });
+  }
+  void OnWriteDone(bool ok) override {
+    if (!ok) return;  // the read side sees the end, too
+    Post([](SdsStream& stream, Call& call) {
+      if (stream.call_.get() == &call) stream.WriteDone();
+    });
+  }
+  void OnDone(const grpc::Status& status) override {
+    // The last reference must not go here (destroying a channel in a callback can deadlock): it
+    // goes on the loop, or with the owner, who waits for `over`. So nothing of this is touched
+    // after the Post.
+    const std::shared_ptr<absl::Notification> over = over_;
+    EventLoop& loop = loop_;
+    loop.Post([self = std::move(self_), status] {
+      if (self->stream_ != nullptr) self->stream_->Ended(self.get(), status);
+    });
+    over->Notify();
+  }
+
+ private:
+  template <typename Task>
+  void Post(Task task) {
+    loop_.Post([self = self_, task] {
+      if (self->stream_ != nullptr) task(*self->stream_, *self);
+    });
+  }
+  void Deliver(SdsStream& stream) {
+    std::deque<grpc::ByteBuffer> received;
+    {
+      absl::MutexLock lock(&mutex_);
+      received.swap(received_);
+      posted_ = false;
+    }
+    for (const grpc::ByteBuffer& buffer : received) {
+      if (stream_ == nullptr || stream.call_.get() != this) return;
+      stream.Received(buffer);
+    }
+  }
+
+  EventLoop& loop_;
+  SdsStream* stream_;                             // loop thread; null: detached
+  const std::shared_ptr<grpc::Channel> channel_;  // gRPC keeps references of its own
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub_;
+  grpc::ClientContext context_;
+  grpc::ByteBuffer outgoing_;   // from Write until OnWriteDone
+  grpc::ByteBuffer incoming_;   // gRPC's, but in OnReadDone
+  bool released_ = false;       // loop thread
+  std::shared_ptr<Call> self_;  // until OnDone
+  const std::shared_ptr<absl::Notification> over_ =
+      std::make_shared<absl::Notification>();  // shared with OnDone
+  absl::Mutex mutex_;
+  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);
+  bool posted_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+SdsStream::SdsStream(EventLoop& loop, Observer& observer, Options options)
+    : loop_(loop),
+      observer_(observer),
+      options_(std::move(options)),
+      hook_(loop.AddTurnEndHook([this] { SendNext(); })) {}
+
+SdsStream::~SdsStream() {
+  loop_.RemoveTurnEndHook(hook_);
+  if (timer_set_) loop_.Cancel(timer_);
+  if (call_ != nullptr) ending_.push_back(std::move(call_));
+  for (const auto& call : ending_) {
+    call->Detach();
+    call->Release();
+  }
+  for (const auto& call : ending_) call->WaitUntilOver();
+}
+
+void SdsStream::SetAddress(const v1::SdsAddress& address) {
+  address_ = address;
+  const v1::Endpoints& endpoints = address.endpoints();
+  same_host_ = !endpoints.host_id().empty() && endpoints.host_id() == options_.own_host_id;
+  const bool unix_socket = same_host_ && !endpoints.data_unix().empty();
+  const std::string target = unix_socket ? endpoints.data_unix() : endpoints.data();
+  if (target == target_ && state_ != State::kWaiting) return;
+  target_ = target;
+  if (state_ == State::kOpen || state_ == State::kConnecting) return;
+  // News of the server: it is given another chance before anything is said of it.
+  failures_ = 0;
+  unreachable_ = false;
+  Connect();
+}
+
+void SdsStream::Connect() {
+  if (timer_set_) loop_.Cancel(timer_);
+  timer_set_ = false;
+  if (target_.empty()) {
+    state_ = State::kIdle;
+    return;
+  }
+  state_ = State::kConnecting;
+  call_ = std::make_shared<Call>(loop_, this, NewStreamChannel(target_, options_.credentials));
+  call_->Start(call_);
+  timer_ = loop_.After(options_.connect_timeout, [this] { ConnectTimedOut(); });
+  timer_set_ = true;
+}
+
+void SdsStream::ConnectTimedOut() {
+  timer_set_ = false;
+  if (state_ == State::kConnecting) BreakOff("no hello in time");
+}
+
+void SdsStream::BreakOff(const std::string& why) {
+  const bool was_open = state_ == State::kOpen;
+  if (timer_set_) loop_.Cancel(timer_);
+  timer_set_ = false;
+  call_->Release();
+  ending_.push_back(std::move(call_));
+  call_.reset();
+  writing_ = false;
+  gathered_.clear();
+  shown_grants_.clear();
+  shown_epochs_.clear();
+  std::vector<InFlightOperation> lost = TakeAllInFlight();
+  ++counters_.reconnects;
+  if (was_open) {
+    LogWarning("stream to server broke", {{"sds", options_.sds_id}, {"why", why}});
+    failures_ = 0;
+    Connect();
+    observer_.StreamBroke(*this, std::move(lost));
+    return;
+  }
+  state_ = State::kWaiting;
+  const auto delay = std::min<EventLoop::Duration>(
+      kFirstRetry * (1u << std::min<uint32_t>(failures_, 5)), kLongestRetry);
+  ++failures_;
+  timer_ = loop_.After(delay, [this] {
+    timer_set_ = false;
+    Connect();
+  });
+  timer_set_ = true;
+  if (!std::exchange(unreachable_, true)) {
+    LogWarning("server is not reachable",
+               {{"sds", options_.sds_id}, {"address", target_}, {"why", why}});
+  }
+  observer_.StreamUnreachable(*this, why);
+}
+
+void SdsStream::Ended(Call* call, const grpc::Status& status) {
+  if (call_.get() == call) {
+    BreakOff(absl::StrCat("the stream ended: ", status.error_message()));
+  }
+  std::erase_if(ending_, [call](const auto& ending) { return ending.get() == call; });
+}
+
+void SdsStream::Received(const grpc::ByteBuffer& buffer) {
+  const absl::Status status = DecodeIoResponse(buffer, &response_);
+  if (!status.ok()) {
+    BreakOff(std::string(status.message()));
+    return;
+  }
+  if (response_.header.has_hello()) Hello(response_.header.hello());
+  if (state_ == State::kOpen && response_.header.results_size() > 0) Results(response_);
+}
+
+void SdsStream::Hello(const v1::SdsHello& hello) {
+  if (state_ != State::kConnecting) return;
+  if (hello.sds_id() != options_.sds_id) {
+    BreakOff(absl::StrCat("server ", hello.sds_id(), " answers at the address of server ",
+                          options_.sds_id));
+    return;
+  }
+  if (timer_set_) loop_.Cancel(timer_);
+  timer_set_ = false;
+  incarnation_ = hello.incarnation();
+  window_bytes_ = hello.window_bytes() == 0 ? kDefaultWindowBytes : hello.window_bytes();
+  failures_ = 0;
+  unreachable_ = false;
+  state_ = State::kOpen;
+  LogInfo("stream to server open",
+          {{"sds", options_.sds_id}, {"address", target_}, {"incarnation", incarnation_}});
+  observer_.StreamOpened(*this);
+}
+
+void SdsStream::Results(const IoResponseFrame& frame) {
+  PayloadCursor payload(frame.payload);
+  std::vector<std::span<const std::byte>> skipped;
+  for (const v1::IoResult& result : frame.header.results()) {
+    const auto index = static_cast<uint32_t>(result.tag());
+    const size_t left_before = payload.RemainingBytes();
+    if (left_before < result.payload_bytes()) {
+      BreakOff("a result promises more bytes than its message has");
+      return;
+    }
+    if (index < slots_.size() && slot_lives_[index] == result.tag() >> 32 &&
+        slots_[index].kind != InFlightOperation::Kind::kFree) {
+      const InFlightOperation operation = slots_[index];
+      slots_[index].kind = InFlightOperation::Kind::kFree;
+      ++slot_lives_[index];
+      free_slots_.push_back(index);
+      --in_flight_;
+      in_flight_bytes_ -= operation.window_bytes;
+      if (operation.kind != InFlightOperation::Kind::kAbandoned &&
+          operation.kind != InFlightOperation::Kind::kLateRead) {
+        observer_.StreamAnswered(*this, operation, result, payload);
+      }
+    }
+    const size_t taken = left_before - payload.RemainingBytes();
+    if (taken < result.payload_bytes()) {
+      skipped.clear();
+      (void)payload.Take(result.payload_bytes() - taken, &skipped);
+    }
+    if (state_ != State::kOpen) return;
+  }
+  observer_.StreamBatchEnded(*this);
+}
+
+IoRequestFrame& SdsStream::Gathering() {
+  const bool full =
+      !gathered_.empty() && (gathered_.back().header.operations_size() >= kMessageOperations ||
+                             PayloadBytes(gathered_.back().payload) >= kMessagePayloadBytes);
+  if (gathered_.empty() || full) {
+    if (spare_frames_.empty()) {
+      gathered_.emplace_back();
+    } else {
+      gathered_.push_back(std::move(spare_frames_.back()));
+      spare_frames_.pop_back();
+    }
+  }
+  return gathered_.back();
+}
+
+void SdsStream::ShowGrant(uint64_t grant_id, uint64_t revision, const std::string& grant) {
+  uint64_t& shown = shown_grants_[grant_id];
+  if (shown == revision) return;
+  shown = revision;
+  // A message's grants come before its operations, whose signatures may be under an older renewal.
+  if (!gathered_.empty() && gathered_.back().header.operations_size() > 0) {
+    gathered_.emplace_back();
+  }
+  Gathering().header.add_grants(grant);
+}
+
+void SdsStream::ShowEntry(const MapCache::Group& group) {
+  uint64_t& shown = shown_epochs_[group.entry.placement_group_id];
+  if (shown == group.entry.epoch) return;
+  shown = group.entry.epoch;
+  *Gathering().header.add_placement_groups() = *group.signed_entry;
+}
+
+v1::IoOperation* SdsStream::Add(const InFlightOperation& operation,
+                                std::span<const grpc::Slice> payload) {
+  uint32_t index;
+  if (free_slots_.empty()) {
+    index = static_cast<uint32_t>(slots_.size());
+    slots_.emplace_back();
+    slot_lives_.push_back(1);
+  } else {
+    index = free_slots_.back();
+    free_slots_.pop_back();
+  }
+  InFlightOperation& slot = slots_[index];
+  slot = operation;
+  slot.window_bytes += kOperationBytes;
+  ++in_flight_;
+  in_flight_bytes_ += slot.window_bytes;
+  ++counters_.operations;
+
+  IoRequestFrame& frame = Gathering();
+  frame.payload.insert(frame.payload.end(), payload.begin(), payload.end());
+  v1::IoOperation* added = frame.header.add_operations();
+  added->set_tag(static_cast<uint64_t>(slot_lives_[index]) << 32 | index);
+  added->set_sds_incarnation(incarnation_);
+  return added;
+}
+
+void SdsStream::SendNext() {
+  if (state_ != State::kOpen || writing_ || gathered_.empty()) return;
+  writing_ = true;
+  ++counters_.messages;
+  call_->Write(EncodeIoRequest(gathered_.front()));
+  IoRequestFrame sent = std::move(gathered_.front());
+  gathered_.pop_front();
+  if (spare_frames_.size() < kSpareFrames) {
+    sent.header.Clear();
+    sent.payload.clear();
+    spare_frames_.push_back(std::move(sent));
+  }
+}
+
+void SdsStream::WriteDone() {
+  writing_ = false;
+  SendNext();
+}
+
+void SdsStream::Abandon(const VolumeEngine* volume) {
+  for (InFlightOperation& slot : slots_) {
+    if (slot.kind != InFlightOperation::Kind::kFree && slot.volume == volume) {
+      slot.kind = InFlightOperation::Kind::kAbandoned;
+    }
+  }
+}
+
+std::vector<InFlightOperation> SdsStream::TakeOlder(InFlightOperation::Kind kind,
+                                                    uint64_t sent_before_nanos,
+                                                    InFlightOperation::Kind becomes) {
+  std::vector<InFlightOperation> taken;
+  for (InFlightOperation& slot : slots_) {
+    if (slot.kind != kind || slot.sent_nanos >= sent_before_nanos) continue;
+    taken.push_back(slot);
+    slot.kind = becomes;
+  }
+  return taken;
+}
+
+std::vector<InFlightOperation> SdsStream::TakeAllInFlight() {
+  std::vector<InFlightOperation> lost;
+  free_slots_.clear();
+  for (uint32_t i = 0; i < slots_.size(); ++i) {
+    InFlightOperation& slot = slots_[i];
+    if (slot.kind != InFlightOperation::Kind::kFree) {
+      if (slot.kind != InFlightOperation::Kind::kAbandoned &&
+          slot.kind != InFlightOperation::Kind::kLateRead) {
+        lost.push_back(slot);
+      }
+      slot.kind = InFlightOperation::Kind::kFree;
+      ++slot_lives_[i];
+    }
+    free_slots_.push_back(i);
+  }
+  in_flight_ = 0;
+  in_flight_bytes_ = 0;
+  return lost;
+}
+
+}  // namespace tessera::sdc

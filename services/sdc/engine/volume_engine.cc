@@ -1,0 +1,598 @@
+#include "services/sdc/engine/volume_engine.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/crc32c.h"
+
+namespace tessera::sdc {
+namespace {
+
+// Pieces of one request on their way at once: bounds what a trim of a whole volume occupies.
+constexpr uint32_t kOutstandingPieces = 64;
+// A block status answer covers at most this much; the client asks on from there.
+constexpr uint64_t kBlockStatusBytes = 64 << 20;
+// Zeroings of up to this length are written as data when they are not aligned.
+constexpr uint64_t kZeroesAsDataBytes = 64 << 10;
+
+bool IsWrite(Command command) {
+  return command == Command::kWrite || command == Command::kTrim ||
+         command == Command::kWriteZeroes;
+}
+
+}  // namespace
+
+VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant grant)
+    : context_(context),
+      name_(std::move(name)),
+      grant_(std::move(grant)),
+      alive_(std::make_shared<bool>(true)) {
+  limiter_.Configure(
+      {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
+      context_.NowNanos());
+}
+
+VolumeEngine::~VolumeEngine() {
+  *alive_ = false;
+  if (throttle_timer_set_) context_.loop().Cancel(throttle_timer_);
+  if (retry_timer_set_) context_.loop().Cancel(retry_timer_);
+}
+
+BlockDeviceInfo VolumeEngine::info() const {
+  BlockDeviceInfo info;
+  info.size_bytes = grant_.fields.volume_size_bytes;
+  info.read_only = read_only();
+  info.description = absl::StrCat("Tessera volume ", name_);
+  return info;
+}
+
+void VolumeEngine::Submit(BlockRequest block) {
+  const ByteRange range{block.offset_bytes, block.offset_bytes + block.length_bytes};
+  if (detaching_) return FailLater(std::move(block), ESHUTDOWN, "the volume is being detached");
+  if (IsWrite(block.command) && read_only()) {
+    return FailLater(std::move(block), EPERM, "the volume is mapped read-only");
+  }
+  if (range.end < range.begin || range.end > grant_.fields.volume_size_bytes ||
+      (block.command == Command::kWrite && block.data.size_bytes() != block.length_bytes)) {
+    return FailLater(std::move(block), EINVAL, "the range does not lie inside the volume");
+  }
+  // A trim smaller than a sector is advice that can't be followed.
+  const bool nothing =
+      block.command == Command::kTrim ? NarrowToSectors(range).empty() : range.empty();
+  if (block.command != Command::kFlush && nothing) return FailLater(std::move(block), 0, "");
+
+  Request* request = NewRequest(std::move(block));
+  const bool data =
+      request->block.command == Command::kRead || request->block.command == Command::kWrite;
+  if (data && !limiter_.unlimited()) {
+    throttled_.push_back(request);
+    AdmitThrottled();
+    return;
+  }
+  EnterGate(request);
+}
+
+void VolumeEngine::FailLater(BlockRequest block, int error, std::string message) {
+  BlockReply reply;
+  reply.error = error;
+  reply.message = std::move(message);
+  if (error != 0) {
+    context_.counters().commands[static_cast<size_t>(block.command)].errors.Add();
+    stats_.errors.Add();
+  }
+  context_.loop().Post([done = std::move(block.done), reply = std::move(reply)]() mutable {
+    done(std::move(reply));
+  });
+}
+
+Request* VolumeEngine::NewRequest(BlockRequest block) {
+  if (free_requests_.empty()) {
+    requests_.push_back(std::make_unique<Request>());
+    free_requests_.push_back(requests_.back().get());
+  }
+  Request* request = free_requests_.back();
+  free_requests_.pop_back();
+  request->block = std::move(block);
+  request->range = {request->block.offset_bytes,
+                    request->block.offset_bytes + request->block.length_bytes};
+  request->widened = WidenToSectors(request->range);
+  request->phase = Request::Phase::kThrottled;
+  request->started_nanos = context_.NowNanos();
+  request->live_index = live_.size();
+  request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
+  request->segments.clear();
+  request->next_segment = 0;
+  request->cursor = PieceCursor();
+  request->outstanding = 0;
+  request->parts.clear();
+  request->error = 0;
+  request->message.clear();
+  live_.push_back(request);
+  stats_.in_flight.Add();
+  context_.counters().in_flight.Add();
+  return request;
+}
+
+void VolumeEngine::FreeRequest(Request* request) {
+  live_[request->live_index] = live_.back();
+  live_[request->live_index]->live_index = request->live_index;
+  live_.pop_back();
+  request->block = BlockRequest();
+  request->segments.clear();
+  request->parts.clear();
+  free_requests_.push_back(request);
+}
+
+Piece* VolumeEngine::NewPiece() {
+  if (free_pieces_.empty()) {
+    pieces_.push_back(std::make_unique<Piece>());
+    free_pieces_.push_back(pieces_.back().get());
+  }
+  Piece* piece = free_pieces_.back();
+  free_pieces_.pop_back();
+  piece->checksum_errors = 0;
+  piece->force_unit_access = false;
+  piece->crc32c = 0;
+  return piece;
+}
+
+void VolumeEngine::FreePiece(Piece* piece) {
+  piece->slices.clear();
+  piece->tried_device_ids.clear();
+  piece->request = nullptr;
+  free_pieces_.push_back(piece);
+}
+
+void VolumeEngine::AdmitThrottled() {
+  while (!throttled_.empty()) {
+    Request* request = throttled_.front();
+    const uint64_t wait = limiter_.Pass(request->block.length_bytes, context_.NowNanos());
+    if (wait > 0) {
+      context_.counters().throttled.Add();
+      if (!std::exchange(throttle_timer_set_, true)) {
+        throttle_timer_ = context_.loop().After(std::chrono::nanoseconds(wait), [this] {
+          throttle_timer_set_ = false;
+          AdmitThrottled();
+        });
+      }
+      return;
+    }
+    throttled_.pop_front();
+    EnterGate(request);
+  }
+}
+
+void VolumeEngine::EnterGate(Request* request) {
+  request->phase = Request::Phase::kAtGate;
+  const Command command = request->block.command;
+  if (command == Command::kFlush) {
+    RequestFlush(request);
+    return;
+  }
+  RangeGate::Kind kind = RangeGate::Kind::kRead;
+  ByteRange range = request->widened;
+  if (command == Command::kTrim) {
+    kind = RangeGate::Kind::kWrite;
+    range = NarrowToSectors(request->range);
+  } else if (IsWrite(command)) {
+    request->read_modify_write = !IsSectorAligned(request->range);
+    kind = request->read_modify_write ? RangeGate::Kind::kReadModifyWrite : RangeGate::Kind::kWrite;
+  }
+  const RangeGate::Entry entry = gate_.Enter(kind, range, request);
+  request->ticket = entry.ticket;
+  request->in_gate = true;
+  if (entry.ready) Begin(request);
+}
+
+void VolumeEngine::RunReady(std::vector<void*>& ready) {
+  for (void* owner : ready) {
+    auto* request = static_cast<Request*>(owner);
+    if (request->phase == Request::Phase::kHeld) {
+      Answer(request);
+    } else {
+      Begin(request);
+    }
+  }
+}
+
+void VolumeEngine::Begin(Request* request) {
+  request->phase = Request::Phase::kRunning;
+  switch (request->block.command) {
+    case Command::kWrite:
+      if (request->read_modify_write) return ReadEdges(request);
+      return BeginWrite(request);
+    case Command::kWriteZeroes:
+      if (request->read_modify_write) return ReadEdges(request);
+      request->segments.push_back({request->range, v1::IO_OPERATION_TYPE_WRITE_ZEROES, {}});
+      break;
+    case Command::kTrim:
+      request->segments.push_back(
+          {NarrowToSectors(request->range), v1::IO_OPERATION_TYPE_TRIM, {}});
+      break;
+    case Command::kBlockStatus: {
+      ByteRange range = request->widened;
+      range.end = std::min(range.end, range.begin + kBlockStatusBytes);
+      request->segments.push_back({range, v1::IO_OPERATION_TYPE_MAP, {}});
+      break;
+    }
+    default:
+      request->segments.push_back({request->widened, v1::IO_OPERATION_TYPE_READ, {}});
+      break;
+  }
+  StartSegments(request);
+}
+
+void VolumeEngine::BeginWrite(Request* request) {
+  request->segments.push_back(
+      {request->widened, v1::IO_OPERATION_TYPE_WRITE, std::move(request->block.data)});
+  StartSegments(request);
+}
+
+// Reads the sectors at the two ends of an unaligned write or zeroing (once, when they are the
+// same).
+void VolumeEngine::ReadEdges(Request* request) {
+  request->phase = Request::Phase::kReadingEdges;
+  const ByteRange& wide = request->widened;
+  if (request->range.begin != wide.begin || wide.size() == kSectorBytes) {
+    request->segments.push_back(
+        {{wide.begin, wide.begin + kSectorBytes}, v1::IO_OPERATION_TYPE_READ, {}});
+  }
+  if (request->range.end != wide.end && wide.size() > kSectorBytes) {
+    request->segments.push_back(
+        {{wide.end - kSectorBytes, wide.end}, v1::IO_OPERATION_TYPE_READ, {}});
+  }
+  StartSegments(request);
+}
+
+void VolumeEngine::EdgesRead(Request* request) {
+  request->phase = Request::Phase::kRunning;
+  const ByteRange& wide = request->widened;
+  const ByteRange& range = request->range;
+  const Payload edges = TakeParts(request->parts, 0, 2 * kSectorBytes);
+  request->parts.clear();
+  const uint64_t before = range.begin - wide.begin;
+  const uint64_t after = wide.end - range.end;
+  const Payload head = SubPayload(edges, 0, before);
+  const Payload tail = SubPayload(edges, edges.size_bytes() - after, after);
+  request->segments.clear();
+  request->next_segment = 0;
+  if (request->block.command == Command::kWrite) {
+    request->block.data = Concatenate(head, request->block.data, tail);
+    return BeginWrite(request);
+  }
+  if (wide.size() <= kZeroesAsDataBytes) {
+    request->segments.push_back(
+        {wide, v1::IO_OPERATION_TYPE_WRITE, Concatenate(head, ZeroPayload(range.size()), tail)});
+    return StartSegments(request);
+  }
+  const ByteRange inner = NarrowToSectors(range);
+  if (before > 0) {
+    request->segments.push_back({{wide.begin, inner.begin},
+                                 v1::IO_OPERATION_TYPE_WRITE,
+                                 Concatenate(head, ZeroPayload(kSectorBytes - before), {})});
+  }
+  request->segments.push_back({inner, v1::IO_OPERATION_TYPE_WRITE_ZEROES, {}});
+  if (after > 0) {
+    request->segments.push_back({{inner.end, wide.end},
+                                 v1::IO_OPERATION_TYPE_WRITE,
+                                 Concatenate(ZeroPayload(kSectorBytes - after), tail, {})});
+  }
+  StartSegments(request);
+}
+
+void VolumeEngine::StartSegments(Request* request) {
+  request->next_segment = 0;
+  request->cursor = PieceCursor();
+  Advance(request);
+}
+
+// Sends pieces until enough are on their way; ends the request when nothing is left.
+void VolumeEngine::Advance(Request* request) {
+  // Holds the request while its pieces are made: one may be done before the next is.
+  ++request->outstanding;
+  while (request->outstanding <= kOutstandingPieces && request->error == 0) {
+    if (request->cursor.done()) {
+      if (request->next_segment == request->segments.size()) break;
+      const Segment& segment = request->segments[request->next_segment++];
+      request->cursor = PieceCursor(segment.range, grant_.fields.chunk_bytes);
+      continue;
+    }
+    const Segment& segment = request->segments[request->next_segment - 1];
+    const uint64_t position = request->cursor.position();
+    Piece* piece = NewPiece();
+    piece->request = request;
+    piece->type = segment.type;
+    piece->where = request->cursor.Take();
+    piece->force_unit_access = request->block.force_unit_access;
+    if (segment.type == v1::IO_OPERATION_TYPE_WRITE) {
+      AppendSlices(segment.data, position - segment.range.begin, piece->where.length_bytes,
+                   &piece->slices);
+      for (const grpc::Slice& slice : piece->slices) {
+        piece->crc32c = Crc32c({reinterpret_cast<const std::byte*>(slice.begin()), slice.size()},
+                               piece->crc32c);
+      }
+    } else if (segment.type == v1::IO_OPERATION_TYPE_READ ||
+               segment.type == v1::IO_OPERATION_TYPE_MAP) {
+      piece->part = request->parts.size();
+      request->parts.emplace_back();
+    }
+    ++request->outstanding;
+    SendPiece(piece);
+  }
+  if (--request->outstanding == 0) SegmentsDone(request);
+}
+
+void VolumeEngine::PieceDone(Piece* piece, int error, std::string message) {
+  Request* request = piece->request;
+  if (error != 0 && request->error == 0) {
+    request->error = error;
+    request->message = std::move(message);
+  }
+  FreePiece(piece);
+  --request->outstanding;
+  const bool more = request->error == 0 &&
+                    (!request->cursor.done() || request->next_segment < request->segments.size());
+  if (more && request->outstanding < kOutstandingPieces) {
+    Advance(request);
+  } else if (request->outstanding == 0) {
+    SegmentsDone(request);
+  }
+}
+
+void VolumeEngine::SegmentsDone(Request* request) {
+  if (request->phase == Request::Phase::kReadingEdges && request->error == 0) {
+    EdgesRead(request);
+    return;
+  }
+  if (request->flush_after && request->error == 0) {
+    request->flush_after = false;
+    RequestFlush(request);
+    return;
+  }
+  Finish(request);
+}
+
+// Leaves the gate. A read that writes have overtaken waits for these before it answers.
+void VolumeEngine::Finish(Request* request) {
+  std::vector<void*> ready;
+  if (request->in_gate) {
+    gate_.Leave(request->ticket, &ready);
+    request->in_gate = false;
+  }
+  const Command command = request->block.command;
+  if (request->error == 0 && (command == Command::kRead || command == Command::kBlockStatus)) {
+    const RangeGate::Entry entry = gate_.Enter(RangeGate::Kind::kRead, request->widened, request);
+    request->ticket = entry.ticket;
+    request->in_gate = true;
+    request->phase = Request::Phase::kHeld;
+    if (entry.ready) Answer(request);
+  } else {
+    Answer(request);
+  }
+  RunReady(ready);
+}
+
+void VolumeEngine::Answer(Request* request) {
+  std::vector<void*> ready;
+  if (request->in_gate) gate_.Leave(request->ticket, &ready);
+  request->in_gate = false;
+  if (!request->answered) {
+    BlockReply reply = MakeReply(request);
+    auto done = std::move(request->block.done);
+    stats_.in_flight.Subtract(1);
+    context_.counters().in_flight.Subtract(1);
+    FreeRequest(request);
+    const std::shared_ptr<bool> alive = alive_;
+    done(std::move(reply));
+    if (!*alive) return;
+  } else {
+    FreeRequest(request);
+  }
+  RunReady(ready);
+  CheckDetached();
+}
+
+BlockReply VolumeEngine::MakeReply(Request* request) {
+  BlockReply reply;
+  reply.error = request->error;
+  reply.message = std::move(request->message);
+  const Command command = request->block.command;
+  CommandCounters& counters = context_.counters().commands[static_cast<size_t>(command)];
+  counters.requests.Add();
+  counters.Observe((context_.NowNanos() - request->started_nanos) / 1000);
+  if (reply.error != 0) {
+    counters.errors.Add();
+    stats_.errors.Add();
+    return reply;
+  }
+  counters.bytes.Add(request->block.length_bytes);
+  switch (command) {
+    case Command::kRead:
+      reply.data = TakeParts(request->parts, request->range.begin - request->widened.begin,
+                             request->range.size());
+      stats_.reads.Add();
+      stats_.read_bytes.Add(request->range.size());
+      break;
+    case Command::kBlockStatus:
+      reply.extents = MakeExtents(request);
+      break;
+    case Command::kWrite:
+    case Command::kTrim:
+    case Command::kWriteZeroes:
+      stats_.writes.Add();
+      stats_.write_bytes.Add(request->range.size());
+      break;
+    default:
+      break;
+  }
+  return reply;
+}
+
+std::vector<StatusExtent> VolumeEngine::MakeExtents(Request* request) {
+  std::vector<StatusExtent> merged;
+  uint64_t skip = request->range.begin - request->widened.begin;
+  uint64_t left = request->range.size();
+  for (const PiecePart& part : request->parts) {
+    for (StatusExtent extent : part.extents) {
+      const uint64_t skipped = std::min(skip, extent.length_bytes);
+      skip -= skipped;
+      extent.length_bytes = std::min(extent.length_bytes - skipped, left);
+      if (extent.length_bytes == 0) continue;
+      left -= extent.length_bytes;
+      if (!merged.empty() && merged.back().hole == extent.hole &&
+          merged.back().zero == extent.zero) {
+        merged.back().length_bytes += extent.length_bytes;
+      } else {
+        merged.push_back(extent);
+      }
+    }
+  }
+  if (request->block.one_extent && merged.size() > 1) merged.resize(1);
+  return merged;
+}
+
+void VolumeEngine::SetGrant(VolumeGrant grant) {
+  const bool other = grant.fields.generation != grant_.fields.generation ||
+                     grant.fields.grant_id != grant_.fields.grant_id;
+  if (other) next_counter_ = 1;
+  grant_ = std::move(grant);
+  grant_blocked_ = false;
+  const uint64_t now = context_.NowNanos();
+  limiter_.Configure(
+      {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
+      now);
+  if (other && !read_only()) {
+    for (const auto& group : groups_) {
+      if (group != nullptr && group->writer.generation() != grant_.fields.generation) {
+        group->writer.Renumber(grant_.fields.generation, now);
+      }
+    }
+  }
+  for (const auto& group : groups_) {
+    if (group == nullptr || group->writer.idle()) continue;
+    group->writer.ForgiveWaiting(now);
+    Pump(*group);
+  }
+  RetryParked();
+}
+
+void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
+  const auto limit = static_cast<uint64_t>(context_.options().io_timeout.count());
+  if (limit == 0) return;
+  std::vector<absl::AnyInvocable<void(BlockReply)>> expired;
+  for (Request* request : live_) {
+    if (request->answered || now_nanos - request->started_nanos < limit) continue;
+    request->answered = true;
+    expired.push_back(std::move(request->block.done));
+    stats_.in_flight.Subtract(1);
+    stats_.errors.Add();
+    EngineCounters& counters = context_.counters();
+    counters.in_flight.Subtract(1);
+    counters.requests_timed_out.Add();
+    counters.commands[static_cast<size_t>(request->block.command)].errors.Add();
+  }
+  const std::string why = expired.empty() ? "" : WaitingFor();
+  for (auto& done : expired) {
+    BlockReply reply;
+    reply.error = EIO;
+    reply.message = absl::StrCat("no answer within --io-timeout: ", why);
+    done(std::move(reply));
+  }
+}
+
+void VolumeEngine::Detach(bool drop, absl::AnyInvocable<void()> done) {
+  detaching_ = true;
+  detached_ = std::move(done);
+  if (drop) {
+    std::vector<absl::AnyInvocable<void(BlockReply)>> dropped;
+    for (Request* request : live_) {
+      if (request->answered) continue;
+      request->answered = true;
+      dropped.push_back(std::move(request->block.done));
+      stats_.in_flight.Subtract(1);
+      context_.counters().in_flight.Subtract(1);
+    }
+    for (auto& reply_to : dropped) {
+      BlockReply reply;
+      reply.error = ESHUTDOWN;
+      reply.message = "the volume was detached";
+      reply_to(std::move(reply));
+    }
+    context_.loop().Post(std::move(detached_));
+    detached_ = nullptr;
+    return;
+  }
+  // What is answered but not durable is flushed as part of an orderly end.
+  if (!flushes_.clean()) {
+    BlockRequest flush;
+    flush.command = Command::kFlush;
+    flush.done = [](BlockReply) {};
+    RequestFlush(NewRequest(std::move(flush)));
+    return;
+  }
+  CheckDetached();
+}
+
+void VolumeEngine::CheckDetached() {
+  if (!detaching_ || detached_ == nullptr || !live_.empty()) return;
+  if (!flushes_.clean() && !std::exchange(internal_flush_, true)) {
+    BlockRequest flush;
+    flush.command = Command::kFlush;
+    flush.done = [](BlockReply) {};
+    RequestFlush(NewRequest(std::move(flush)));
+    return;
+  }
+  context_.loop().Post(std::move(detached_));
+  detached_ = nullptr;
+}
+
+void VolumeEngine::Tick(uint64_t now_nanos) {
+  const auto timeout = static_cast<uint64_t>(context_.options().replica_timeout.count());
+  const auto flush_timeout = static_cast<uint64_t>(context_.options().flush_timeout.count());
+  // A grant that nobody could better is tried again: the server may have caught up meanwhile.
+  if (grant_blocked_ && now_nanos - grant_blocked_nanos_ > 1'000'000'000) {
+    grant_blocked_ = false;
+    RetryParked();
+    for (const auto& group : groups_) {
+      if (group == nullptr || group->writer.idle()) continue;
+      group->writer.ForgiveWaiting(now_nanos);
+      Pump(*group);
+    }
+  }
+  if (!grant_blocked_) {
+    for (const auto& group : groups_) {
+      if (group == nullptr || group->writer.idle()) continue;
+      const auto* front =
+          reinterpret_cast<const Piece*>(group->writer.cookie(group->writer.front_sequence()));
+      const uint64_t limit = front->force_unit_access ? flush_timeout : timeout;
+      if (now_nanos < limit) continue;
+      for (const uint64_t device_id : group->writer.Overdue(now_nanos - limit)) {
+        Report(*group, device_id, "no answer to a write in time");
+      }
+    }
+  }
+  TimeOutRequests(now_nanos);
+}
+
+std::string VolumeEngine::WaitingFor() const {
+  if (live_.empty()) return "";
+  if (grant_blocked_) return "a new grant from the MDM";
+  for (const auto& group : groups_) {
+    if (group == nullptr || group->writer.idle()) continue;
+    const std::string id = absl::StrCat("placement group ", group->writer.placement_group_id());
+    if (group->writer.below_minimum()) {
+      return absl::StrCat(id, ": fewer replicas in sync than the pool demands");
+    }
+    for (const WriterMember& member : group->writer.members()) {
+      if (member.reported || member.hold_until_nanos > 0) {
+        return absl::StrCat(id, ": the replica on device ", member.device_id);
+      }
+    }
+  }
+  if (!parked_.empty()) return "a replica to read from";
+  return "";
+}
+
+}  // namespace tessera::sdc

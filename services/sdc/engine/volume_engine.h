@@ -1,0 +1,212 @@
+// One attached volume as a block device: splits requests, numbers and signs their pieces, sends
+// them to the replicas, gathers answers, and holds the volume's share of docs/REPLICATION.md's
+// writer.
+//
+// Life of a write: Submit; the rate limit; the range gate; pieces by chunk; a place in the order of
+// the piece's placement group; one signed operation on each member's stream; answers; acknowledged
+// in order; answered. A read goes to one in-sync replica and moves on to another when that one
+// can't serve it. Requests wait, and don't fail, while a replica set, the MDM or a grant is out of
+// reach.
+//
+// Errors of requests: EIO (checksums wrong on every replica; the option io_timeout; a flush whose
+// earlier writes the last replica may have lost), ENOSPC, EPERM (read-only), ESHUTDOWN (detached).
+//
+// Threads: loop thread; stats() from any.
+#ifndef TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
+#define TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "services/sdc/block_device.h"
+#include "services/sdc/engine/engine_context.h"
+#include "services/sdc/engine/sds_stream.h"
+#include "services/sdc/engine/volume_grant.h"
+#include "services/sdc/engine/volume_request.h"
+#include "services/sdc/rules/flush_tracker.h"
+#include "services/sdc/rules/placement_group_writer.h"
+#include "services/sdc/rules/range_gate.h"
+#include "services/sdc/rules/rate_limiter.h"
+
+namespace tessera::sdc {
+
+struct VolumeStats {
+  LoopCounter reads;
+  LoopCounter writes;
+  LoopCounter read_bytes;
+  LoopCounter write_bytes;
+  LoopCounter errors;
+  LoopCounter in_flight;
+};
+
+class VolumeEngine final : public BlockDevice {
+ public:
+  // `context` must outlive it. The grant says what the volume is.
+  VolumeEngine(EngineContext& context, std::string name, VolumeGrant grant);
+  ~VolumeEngine() override;
+
+  [[nodiscard]] BlockDeviceInfo info() const override;
+  void Submit(BlockRequest request) override;
+
+  // A renewed grant, or one of a newer generation, under which unacknowledged writes are sent anew.
+  void SetGrant(VolumeGrant grant);
+  // No new requests. `done` when those in flight are answered and flushed, or dropped (`drop`: they
+  // get ESHUTDOWN at once). The engine may be destroyed then.
+  void Detach(bool drop, absl::AnyInvocable<void()> done);
+
+  // Events of the engine around it.
+  void StreamOpened(SdsStream& stream);
+  void StreamUnreachable(uint64_t sds_id, const std::string& why);
+  void Answered(SdsStream& stream, const InFlightOperation& operation, const v1::IoResult& result,
+                PayloadCursor& payload);
+  // The stream ended before the operation was answered, or the answer is too late to wait for.
+  void Unanswered(const InFlightOperation& operation);
+  void RoomInWindow();
+  void EntryChanged(uint64_t placement_group_id);
+  // The MDM keeps the replica although it was reported.
+  void ReportRejected(const ReplicaName& replica);
+  // The MDM could not be asked: report again if it is still so.
+  void ReportUnanswered(const ReplicaName& replica);
+  // Every 100 ms while there is something in flight.
+  void Tick(uint64_t now_nanos);
+  // A replica did not answer something in time.
+  void ReplicaOverdue(const ReplicaName& replica, const char* what);
+
+  [[nodiscard]] uint64_t volume_id() const { return grant_.fields.volume_id; }
+  [[nodiscard]] uint64_t pool_id() const { return grant_.fields.pool_id; }
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] const VolumeGrant& grant() const { return grant_; }
+  [[nodiscard]] bool read_only() const {
+    return grant_.fields.access != token::AccessMode::kReadWrite;
+  }
+  [[nodiscard]] bool idle() const { return live_.empty(); }
+  [[nodiscard]] const VolumeStats& stats() const { return stats_; }
+  // Why IO waits; empty: it does not.
+  [[nodiscard]] std::string WaitingFor() const;
+
+ private:
+  // A placement group that the volume has touched.
+  struct Group {
+    explicit Group(PlacementGroupWriter w) : writer(std::move(w)) {}
+    PlacementGroupWriter writer;
+    const MapCache::Group* map = nullptr;
+    uint64_t probe_chunk = 0;  // one of its chunks
+    bool blocked = false;      // in blocked_groups_
+    bool held = false;         // in held_groups_
+  };
+
+  // Intake and completion: volume_engine.cc.
+  Request* NewRequest(BlockRequest block);
+  void FreeRequest(Request* request);
+  void AdmitThrottled();
+  void EnterGate(Request* request);
+  void Begin(Request* request);
+  void BeginWrite(Request* request);
+  void BeginZeroing(Request* request);
+  void ReadEdges(Request* request);
+  void EdgesRead(Request* request);
+  void StartSegments(Request* request);
+  void Advance(Request* request);
+  void PieceDone(Piece* piece, int error, std::string message);
+  void SegmentsDone(Request* request);
+  void Finish(Request* request);
+  void Answer(Request* request);
+  BlockReply MakeReply(Request* request);
+  std::vector<StatusExtent> MakeExtents(Request* request);
+  void RunReady(std::vector<void*>& ready);
+  void FailLater(BlockRequest request, int error, std::string message);
+  void TimeOutRequests(uint64_t now_nanos);
+  void CheckDetached();
+  Piece* NewPiece();
+  void FreePiece(Piece* piece);
+
+  // Pieces on their way: volume_pieces.cc.
+  Group* GroupFor(uint64_t chunk_index);
+  Group* FindGroup(uint64_t placement_group_id);
+  void SendPiece(Piece* piece);
+  void AppendWrite(Group& group, Piece* piece);
+  void Pump(Group& group);
+  bool PumpMember(Group& group, WriterMember& member);
+  void SendWrite(Group& group, WriterMember& member, SdsStream& stream, const token::GrantKey& key);
+  void SendRead(Piece* piece);
+  size_t ChooseMember(Group& group, const Piece& piece);
+  void FillOperation(v1::IoOperation* operation, const Group& group, const Piece& piece,
+                     uint64_t counter, const token::GrantKey& key);
+  void WriteAnswered(SdsStream& stream, const InFlightOperation& operation,
+                     const v1::IoResult& result);
+  void WriteTaken(Group& group, const InFlightOperation& operation, const v1::IoResult& result);
+  void React(Group& group, SdsStream& stream, uint64_t device_id, WriterReaction reaction,
+             const v1::IoResult& result);
+  void CompleteWrites(Group& group);
+  void ReadAnswered(SdsStream& stream, const InFlightOperation& operation,
+                    const v1::IoResult& result, PayloadCursor& payload);
+  void ReadServed(Piece* piece, const v1::IoResult& result, PayloadCursor& payload);
+  void Park(Piece* piece);
+  void RetryParked();
+  void Hold(Group& group);
+  void ArmRetry();
+  void Report(Group& group, uint64_t device_id, std::string reason);
+  void HeedRefusal(SdsStream& stream, const InFlightOperation& operation,
+                   const v1::IoResult& result);
+  void NeedGrant(GrantTrouble trouble);
+  void AdoptEntry(Group& group);
+
+  // Flushes: volume_flush.cc.
+  void RequestFlush(Request* request);
+  void BeginFlushRound();
+  void SendFlush(uint64_t device_id);
+  void FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
+                     const v1::IoResult& result);
+  void CheckFlushRound();
+  void ReportLost();
+  void SendProbe(const ReplicaName& replica);
+  void ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
+                     const v1::IoResult& result);
+
+  EngineContext& context_;
+  const std::string name_;
+  VolumeGrant grant_;
+  uint64_t next_counter_ = 1;   // of reads and flushes under this grant
+  bool grant_blocked_ = false;  // nothing is sent until there is a better grant
+  uint64_t grant_blocked_nanos_ = 0;
+  uint32_t grant_refusals_ = 0;  // in a row
+
+  RangeGate gate_;
+  RateLimiter limiter_;
+  std::deque<Request*> throttled_;
+  bool throttle_timer_set_ = false;
+  EventLoop::TimerId throttle_timer_ = 0;
+
+  std::vector<Request*> live_;
+  std::vector<std::unique_ptr<Request>> requests_;  // all of them
+  std::vector<Request*> free_requests_;
+  std::vector<std::unique_ptr<Piece>> pieces_;
+  std::vector<Piece*> free_pieces_;
+
+  std::vector<std::unique_ptr<Group>> groups_;  // by index in the pool; null: not touched yet
+  std::vector<Group*> blocked_groups_;          // wait for room in a stream's window
+  std::vector<Group*> held_groups_;             // wait for a member's hold to end
+  std::vector<Piece*> parked_;                  // pieces that can't be sent now
+  bool retry_timer_set_ = false;
+  EventLoop::TimerId retry_timer_ = 0;
+
+  FlushTracker flushes_;
+  std::vector<Request*> flush_waiting_;  // for the next round
+  std::vector<Request*> flush_round_;    // in this one
+  std::vector<uint64_t> flush_unsent_;   // devices that could not be asked yet
+  std::vector<ReplicaName> probes_unsent_;
+  bool internal_flush_ = false;  // the flush of a detach
+
+  bool detaching_ = false;
+  absl::AnyInvocable<void()> detached_;
+  VolumeStats stats_;
+  std::shared_ptr<bool> alive_;  // shared with tasks that were posted
+};
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_

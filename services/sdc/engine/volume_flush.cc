@@ -1,0 +1,189 @@
+// Flush rounds: see rules/flush_tracker.h.
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/logging.h"
+#include "services/sdc/engine/volume_engine.h"
+
+namespace tessera::sdc {
+
+void VolumeEngine::RequestFlush(Request* request) {
+  request->phase = Request::Phase::kFlushing;
+  flush_waiting_.push_back(request);
+  if (flushes_.round_running() || flush_waiting_.size() > 1) return;
+  // By way of the loop: the answer may come at once, and flushes of this turn share a round.
+  context_.loop().Post([this, alive = alive_] {
+    if (*alive && !flushes_.round_running()) BeginFlushRound();
+  });
+}
+
+void VolumeEngine::BeginFlushRound() {
+  if (flush_waiting_.empty()) return;
+  flush_round_.swap(flush_waiting_);
+  const std::vector<ReplicaName> targets = flushes_.BeginRound();
+  for (const ReplicaName& target : targets) SendFlush(target.device_id);
+  CheckFlushRound();
+}
+
+void VolumeEngine::SendFlush(uint64_t device_id) {
+  const uint64_t placement_group_id = flushes_.PlacementGroupToAsk(device_id);
+  if (placement_group_id == 0) return;
+  Group* group = FindGroup(placement_group_id);
+  const WriterMember* member = nullptr;
+  for (const WriterMember& candidate : group->writer.members()) {
+    if (candidate.device_id == device_id) member = &candidate;
+  }
+  SdsStream* stream = member == nullptr ? nullptr : context_.StreamTo(member->sds_id);
+  const token::GrantKey* key = member == nullptr ? nullptr : grant_.KeyFor(member->sds_id);
+  if (member != nullptr && stream != nullptr && stream->unreachable()) {
+    for (const ReplicaName& replica : flushes_.WaitedFor(device_id)) {
+      ReplicaOverdue(replica, "the server is not reachable for a flush");
+    }
+  }
+  if (grant_blocked_ || stream == nullptr || !stream->open() || key == nullptr) {
+    flush_unsent_.push_back(device_id);
+    ArmRetry();
+    return;
+  }
+  InFlightOperation operation;
+  operation.kind = InFlightOperation::Kind::kFlush;
+  operation.volume = this;
+  operation.device_id = device_id;
+  operation.placement_group_id = placement_group_id;
+  operation.stamp.epoch = group->writer.epoch();
+  operation.stamp.generation = grant_.fields.generation;
+  operation.sent_nanos = context_.NowNanos();
+  stream->ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
+  stream->ShowEntry(*group->map);
+  Piece piece;
+  piece.type = v1::IO_OPERATION_TYPE_FLUSH;
+  FillOperation(stream->Add(operation, {}), *group, piece, next_counter_++, *key);
+}
+
+void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
+                                 const v1::IoResult& result) {
+  Group* group = FindGroup(operation.placement_group_id);
+  switch (result.status()) {
+    case v1::IO_STATUS_OK:
+      if (!flushes_.DeviceFlushed(operation.device_id, result.store_incarnation())) ReportLost();
+      CheckFlushRound();
+      return;
+    case v1::IO_STATUS_STALE_EPOCH:
+    case v1::IO_STATUS_UNKNOWN_EPOCH:
+    case v1::IO_STATUS_NOT_MEMBER:
+      if (group != nullptr && operation.stamp.epoch == group->writer.epoch()) {
+        if (result.current_epoch() > group->writer.epoch()) {
+          context_.ReportReplica({operation.placement_group_id, operation.stamp.epoch,
+                                  operation.device_id, "a server knows a newer map entry"});
+        } else {
+          stream.ForgetEntry(operation.placement_group_id);
+        }
+      }
+      break;
+    case v1::IO_STATUS_STALE_GENERATION:
+    case v1::IO_STATUS_TOKEN_REFUSED:
+      HeedRefusal(stream, operation, result);
+      break;
+    case v1::IO_STATUS_OVERLOADED:
+      break;
+    default:
+      // A device that can't flush can't be trusted with what it has not flushed, now or later.
+      flushes_.FlushFailed(operation.device_id);
+      ReportLost();
+      CheckFlushRound();
+      return;
+  }
+  flush_unsent_.push_back(operation.device_id);
+  ArmRetry();
+}
+
+void VolumeEngine::ReportLost() {
+  for (const ReplicaName& replica : flushes_.TakeNewlyLost()) {
+    LogWarning("unflushed writes are lost on a replica",
+               {{"volume", volume_id()},
+                {"device", replica.device_id},
+                {"placement_group", replica.placement_group_id}});
+    ReplicaOverdue(replica, "it can no longer promise writes that were not flushed");
+  }
+}
+
+// Asks the last replica of a group, whose store was opened anew, how far its order goes: a trim of
+// nothing new two places beyond the end of the order is never taken, and the refusal names the next
+// place. Every write before that place is there, since a store keeps a prefix of the order.
+void VolumeEngine::SendProbe(const ReplicaName& replica) {
+  Group* group = FindGroup(replica.placement_group_id);
+  if (group == nullptr || !flushes_.IsLost(replica)) return;
+  const WriterMember* member = nullptr;
+  for (const WriterMember& candidate : group->writer.members()) {
+    if (candidate.device_id == replica.device_id) member = &candidate;
+  }
+  SdsStream* stream = member == nullptr ? nullptr : context_.StreamTo(member->sds_id);
+  const token::GrantKey* key = member == nullptr ? nullptr : grant_.KeyFor(member->sds_id);
+  if (grant_blocked_ || stream == nullptr || !stream->open() || key == nullptr) {
+    probes_unsent_.push_back(replica);
+    ArmRetry();
+    return;
+  }
+  InFlightOperation operation;
+  operation.kind = InFlightOperation::Kind::kProbe;
+  operation.volume = this;
+  operation.device_id = replica.device_id;
+  operation.placement_group_id = replica.placement_group_id;
+  operation.stamp.epoch = group->writer.epoch();
+  operation.stamp.generation = grant_.fields.generation;
+  operation.sent_nanos = context_.NowNanos();
+  stream->ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
+  stream->ShowEntry(*group->map);
+  Piece piece;
+  piece.type = v1::IO_OPERATION_TYPE_TRIM;
+  piece.where = {group->probe_chunk, 0, static_cast<uint32_t>(kSectorBytes)};
+  FillOperation(stream->Add(operation, {}), *group, piece, group->writer.next_sequence() + 1, *key);
+}
+
+void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
+                                 const v1::IoResult& result) {
+  const ReplicaName replica{operation.device_id, operation.placement_group_id};
+  Group* group = FindGroup(operation.placement_group_id);
+  if (group == nullptr) return;
+  if (result.status() != v1::IO_STATUS_SEQUENCE_GAP ||
+      operation.stamp.generation != group->writer.generation()) {
+    HeedRefusal(stream, operation, result);
+    probes_unsent_.push_back(replica);
+    ArmRetry();
+    return;
+  }
+  if (result.expected_sequence() >= group->writer.front_sequence()) {
+    LogInfo("a reopened store has every acknowledged write",
+            {{"volume", volume_id()},
+             {"device", replica.device_id},
+             {"placement_group", replica.placement_group_id}});
+    if (flushes_.Recover(replica)) SendFlush(replica.device_id);
+  } else {
+    flushes_.AcceptLoss(replica);
+  }
+  CheckFlushRound();
+}
+
+void VolumeEngine::CheckFlushRound() {
+  if (!flushes_.round_running() && flush_round_.empty()) return;
+  if (!flushes_.FinishRound()) return;
+  const bool loss = flushes_.TakeLossAccepted();
+  for (Request* request : std::exchange(flush_round_, {})) {
+    if (loss && request->error == 0) {
+      request->error = EIO;
+      request->message =
+          "the last replica failed or was restarted before this flush: writes answered earlier may "
+          "be lost";
+    }
+    if (request->block.command == Command::kFlush) {
+      request->phase = Request::Phase::kRunning;
+      Answer(request);
+    } else {
+      Finish(request);
+    }
+  }
+  if (!flush_waiting_.empty()) BeginFlushRound();
+}
+
+}  // namespace tessera::sdc

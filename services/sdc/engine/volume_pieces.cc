@@ -1,0 +1,641 @@
+// Pieces on their way to replicas and back.
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/logging.h"
+#include "services/common/placement_hash.h"
+#include "services/sdc/engine/volume_engine.h"
+#include "services/sdc/rules/read_balancer.h"
+
+namespace tessera::sdc {
+namespace {
+
+constexpr auto kRetryDelay = std::chrono::milliseconds(10);
+// Refusals of a grant in a row after which only a newer generation can help.
+constexpr uint32_t kRefusalsUntilAcquire = 3;
+
+token::Operation TokenOperation(v1::IoOperationType type) {
+  switch (type) {
+    case v1::IO_OPERATION_TYPE_WRITE:
+      return token::Operation::kWrite;
+    case v1::IO_OPERATION_TYPE_WRITE_ZEROES:
+      return token::Operation::kWriteZeroes;
+    case v1::IO_OPERATION_TYPE_TRIM:
+      return token::Operation::kTrim;
+    case v1::IO_OPERATION_TYPE_FLUSH:
+      return token::Operation::kFlush;
+    default:
+      return token::Operation::kRead;
+  }
+}
+
+bool IsWriteType(v1::IoOperationType type) {
+  return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
+         type == v1::IO_OPERATION_TYPE_TRIM;
+}
+
+WriteAnswer ToWriteAnswer(v1::IoStatus status) {
+  switch (status) {
+    case v1::IO_STATUS_OK:
+      return WriteAnswer::kOk;
+    case v1::IO_STATUS_DUPLICATE:
+      return WriteAnswer::kDuplicate;
+    case v1::IO_STATUS_NO_SPACE:
+      return WriteAnswer::kNoSpace;
+    case v1::IO_STATUS_SEQUENCE_GAP:
+      return WriteAnswer::kSequenceGap;
+    case v1::IO_STATUS_STALE_EPOCH:
+      return WriteAnswer::kStaleEpoch;
+    case v1::IO_STATUS_UNKNOWN_EPOCH:
+      return WriteAnswer::kUnknownEpoch;
+    case v1::IO_STATUS_NOT_MEMBER:
+      return WriteAnswer::kNotMember;
+    case v1::IO_STATUS_OVERLOADED:
+    case v1::IO_STATUS_TOKEN_REFUSED:
+    case v1::IO_STATUS_STALE_GENERATION:
+      return WriteAnswer::kRetry;
+    default:
+      return WriteAnswer::kFailed;
+  }
+}
+
+std::string Describe(const v1::IoResult& result) {
+  std::string text = v1::IoStatus_Name(result.status());
+  if (!result.message().empty()) absl::StrAppend(&text, ": ", result.message());
+  return text;
+}
+
+}  // namespace
+
+VolumeEngine::Group* VolumeEngine::GroupFor(uint64_t chunk_index) {
+  const v1::PoolLayout* pool = context_.map().FindPool(pool_id());
+  if (pool == nullptr || pool->placement_group_count() == 0) return nullptr;
+  if (groups_.size() < pool->placement_group_count()) groups_.resize(pool->placement_group_count());
+  const uint32_t index =
+      PlacementGroupIndex(grant_.fields.vtree_id, chunk_index, pool->placement_group_count());
+  std::unique_ptr<Group>& group = groups_[index];
+  if (group == nullptr) {
+    const MapCache::Group* map = context_.map().FindGroup(PlacementGroupId(pool_id(), index));
+    if (map == nullptr) return nullptr;
+    group = std::make_unique<Group>(
+        PlacementGroupWriter(map->entry, grant_.fields.generation, pool->min_replicas()));
+    group->map = map;
+    group->probe_chunk = chunk_index;
+  }
+  return group.get();
+}
+
+VolumeEngine::Group* VolumeEngine::FindGroup(uint64_t placement_group_id) {
+  if (PoolOfPlacementGroup(placement_group_id) != pool_id()) return nullptr;
+  const uint64_t index = placement_group_id - PlacementGroupId(pool_id(), 0);
+  return index < groups_.size() ? groups_[index].get() : nullptr;
+}
+
+void VolumeEngine::SendPiece(Piece* piece) {
+  if (!IsWriteType(piece->type)) {
+    SendRead(piece);
+    return;
+  }
+  Group* group = GroupFor(piece->where.chunk_index);
+  if (group == nullptr) {
+    Park(piece);
+    return;
+  }
+  AppendWrite(*group, piece);
+}
+
+void VolumeEngine::AppendWrite(Group& group, Piece* piece) {
+  group.writer.Append(reinterpret_cast<WriteCookie>(piece), context_.NowNanos());
+  Pump(group);
+}
+
+void VolumeEngine::Pump(Group& group) {
+  if (grant_blocked_) return;
+  bool blocked = false;
+  for (WriterMember& member : group.writer.members()) blocked |= !PumpMember(group, member);
+  if (blocked && !std::exchange(group.blocked, true)) blocked_groups_.push_back(&group);
+}
+
+// Sends what is due. False when the stream's window is full.
+bool VolumeEngine::PumpMember(Group& group, WriterMember& member) {
+  PlacementGroupWriter& writer = group.writer;
+  if (member.next_send >= writer.next_sequence() || member.reported) return true;
+  const uint64_t now = member.hold_until_nanos > 0 ? context_.NowNanos() : 0;
+  if (now < member.hold_until_nanos) {
+    Hold(group);
+    return true;
+  }
+  SdsStream* stream = context_.StreamTo(member.sds_id);
+  if (stream == nullptr || !stream->open()) {
+    if (stream != nullptr && stream->unreachable()) {
+      Report(group, member.device_id, "the server is not reachable");
+    }
+    return true;
+  }
+  const token::GrantKey* key = grant_.KeyFor(member.sds_id);
+  if (key == nullptr) {
+    NeedGrant(GrantTrouble::kRenew);
+    return true;
+  }
+  while (const uint64_t sequence = writer.NextToSend(member, now)) {
+    const auto* piece = reinterpret_cast<const Piece*>(writer.cookie(sequence));
+    const bool data = piece->type == v1::IO_OPERATION_TYPE_WRITE;
+    if (!stream->HasRoom(data ? piece->where.length_bytes : 0)) return false;
+    SendWrite(group, member, *stream, *key);
+  }
+  return true;
+}
+
+void VolumeEngine::SendWrite(Group& group, WriterMember& member, SdsStream& stream,
+                             const token::GrantKey& key) {
+  const SendStamp stamp = group.writer.MarkSent(member);
+  const auto* piece = reinterpret_cast<const Piece*>(group.writer.cookie(stamp.sequence));
+  if (stamp.round > 0) context_.counters().write_repeats.Add();
+  InFlightOperation operation;
+  operation.kind = InFlightOperation::Kind::kWrite;
+  operation.volume = this;
+  operation.object = &group;
+  operation.device_id = member.device_id;
+  operation.placement_group_id = group.writer.placement_group_id();
+  operation.stamp = stamp;
+  operation.window_bytes =
+      piece->type == v1::IO_OPERATION_TYPE_WRITE ? piece->where.length_bytes : 0;
+  stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
+  stream.ShowEntry(*group.map);
+  FillOperation(stream.Add(operation, piece->slices), group, *piece, stamp.sequence, key);
+}
+
+void VolumeEngine::FillOperation(v1::IoOperation* operation, const Group& group, const Piece& piece,
+                                 uint64_t counter, const token::GrantKey& key) {
+  token::IoToken token;
+  token.operation = TokenOperation(piece.type);
+  token.grant_id = grant_.fields.grant_id;
+  token.generation = grant_.fields.generation;
+  token.placement_group_id = group.writer.placement_group_id();
+  token.epoch = group.writer.epoch();
+  token.counter = counter;
+  token.chunk_index = piece.where.chunk_index;
+  token.snapshot_sequence = grant_.fields.snapshot_sequence;
+  token.offset_bytes = piece.where.offset_bytes;
+  token.length_bytes = piece.where.length_bytes;
+  token.data_crc32c = piece.crc32c;
+  token.sds_incarnation = operation->sds_incarnation();
+  const token::Signature signature = key.Sign(token);
+
+  operation->set_type(piece.type);
+  operation->set_grant_id(token.grant_id);
+  operation->set_generation(token.generation);
+  operation->set_placement_group_id(token.placement_group_id);
+  operation->set_epoch(token.epoch);
+  operation->set_counter(counter);
+  operation->set_chunk_index(token.chunk_index);
+  operation->set_snapshot_sequence(token.snapshot_sequence);
+  operation->set_offset_bytes(token.offset_bytes);
+  operation->set_length_bytes(token.length_bytes);
+  operation->set_data_crc32c(token.data_crc32c);
+  operation->set_signature(signature.data(), signature.size());
+  operation->set_force_unit_access(piece.force_unit_access);
+}
+
+size_t VolumeEngine::ChooseMember(Group& group, const Piece& piece) {
+  absl::InlinedVector<ReadCandidate, 4> candidates;
+  for (size_t i = 0; i < group.writer.members().size(); ++i) {
+    const WriterMember& member = group.writer.members()[i];
+    SdsStream* stream = context_.StreamTo(member.sds_id);
+    const auto& tried = piece.tried_device_ids;
+    ReadCandidate candidate;
+    candidate.member = i;
+    candidate.usable = member.in_sync && stream != nullptr && stream->open() &&
+                       grant_.KeyFor(member.sds_id) != nullptr &&
+                       std::find(tried.begin(), tried.end(), member.device_id) == tried.end();
+    candidate.same_host = stream != nullptr && stream->same_host();
+    candidate.in_flight = stream != nullptr ? stream->in_flight() : 0;
+    candidates.push_back(candidate);
+  }
+  return candidates.empty() ? kNoCandidate : ChooseReplica(candidates, piece.where.chunk_index);
+}
+
+void VolumeEngine::SendRead(Piece* piece) {
+  Group* group = grant_blocked_ ? nullptr : GroupFor(piece->where.chunk_index);
+  if (group == nullptr) {
+    Park(piece);
+    return;
+  }
+  const size_t chosen = ChooseMember(*group, *piece);
+  if (chosen == kNoCandidate) {
+    if (piece->checksum_errors > 0 && piece->checksum_errors >= group->writer.in_sync_count()) {
+      PieceDone(piece, EIO,
+                absl::StrCat("chunk ", piece->where.chunk_index,
+                             ": checksums are wrong on every replica in sync"));
+      return;
+    }
+    // Another round over the replicas, when one can be asked again.
+    piece->tried_device_ids.clear();
+    piece->checksum_errors = 0;
+    for (const WriterMember& member : group->writer.members()) {
+      if (grant_.KeyFor(member.sds_id) == nullptr) NeedGrant(GrantTrouble::kRenew);
+    }
+    Park(piece);
+    return;
+  }
+  const WriterMember& member = group->writer.members()[chosen];
+  SdsStream& stream = *context_.StreamTo(member.sds_id);
+  if (!stream.HasRoom(piece->where.length_bytes)) {
+    Park(piece);
+    return;
+  }
+  InFlightOperation operation;
+  operation.kind = InFlightOperation::Kind::kRead;
+  operation.volume = this;
+  operation.object = piece;
+  operation.device_id = member.device_id;
+  operation.placement_group_id = group->writer.placement_group_id();
+  operation.stamp.epoch = group->writer.epoch();
+  operation.stamp.generation = grant_.fields.generation;
+  operation.window_bytes =
+      piece->type == v1::IO_OPERATION_TYPE_READ ? piece->where.length_bytes : 0;
+  operation.sent_nanos = context_.NowNanos();
+  stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
+  stream.ShowEntry(*group->map);
+  FillOperation(stream.Add(operation, {}), *group, *piece, next_counter_++,
+                *grant_.KeyFor(member.sds_id));
+}
+
+void VolumeEngine::Answered(SdsStream& stream, const InFlightOperation& operation,
+                            const v1::IoResult& result, PayloadCursor& payload) {
+  if (result.status() == v1::IO_STATUS_OK) grant_refusals_ = 0;
+  switch (operation.kind) {
+    case InFlightOperation::Kind::kWrite:
+      WriteAnswered(stream, operation, result);
+      break;
+    case InFlightOperation::Kind::kRead:
+      ReadAnswered(stream, operation, result, payload);
+      break;
+    case InFlightOperation::Kind::kFlush:
+      FlushAnswered(stream, operation, result);
+      break;
+    case InFlightOperation::Kind::kProbe:
+      ProbeAnswered(stream, operation, result);
+      break;
+    default:
+      break;
+  }
+}
+
+void VolumeEngine::WriteAnswered(SdsStream& stream, const InFlightOperation& operation,
+                                 const v1::IoResult& result) {
+  Group& group = *static_cast<Group*>(operation.object);
+  const WriteAnswer answer = ToWriteAnswer(result.status());
+  if (answer == WriteAnswer::kOk || answer == WriteAnswer::kDuplicate) {
+    WriteTaken(group, operation, result);
+  } else if (answer == WriteAnswer::kRetry) {
+    HeedRefusal(stream, operation, result);
+  }
+  const WriterReaction reaction = group.writer.Answer(
+      operation.device_id, operation.stamp, answer,
+      {result.expected_sequence(), result.current_epoch()}, context_.NowNanos());
+  React(group, stream, operation.device_id, reaction, result);
+}
+
+// Notes what a flush has to cover.
+void VolumeEngine::WriteTaken(Group& group, const InFlightOperation& operation,
+                              const v1::IoResult& result) {
+  const SendStamp& stamp = operation.stamp;
+  PlacementGroupWriter& writer = group.writer;
+  if (stamp.epoch != writer.epoch() || stamp.generation != writer.generation() ||
+      stamp.sequence < writer.front_sequence() || stamp.sequence >= writer.next_sequence()) {
+    return;
+  }
+  auto* piece = reinterpret_cast<Piece*>(writer.cookie(stamp.sequence));
+  if (piece->force_unit_access) {
+    if (result.status() == v1::IO_STATUS_OK) return;
+    // A repeat does nothing now: whether the first time was made durable is not known.
+    piece->request->flush_after = true;
+  }
+  if (!flushes_.NoteWrite({operation.device_id, operation.placement_group_id},
+                          result.store_incarnation())) {
+    ReportLost();
+  }
+}
+
+void VolumeEngine::React(Group& group, SdsStream& stream, uint64_t device_id,
+                         WriterReaction reaction, const v1::IoResult& result) {
+  switch (reaction) {
+    case WriterReaction::kNothing:
+      break;
+    case WriterReaction::kCheckCompletion:
+      CompleteWrites(group);
+      break;
+    case WriterReaction::kSend:
+      Pump(group);
+      break;
+    case WriterReaction::kSendLater:
+      Hold(group);
+      break;
+    case WriterReaction::kShowEntry:
+      stream.ForgetEntry(group.writer.placement_group_id());
+      Hold(group);
+      break;
+    case WriterReaction::kFetchEntry:
+      // A report about an epoch that is over changes nothing and is answered with the current
+      // entry.
+      context_.ReportReplica({group.writer.placement_group_id(), group.writer.epoch(), device_id,
+                              "a server knows a newer map entry"});
+      Hold(group);
+      break;
+    case WriterReaction::kReport:
+      context_.ReportReplica({group.writer.placement_group_id(), group.writer.epoch(), device_id,
+                              absl::StrCat("write: ", Describe(result))});
+      break;
+  }
+}
+
+void VolumeEngine::CompleteWrites(Group& group) {
+  for (;;) {
+    const PlacementGroupWriter::Completion completion = group.writer.PopCompleted();
+    auto* piece = reinterpret_cast<Piece*>(completion.cookie);
+    switch (completion.kind) {
+      case PlacementGroupWriter::Completion::Kind::kNone:
+        return;
+      case PlacementGroupWriter::Completion::Kind::kDone:
+        PieceDone(piece, 0, "");
+        break;
+      case PlacementGroupWriter::Completion::Kind::kNoSpace:
+        PieceDone(piece, ENOSPC, "the pool is full");
+        break;
+      case PlacementGroupWriter::Completion::Kind::kReport:
+        for (const uint64_t device_id : completion.failed_device_ids) {
+          Report(group, device_id, "no space for a write that others have taken");
+        }
+        return;
+    }
+  }
+}
+
+void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& operation,
+                                const v1::IoResult& result, PayloadCursor& payload) {
+  auto* piece = static_cast<Piece*>(operation.object);
+  Group* group = FindGroup(operation.placement_group_id);
+  if (result.status() == v1::IO_STATUS_OK) {
+    ReadServed(piece, result, payload);
+    return;
+  }
+  context_.counters().read_retries.Add();
+  switch (result.status()) {
+    case v1::IO_STATUS_STALE_EPOCH:
+    case v1::IO_STATUS_UNKNOWN_EPOCH:
+    case v1::IO_STATUS_NOT_MEMBER:
+      if (group != nullptr && operation.stamp.epoch == group->writer.epoch()) {
+        if (result.current_epoch() > group->writer.epoch()) {
+          context_.ReportReplica({operation.placement_group_id, operation.stamp.epoch,
+                                  operation.device_id, "a server knows a newer map entry"});
+        } else {
+          stream.ForgetEntry(operation.placement_group_id);
+        }
+        piece->tried_device_ids.push_back(operation.device_id);
+      }
+      Park(piece);
+      return;
+    case v1::IO_STATUS_STALE_GENERATION:
+    case v1::IO_STATUS_TOKEN_REFUSED:
+      HeedRefusal(stream, operation, result);
+      Park(piece);
+      return;
+    case v1::IO_STATUS_OVERLOADED:
+      Park(piece);
+      return;
+    case v1::IO_STATUS_CHECKSUM_ERROR:
+      LogError("replica has a block with a wrong checksum",
+               {{"volume", volume_id()},
+                {"device", operation.device_id},
+                {"placement_group", operation.placement_group_id},
+                {"chunk", piece->where.chunk_index}});
+      ++piece->checksum_errors;
+      break;
+    case v1::IO_STATUS_INVALID:
+      PieceDone(piece, EIO, absl::StrCat("a server refused a read: ", Describe(result)));
+      return;
+    default:
+      if (group != nullptr) {
+        Report(*group, operation.device_id, absl::StrCat("read: ", Describe(result)));
+      }
+      break;
+  }
+  piece->tried_device_ids.push_back(operation.device_id);
+  SendRead(piece);
+}
+
+void VolumeEngine::ReadServed(Piece* piece, const v1::IoResult& result, PayloadCursor& payload) {
+  PiecePart& part = piece->request->parts[piece->part];
+  if (piece->type == v1::IO_OPERATION_TYPE_MAP) {
+    uint64_t covered = 0;
+    for (const v1::ChunkExtent& extent : result.extents()) {
+      part.extents.push_back({extent.length_bytes(), !extent.mapped(), !extent.mapped()});
+      covered += extent.length_bytes();
+    }
+    // What a server says nothing of counts as data: never wrong, only slower.
+    if (covered < piece->where.length_bytes) {
+      part.extents.push_back({piece->where.length_bytes - covered, false, false});
+    }
+    PieceDone(piece, 0, "");
+    return;
+  }
+  std::vector<grpc::Slice> slices;
+  if (result.payload_bytes() != piece->where.length_bytes ||
+      !payload.TakeSlices(result.payload_bytes(), &slices)) {
+    PieceDone(piece, EIO,
+              absl::StrCat("a server answered a read of ", piece->where.length_bytes,
+                           " bytes with ", result.payload_bytes()));
+    return;
+  }
+  if (piece->request->block.command != Command::kCache) {
+    for (grpc::Slice& slice : slices) part.slices.push_back(std::move(slice));
+  }
+  PieceDone(piece, 0, "");
+}
+
+void VolumeEngine::HeedRefusal(SdsStream& stream, const InFlightOperation& operation,
+                               const v1::IoResult& result) {
+  // What was signed under an earlier generation says nothing about this one.
+  if (operation.stamp.generation != grant_.fields.generation) return;
+  if (result.status() == v1::IO_STATUS_STALE_GENERATION) return NeedGrant(GrantTrouble::kAcquire);
+  if (result.status() != v1::IO_STATUS_TOKEN_REFUSED) return;
+  switch (result.refusal()) {
+    case v1::TOKEN_REFUSAL_NO_TOKEN:
+      stream.ForgetGrant(grant_.fields.grant_id);
+      break;
+    case v1::TOKEN_REFUSAL_WRONG_GENERATION:
+    case v1::TOKEN_REFUSAL_WRONG_VOLUME:
+    case v1::TOKEN_REFUSAL_WRONG_OPERATION:
+    case v1::TOKEN_REFUSAL_OUT_OF_RANGE:
+      NeedGrant(GrantTrouble::kAcquire);
+      break;
+    case v1::TOKEN_REFUSAL_EXPIRED:
+    case v1::TOKEN_REFUSAL_UNKNOWN_KEY:
+    case v1::TOKEN_REFUSAL_BAD_SIGNATURE:
+      stream.ForgetGrant(grant_.fields.grant_id);
+      NeedGrant(++grant_refusals_ > kRefusalsUntilAcquire ? GrantTrouble::kAcquire
+                                                          : GrantTrouble::kRenew);
+      break;
+    default:
+      break;  // this one operation: it is sent again
+  }
+}
+
+void VolumeEngine::NeedGrant(GrantTrouble trouble) {
+  if (!std::exchange(grant_blocked_, true)) {
+    grant_blocked_nanos_ = context_.NowNanos();
+    context_.counters().grants_needed.Add();
+  }
+  context_.GrantNeeded(volume_id(), trouble);
+}
+
+void VolumeEngine::Park(Piece* piece) {
+  parked_.push_back(piece);
+  ArmRetry();
+}
+
+void VolumeEngine::Hold(Group& group) {
+  if (std::exchange(group.held, true)) return;
+  held_groups_.push_back(&group);
+  ArmRetry();
+}
+
+void VolumeEngine::ArmRetry() {
+  if (std::exchange(retry_timer_set_, true)) return;
+  retry_timer_ = context_.loop().After(kRetryDelay, [this] {
+    retry_timer_set_ = false;
+    RetryParked();
+    for (Group* group : std::exchange(held_groups_, {})) {
+      group->held = false;
+      Pump(*group);
+    }
+    for (const uint64_t device_id : std::exchange(flush_unsent_, {})) SendFlush(device_id);
+    for (const ReplicaName& replica : std::exchange(probes_unsent_, {})) SendProbe(replica);
+  });
+}
+
+void VolumeEngine::RetryParked() {
+  for (Piece* piece : std::exchange(parked_, {})) SendPiece(piece);
+}
+
+void VolumeEngine::RoomInWindow() {
+  for (Group* group : std::exchange(blocked_groups_, {})) {
+    group->blocked = false;
+    Pump(*group);
+  }
+  if (!parked_.empty()) RetryParked();
+}
+
+void VolumeEngine::Report(Group& group, uint64_t device_id, std::string reason) {
+  if (!group.writer.ReportFailed(device_id)) return;
+  context_.ReportReplica(
+      {group.writer.placement_group_id(), group.writer.epoch(), device_id, std::move(reason)});
+}
+
+void VolumeEngine::Unanswered(const InFlightOperation& operation) {
+  switch (operation.kind) {
+    case InFlightOperation::Kind::kRead: {
+      auto* piece = static_cast<Piece*>(operation.object);
+      context_.counters().read_retries.Add();
+      piece->tried_device_ids.push_back(operation.device_id);
+      SendRead(piece);
+      break;
+    }
+    case InFlightOperation::Kind::kFlush:
+      flush_unsent_.push_back(operation.device_id);
+      ArmRetry();
+      break;
+    case InFlightOperation::Kind::kProbe:
+      probes_unsent_.push_back({operation.device_id, operation.placement_group_id});
+      ArmRetry();
+      break;
+    default:
+      break;  // writes are sent again from their place in the order
+  }
+}
+
+void VolumeEngine::StreamOpened(SdsStream& stream) {
+  for (const auto& group : groups_) {
+    if (group == nullptr) continue;
+    group->writer.StreamOpened(stream.sds_id());
+    if (!group->writer.idle()) Pump(*group);
+  }
+  RetryParked();
+  for (const uint64_t device_id : std::exchange(flush_unsent_, {})) SendFlush(device_id);
+}
+
+void VolumeEngine::StreamUnreachable(uint64_t sds_id, const std::string& why) {
+  const std::string reason = absl::StrCat("the server is not reachable: ", why);
+  for (const auto& group : groups_) {
+    if (group == nullptr) continue;
+    for (const WriterMember& member : group->writer.members()) {
+      if (member.sds_id != sds_id) continue;
+      // What waits for it now; others are reported when something does.
+      const bool flushing = flushes_.PlacementGroupToAsk(member.device_id) != 0;
+      if (!group->writer.idle() || flushing) Report(*group, member.device_id, reason);
+    }
+  }
+  RetryParked();
+}
+
+void VolumeEngine::ReplicaOverdue(const ReplicaName& replica, const char* what) {
+  Group* group = FindGroup(replica.placement_group_id);
+  if (group != nullptr) Report(*group, replica.device_id, what);
+}
+
+void VolumeEngine::EntryChanged(uint64_t placement_group_id) {
+  Group* group = FindGroup(placement_group_id);
+  if (group == nullptr) {
+    if (!parked_.empty()) RetryParked();
+    return;
+  }
+  AdoptEntry(*group);
+}
+
+void VolumeEngine::AdoptEntry(Group& group) {
+  const auto before = group.writer.members();
+  if (!group.writer.Adopt(group.map->entry, context_.NowNanos())) return;
+  const auto& after = group.writer.members();
+  for (const WriterMember& old : before) {
+    const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {
+      return member.device_id == old.device_id;
+    });
+    // One that went, or learns anew, owes nothing of what it took before.
+    if (now == after.end() || (old.in_sync && !now->in_sync)) {
+      flushes_.DropReplica({old.device_id, group.writer.placement_group_id()});
+    }
+  }
+  Pump(group);
+  CompleteWrites(group);
+  RetryParked();
+  CheckFlushRound();
+}
+
+void VolumeEngine::ReportRejected(const ReplicaName& replica) {
+  Group* group = FindGroup(replica.placement_group_id);
+  if (group == nullptr) return;
+  group->writer.ReportRejected(replica.device_id, context_.NowNanos());
+  Hold(*group);
+  if (group->writer.in_sync_count() == 1 && flushes_.IsLost(replica)) {
+    // A write of this generation is a mark in the replica's order that can be asked for.
+    if (flushes_.device_failed(replica.device_id) || group->writer.front_sequence() == 1) {
+      flushes_.AcceptLoss(replica);
+    } else {
+      probes_unsent_.push_back(replica);
+      ArmRetry();
+    }
+  }
+  CheckFlushRound();
+}
+
+void VolumeEngine::ReportUnanswered(const ReplicaName& replica) {
+  Group* group = FindGroup(replica.placement_group_id);
+  if (group == nullptr) return;
+  group->writer.ReportRejected(replica.device_id, context_.NowNanos());
+  Hold(*group);
+}
+
+}  // namespace tessera::sdc

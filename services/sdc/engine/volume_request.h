@@ -1,0 +1,96 @@
+// The working state of one request of an application, and of its pieces. Only volume_engine*.cc use
+// it.
+//
+// A request runs its segments one after another; a segment is one kind of replica operation over a
+// range of whole sectors, cut into pieces at chunk ends, at most kOutstandingPieces of them at a
+// time.
+//
+// Threads: loop thread.
+#ifndef TESSERA_SERVICES_SDC_ENGINE_VOLUME_REQUEST_H_
+#define TESSERA_SERVICES_SDC_ENGINE_VOLUME_REQUEST_H_
+
+#include <grpcpp/support/slice.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/inlined_vector.h"
+#include "services/sdc/block_device.h"
+#include "services/sdc/rules/range_gate.h"
+#include "services/sdc/rules/request_splitter.h"
+#include "tessera/v1/chunk.pb.h"
+
+namespace tessera::sdc {
+
+struct Segment {
+  ByteRange range;
+  v1::IoOperationType type = v1::IO_OPERATION_TYPE_UNSPECIFIED;
+  Payload data;  // writes
+};
+
+// What one piece brought back.
+struct PiecePart {
+  absl::InlinedVector<grpc::Slice, 1> slices;
+  std::vector<StatusExtent> extents;
+};
+
+struct Request {
+  enum class Phase : uint8_t { kThrottled, kAtGate, kReadingEdges, kRunning, kFlushing, kHeld };
+
+  BlockRequest block;
+  ByteRange range;    // asked for
+  ByteRange widened;  // in whole sectors
+  Phase phase = Phase::kThrottled;
+  uint64_t started_nanos = 0;
+  size_t live_index = 0;
+  RangeGate::Ticket ticket = 0;
+  bool in_gate = false;
+  bool read_modify_write = false;
+  bool answered = false;     // its time was over; what is left runs for the order's sake
+  bool flush_after = false;  // its writes are to be made durable before the answer
+
+  absl::InlinedVector<Segment, 1> segments;
+  size_t next_segment = 0;  // the one after that of `cursor`
+  PieceCursor cursor;
+  uint32_t outstanding = 0;
+  absl::InlinedVector<PiecePart, 1> parts;  // of reads, in address order
+
+  int error = 0;
+  std::string message;
+};
+
+struct Piece {
+  Request* request = nullptr;
+  v1::IoOperationType type = v1::IO_OPERATION_TYPE_UNSPECIFIED;
+  ChunkPiece where;
+  bool force_unit_access = false;
+  // Writes.
+  uint32_t crc32c = 0;
+  absl::InlinedVector<grpc::Slice, 2> slices;
+  // Reads.
+  size_t part = 0;
+  uint32_t checksum_errors = 0;
+  absl::InlinedVector<uint64_t, 2> tried_device_ids;
+};
+
+// The bytes [begin, begin + length) of a payload as slices that keep its owner alive.
+void AppendSlices(const Payload& payload, uint64_t begin, uint64_t length,
+                  absl::InlinedVector<grpc::Slice, 2>* slices);
+
+// The bytes [begin, begin + length) of parts that follow each other, as one payload. The parts are
+// used up.
+[[nodiscard]] Payload TakeParts(absl::InlinedVector<PiecePart, 1>& parts, uint64_t begin,
+                                uint64_t length);
+
+// Payloads one after another.
+[[nodiscard]] Payload Concatenate(const Payload& first, const Payload& second,
+                                  const Payload& third);
+// The first / last bytes of one.
+[[nodiscard]] Payload SubPayload(const Payload& payload, uint64_t begin, uint64_t length);
+// Bytes that are zero, from memory that lives for ever. REQUIRES: length <= 1 MiB.
+[[nodiscard]] Payload ZeroPayload(uint64_t length);
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_ENGINE_VOLUME_REQUEST_H_

@@ -1,0 +1,92 @@
+// Which devices hold answered writes of one volume that no flush has covered yet, and whether a
+// device can still promise them: docs/REPLICATION.md, "A flush".
+//
+// Flushes are done in rounds: a flush that comes while a round runs waits for the next one, with
+// all others that came meanwhile. A round asks every device with uncovered writes, each through one
+// of the placement groups concerned.
+//
+// A store that was opened anew since it answered a write (its incarnation differs) may have lost
+// it: its replicas are *lost* until the map drops them or the caller settles the matter.
+//
+// Threads: one at a time.
+#ifndef TESSERA_SERVICES_SDC_RULES_FLUSH_TRACKER_H_
+#define TESSERA_SERVICES_SDC_RULES_FLUSH_TRACKER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+
+namespace tessera::sdc {
+
+// A replica: one placement group on one device.
+struct ReplicaName {
+  uint64_t device_id = 0;
+  uint64_t placement_group_id = 0;
+
+  friend bool operator==(const ReplicaName&, const ReplicaName&) = default;
+};
+
+class FlushTracker {
+ public:
+  // The replica answered a write. False when the store's incarnation is not that of earlier writes
+  // that no flush has covered: those replicas are lost now; see TakeNewlyLost.
+  bool NoteWrite(const ReplicaName& replica, uint64_t store_incarnation);
+
+  // Starts a round; returns the devices to be asked, each with one of its placement groups. Empty:
+  // all is durable, and no round has begun. REQUIRES: !round_running().
+  [[nodiscard]] std::vector<ReplicaName> BeginRound();
+  [[nodiscard]] bool round_running() const { return round_running_; }
+  // A placement group through which the device can be asked; 0 when it need not be asked any more.
+  [[nodiscard]] uint64_t PlacementGroupToAsk(uint64_t device_id) const;
+  // The device flushed. False when its incarnation shows that writes of the round may be lost; see
+  // TakeNewlyLost.
+  bool DeviceFlushed(uint64_t device_id, uint64_t store_incarnation);
+  // The device could not flush: its replicas of the round are lost.
+  void FlushFailed(uint64_t device_id);
+  // The replica left the set (or begins to learn anew): it need not be covered.
+  void DropReplica(const ReplicaName& replica);
+  // Nothing is left that the round waits for; ends it.
+  [[nodiscard]] bool FinishRound();
+
+  [[nodiscard]] bool IsLost(const ReplicaName& replica) const;
+  // It was a flush that failed, not another life of the store.
+  [[nodiscard]] bool device_failed(uint64_t device_id) const;
+  // The lost replica has proved that it has every write: it is to be covered like any other. True
+  // when the device must be asked (again) in the round that runs.
+  bool Recover(const ReplicaName& replica);
+
+  // Replicas that were lost since the last call.
+  [[nodiscard]] std::vector<ReplicaName> TakeNewlyLost();
+  // The only in-sync replica of its group is lost: there is nobody else to ask. The next finished
+  // round says so by TakeLossAccepted().
+  void AcceptLoss(const ReplicaName& replica);
+  [[nodiscard]] bool TakeLossAccepted();
+
+  // All replicas of the device that a round waits for, for reports.
+  [[nodiscard]] std::vector<ReplicaName> WaitedFor(uint64_t device_id) const;
+  [[nodiscard]] bool clean() const;
+
+ private:
+  struct Device {
+    uint64_t device_id = 0;
+    uint64_t store_incarnation = 0;          // of `dirty` and `flushing`
+    absl::flat_hash_set<uint64_t> dirty;     // placement groups
+    absl::flat_hash_set<uint64_t> flushing;  // asked for in this round
+    absl::flat_hash_set<uint64_t> lost;
+    bool failed = false;
+  };
+
+  Device* Find(uint64_t device_id);
+  const Device* Find(uint64_t device_id) const;
+  void LoseAll(Device& device);
+
+  std::vector<Device> devices_;  // as many as the volume's pool has devices that it wrote to
+  std::vector<ReplicaName> newly_lost_;
+  bool round_running_ = false;
+  bool loss_accepted_ = false;
+};
+
+}  // namespace tessera::sdc
+
+#endif  // TESSERA_SERVICES_SDC_RULES_FLUSH_TRACKER_H_

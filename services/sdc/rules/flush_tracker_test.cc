@@ -1,0 +1,103 @@
+#include "services/sdc/rules/flush_tracker.h"
+
+#include <catch2/catch.hpp>
+
+namespace tessera::sdc {
+namespace {
+
+constexpr ReplicaName kFirst{1, 100};
+constexpr ReplicaName kSecond{2, 100};
+constexpr ReplicaName kFirstOther{1, 101};
+
+TEST_CASE("a round asks each device with uncovered writes once", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.clean());
+  CHECK(tracker.BeginRound().empty());
+  CHECK_FALSE(tracker.round_running());
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK(tracker.NoteWrite(kFirstOther, 7));
+  CHECK(tracker.NoteWrite(kSecond, 9));
+  CHECK(tracker.BeginRound().size() == 2);
+  CHECK(tracker.WaitedFor(1).size() == 2);
+  CHECK(tracker.DeviceFlushed(1, 7));
+  CHECK_FALSE(tracker.FinishRound());
+  CHECK(tracker.DeviceFlushed(2, 9));
+  CHECK(tracker.FinishRound());
+  CHECK(tracker.clean());
+}
+
+TEST_CASE("a write answered during a round is not covered by it", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK(tracker.BeginRound().size() == 1);
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK(tracker.DeviceFlushed(1, 7));
+  CHECK(tracker.FinishRound());
+  CHECK_FALSE(tracker.clean());
+  CHECK(tracker.BeginRound().size() == 1);
+}
+
+TEST_CASE("a flush answered by another life of the store covers nothing", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK(tracker.NoteWrite(kSecond, 9));
+  (void)tracker.BeginRound();
+  CHECK_FALSE(tracker.DeviceFlushed(1, 8));
+  CHECK(tracker.TakeNewlyLost() == std::vector<ReplicaName>{kFirst});
+  CHECK(tracker.DeviceFlushed(2, 9));
+  CHECK_FALSE(tracker.FinishRound());
+  SECTION("the map drops the replica: the others cover the round") {
+    tracker.DropReplica(kFirst);
+    CHECK(tracker.FinishRound());
+    CHECK_FALSE(tracker.TakeLossAccepted());
+  }
+  SECTION("it proves that it has everything: it is asked again") {
+    CHECK(tracker.IsLost(kFirst));
+    CHECK(tracker.Recover(kFirst));
+    CHECK_FALSE(tracker.FinishRound());
+    CHECK(tracker.DeviceFlushed(1, 8));
+    CHECK(tracker.FinishRound());
+    CHECK_FALSE(tracker.TakeLossAccepted());
+  }
+  SECTION("it is the last one: the round ends and says so") {
+    tracker.AcceptLoss(kFirst);
+    CHECK(tracker.FinishRound());
+    CHECK(tracker.TakeLossAccepted());
+    CHECK_FALSE(tracker.TakeLossAccepted());
+  }
+}
+
+TEST_CASE("a write answered by another life loses what the earlier one took", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK_FALSE(tracker.NoteWrite(kFirstOther, 8));
+  CHECK(tracker.TakeNewlyLost() == std::vector<ReplicaName>{kFirst});
+  const auto targets = tracker.BeginRound();
+  REQUIRE(targets.size() == 1);
+  CHECK(tracker.DeviceFlushed(1, 8));
+  CHECK_FALSE(tracker.FinishRound());
+  tracker.DropReplica(kFirst);
+  CHECK(tracker.FinishRound());
+}
+
+TEST_CASE("with everything flushed another life of a store loses nothing", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  (void)tracker.BeginRound();
+  CHECK(tracker.DeviceFlushed(1, 7));
+  CHECK(tracker.FinishRound());
+  CHECK(tracker.NoteWrite(kFirst, 8));
+  CHECK(tracker.TakeNewlyLost().empty());
+}
+
+TEST_CASE("a device that can't flush has lost what it did not flush", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  (void)tracker.BeginRound();
+  tracker.FlushFailed(1);
+  CHECK(tracker.TakeNewlyLost() == std::vector<ReplicaName>{kFirst});
+  CHECK_FALSE(tracker.FinishRound());
+}
+
+}  // namespace
+}  // namespace tessera::sdc

@@ -1,0 +1,256 @@
+#include "services/sdc/rules/placement_group_writer.h"
+
+#include <algorithm>
+
+namespace tessera::sdc {
+namespace {
+constexpr size_t kNone = SIZE_MAX;
+constexpr size_t kFirstRingSize = 8;
+constexpr size_t kRoundsRemembered = 64;
+}  // namespace
+
+PlacementGroupWriter::PlacementGroupWriter(const MapEntry& entry, uint64_t generation,
+                                           uint32_t min_replicas)
+    : placement_group_id_(entry.placement_group_id),
+      min_replicas_(std::max<uint32_t>(1, min_replicas)),
+      generation_(generation),
+      ring_(kFirstRingSize) {
+  Adopt(entry, 0);
+}
+
+uint64_t PlacementGroupWriter::Append(WriteCookie cookie, uint64_t now_nanos) {
+  if (count_ == ring_.size()) Grow();
+  At(count_) = Kept{cookie, now_nanos, 0};
+  ++count_;
+  return next_sequence_++;
+}
+
+void PlacementGroupWriter::Grow() {
+  std::vector<Kept> larger(ring_.size() * 2);
+  for (size_t i = 0; i < count_; ++i) larger[i] = At(i);
+  ring_ = std::move(larger);
+  head_ = 0;
+}
+
+bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
+  if (entry.epoch <= epoch_) return false;
+  epoch_ = entry.epoch;
+  members_.clear();
+  for (const MapMember& from : entry.members) {
+    WriterMember member;
+    static_cast<MapMember&>(member) = from;
+    member.next_send = front_sequence_;
+    members_.push_back(member);
+  }
+  for (size_t i = 0; i < count_; ++i) {
+    At(i).answered = 0;
+    At(i).since_nanos = now_nanos;
+  }
+  return true;
+}
+
+void PlacementGroupWriter::Renumber(uint64_t generation, uint64_t now_nanos) {
+  generation_ = generation;
+  front_sequence_ = 1;
+  next_sequence_ = 1 + count_;
+  no_space_.clear();
+  for (size_t i = 0; i < count_; ++i) {
+    At(i).answered = 0;
+    At(i).since_nanos = now_nanos;
+  }
+  for (WriterMember& member : members_) {
+    Rewind(member, front_sequence_);
+    member.hold_until_nanos = 0;
+    member.complaints = 0;
+  }
+}
+
+void PlacementGroupWriter::StreamOpened(uint64_t sds_id) {
+  for (WriterMember& member : members_) {
+    if (member.sds_id != sds_id) continue;
+    Rewind(member, front_sequence_);
+    member.hold_until_nanos = 0;
+  }
+}
+
+void PlacementGroupWriter::Rewind(WriterMember& member, uint64_t sequence) {
+  if (sequence >= member.next_send) return;
+  member.next_send = sequence;
+  ++member.round;
+  if (member.round_starts.size() == kRoundsRemembered) {
+    member.round_starts.erase(member.round_starts.begin());
+    ++member.forgotten_rounds;
+  }
+  member.round_starts.push_back(sequence);
+}
+
+// Whether `sequence` was sent, or is due, once more after what the stamp is of.
+bool PlacementGroupWriter::SentAgain(const WriterMember& member, const SendStamp& stamp,
+                                     uint64_t sequence) {
+  if (sequence >= member.next_send || stamp.round < member.forgotten_rounds) return true;
+  const auto* first_later = member.round_starts.begin() + (stamp.round - member.forgotten_rounds);
+  return std::any_of(first_later, member.round_starts.end(),
+                     [sequence](uint64_t start) { return start <= sequence; });
+}
+
+size_t PlacementGroupWriter::Find(uint64_t device_id) const {
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (members_[i].device_id == device_id) return i;
+  }
+  return kNone;
+}
+
+WriterReaction PlacementGroupWriter::Answer(uint64_t device_id, const SendStamp& stamp,
+                                            WriteAnswer answer, const WriteAnswerDetail& detail,
+                                            uint64_t now_nanos) {
+  if (stamp.epoch != epoch_ || stamp.generation != generation_) return WriterReaction::kNothing;
+  const size_t index = Find(device_id);
+  if (index == kNone) return WriterReaction::kNothing;
+  if (stamp.sequence < front_sequence_ || stamp.sequence >= next_sequence_) {
+    return WriterReaction::kNothing;
+  }
+  WriterMember& member = members_[index];
+  switch (answer) {
+    case WriteAnswer::kNoSpace:
+      no_space_.push_back({stamp.sequence, device_id});
+      [[fallthrough]];
+    case WriteAnswer::kOk:
+    case WriteAnswer::kDuplicate:
+      At(stamp.sequence - front_sequence_).answered |= 1u << index;
+      member.complaints = 0;
+      return stamp.sequence == front_sequence_ ? WriterReaction::kCheckCompletion
+                                               : WriterReaction::kNothing;
+    default:
+      break;
+  }
+  const uint64_t wanted =
+      answer == WriteAnswer::kSequenceGap ? detail.expected_sequence : stamp.sequence;
+  if (member.reported || SentAgain(member, stamp, wanted)) return WriterReaction::kNothing;
+  switch (answer) {
+    case WriteAnswer::kSequenceGap:
+      return AnswerGap(member, stamp.sequence, detail.expected_sequence);
+    case WriteAnswer::kStaleEpoch:
+    case WriteAnswer::kUnknownEpoch:
+    case WriteAnswer::kNotMember:
+      return AnswerEpoch(member, answer, stamp.sequence, detail.current_epoch, now_nanos);
+    case WriteAnswer::kRetry:
+      // Not counted as a complaint: a server may be short of room for as long as it likes, the time
+      // limit judges it.
+      Rewind(member, stamp.sequence);
+      member.hold_until_nanos = now_nanos + kRetryHoldNanos;
+      return WriterReaction::kSendLater;
+    default:
+      member.reported = true;
+      return WriterReaction::kReport;
+  }
+}
+
+WriterReaction PlacementGroupWriter::Complain(WriterMember& member, uint64_t sequence,
+                                              uint64_t hold_until_nanos, WriterReaction reaction) {
+  if (++member.complaints > kMaximumComplaints) {
+    member.reported = true;
+    return WriterReaction::kReport;
+  }
+  Rewind(member, sequence);
+  member.hold_until_nanos = hold_until_nanos;
+  return reaction;
+}
+
+WriterReaction PlacementGroupWriter::AnswerGap(WriterMember& member, uint64_t sequence,
+                                               uint64_t expected) {
+  // It lacks what was acknowledged, or is ahead of what was ever sent: not the replica that we
+  // knew.
+  if (expected < front_sequence_ || expected > sequence) {
+    member.reported = true;
+    return WriterReaction::kReport;
+  }
+  return Complain(member, expected, 0, WriterReaction::kSend);
+}
+
+WriterReaction PlacementGroupWriter::AnswerEpoch(WriterMember& member, WriteAnswer answer,
+                                                 uint64_t sequence, uint64_t server_epoch,
+                                                 uint64_t now_nanos) {
+  if (server_epoch > epoch_) {
+    return Complain(member, sequence, now_nanos + kEpochHoldNanos, WriterReaction::kFetchEntry);
+  }
+  if (answer == WriteAnswer::kNotMember && server_epoch == epoch_) {
+    member.reported = true;
+    return WriterReaction::kReport;
+  }
+  return Complain(member, sequence, now_nanos + kRetryHoldNanos, WriterReaction::kShowEntry);
+}
+
+PlacementGroupWriter::Completion PlacementGroupWriter::PopCompleted() {
+  Completion completion;
+  if (count_ == 0 || below_minimum()) return completion;
+  const Kept front = At(0);
+  if ((front.answered & AllMembers()) != AllMembers()) return completion;
+  if (!no_space_.empty()) {
+    for (const NoSpace& full : no_space_) {
+      if (full.sequence != front_sequence_ || Find(full.device_id) == kNone) continue;
+      if (std::find(completion.failed_device_ids.begin(), completion.failed_device_ids.end(),
+                    full.device_id) == completion.failed_device_ids.end()) {
+        completion.failed_device_ids.push_back(full.device_id);
+      }
+    }
+  }
+  completion.cookie = front.cookie;
+  completion.sequence = front_sequence_;
+  if (completion.failed_device_ids.empty()) {
+    completion.kind = Completion::Kind::kDone;
+  } else if (completion.failed_device_ids.size() == members_.size()) {
+    completion.kind = Completion::Kind::kNoSpace;
+  } else {
+    completion.kind = Completion::Kind::kReport;
+    return completion;
+  }
+  if (!no_space_.empty()) {
+    std::erase_if(no_space_, [this](const NoSpace& n) { return n.sequence <= front_sequence_; });
+  }
+  head_ = (head_ + 1) & mask();
+  --count_;
+  ++front_sequence_;
+  for (WriterMember& member : members_) {
+    member.next_send = std::max(member.next_send, front_sequence_);
+  }
+  return completion;
+}
+
+bool PlacementGroupWriter::ReportFailed(uint64_t device_id) {
+  const size_t index = Find(device_id);
+  if (index == kNone || members_[index].reported) return false;
+  members_[index].reported = true;
+  return true;
+}
+
+void PlacementGroupWriter::ReportRejected(uint64_t device_id, uint64_t now_nanos) {
+  const size_t index = Find(device_id);
+  if (index == kNone || !members_[index].reported) return;
+  WriterMember& member = members_[index];
+  member.reported = false;
+  member.complaints = 0;
+  Rewind(member, front_sequence_);
+  member.hold_until_nanos = now_nanos + kEpochHoldNanos;
+  ForgiveWaiting(now_nanos);
+}
+
+absl::InlinedVector<uint64_t, 2> PlacementGroupWriter::Overdue(uint64_t deadline_nanos) const {
+  absl::InlinedVector<uint64_t, 2> overdue;
+  if (count_ == 0 || At(0).since_nanos >= deadline_nanos) return overdue;
+  for (size_t i = 0; i < members_.size(); ++i) {
+    const bool answered = (At(0).answered & (1u << i)) != 0;
+    if (!answered && !members_[i].reported) overdue.push_back(members_[i].device_id);
+  }
+  return overdue;
+}
+
+void PlacementGroupWriter::ForgiveWaiting(uint64_t now_nanos) {
+  if (count_ > 0) At(0).since_nanos = now_nanos;
+}
+
+size_t PlacementGroupWriter::in_sync_count() const {
+  return static_cast<size_t>(
+      std::count_if(members_.begin(), members_.end(), [](const auto& m) { return m.in_sync; }));
+}
+
+}  // namespace tessera::sdc
