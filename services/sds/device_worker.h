@@ -1,0 +1,144 @@
+// All IO of one device, on one thread: the order of a placement group's writes is the order in
+// which they arrive here.
+//
+// A cycle takes what has gathered in the queue. Writes are judged one by one and applied together
+// with one Store::Apply; then reads are answered, from memory at once and from the disk by a small
+// pool, so that one cold read holds up nobody; one shared flush serves all that asked. Results
+// leave at the end of the cycle.
+//
+// State of the replicas (membership, cursors, learning) belongs to the thread. Others reach it by
+// Control.
+//
+// Threads: see each method.
+#ifndef TESSERA_SERVICES_SDS_DEVICE_WORKER_H_
+#define TESSERA_SERVICES_SDS_DEVICE_WORKER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
+#include "libchunk/store.h"
+#include "services/common/executor.h"
+#include "services/sds/device.h"
+#include "services/sds/engine_context.h"
+#include "services/sds/io_operation.h"
+#include "services/sds/learner_state.h"
+#include "services/sds/replica_rules.h"
+#include "services/sds/worker_thread.h"
+
+namespace tessera::sds {
+
+// This server's replica of one placement group (or its absence: role unspecified).
+struct GroupReplica {
+  uint64_t placement_group_id = 0;
+  Membership membership;
+  uint64_t device_id = 0;
+  bool cursors_loaded = false;
+  absl::flat_hash_map<uint64_t, chunk::Version> cursors;  // by volume; as the store has them
+  std::unique_ptr<LearnerState> learner;                  // of this epoch, when a learner
+  // Told when a write was taken; shared with the learning task that waits.
+  std::vector<std::shared_ptr<absl::Notification>> progress_waiters;
+
+  [[nodiscard]] chunk::Version CursorOf(uint64_t volume_id) const;
+};
+
+class DeviceWorker {
+ public:
+  // All must outlive the worker.
+  DeviceWorker(const EngineContext* context, Device* device, Executor* readers, size_t index);
+
+  void Start();
+  void Stop() { thread_.Stop(); }
+  [[nodiscard]] Device* device() const { return device_; }
+
+  // Any thread: runs `task` on the worker, in order with everything posted before it.
+  bool Post(WorkerThread::Task task) { return thread_.Post(std::move(task)); }
+  // Any other thread: runs `task` on the worker after all operations posted before it have been
+  // applied, and waits for it. False: stopped, not run.
+  bool Control(const std::function<void()>& task);
+  [[nodiscard]] bool OnThisThread() const { return thread_.IsCurrent(); }
+  [[nodiscard]] size_t queued() const { return thread_.queued(); }
+
+  // ---- On the worker only.
+  void Execute(IoOperationRef operation);
+  // Applies and answers what was executed so far.
+  void FinishCycle();
+  // A newer entry (older ones change nothing). `mine`: its replica is on this device. `restored`:
+  // read back from an earlier life.
+  void Install(const LocalMembership& entry, bool mine, bool restored);
+  // The device has got its store: learners can begin.
+  void OnStoreOpened();
+  [[nodiscard]] GroupReplica* Find(uint64_t placement_group_id);
+  // The learner of exactly this epoch; null when things have moved on.
+  [[nodiscard]] GroupReplica* FindLearner(uint64_t placement_group_id, uint64_t epoch);
+  [[nodiscard]] std::vector<GroupReplica*> Replicas();
+  // Reads the cursors in when they have not been. False: there is no store.
+  bool LoadCursors(GroupReplica* replica);
+  void OnGenerationRaised(uint64_t volume_id, uint64_t generation);
+  void ForgetVtree(uint64_t vtree_id, uint64_t volume_id);
+  void FailDevice(const absl::Status& why);
+  [[nodiscard]] Outbox* outbox() { return &outbox_; }
+  [[nodiscard]] IoTally* tally() { return &tally_; }
+  // An operation's end: counts it, and returns the result with tag and status.
+  v1::IoResult* Answer(const IoOperationRef& operation, v1::IoStatus status,
+                       const std::string& message = "");
+
+ private:
+  struct PendingWrite {
+    IoOperationRef operation;
+    GroupReplica* replica = nullptr;
+  };
+
+  struct FlushWaiter {
+    IoOperationRef operation;
+    v1::IoStatus answer = v1::IO_STATUS_OK;  // when the flush succeeds
+  };
+
+  // Judges a change: answers it, or puts it among the pending ones.
+  void AdmitWrite(IoOperationRef operation);
+  [[nodiscard]] bool CheckUsable(const IoOperationRef& operation, GroupReplica** replica,
+                                 Audience audience);
+  [[nodiscard]] bool CheckGeneration(const IoOperationRef& operation);
+  void ApplyWrites();
+  // One Store::Apply of `pending_writes_`; leaves there what has to be applied again.
+  void ApplyOnce();
+  void OnWriteApplied(PendingWrite* write, uint32_t store_micros);
+  // Takes the sequence without the change. False: the device failed.
+  bool TakeWithoutSpace(const PendingWrite& write);
+  void AnswerReads();
+  void ReadFromDisk(IoOperationRef operation);
+  void MapFromDisk(IoOperationRef operation);
+  void FinishRead(const IoOperationRef& operation, const absl::Status& status, grpc::Slice data,
+                  const token::MdmTime& now);
+  [[nodiscard]] bool StillAllowed(const IoOperationRef& operation, const token::MdmTime& now);
+  void StartFlush();
+  void FinishFlush(const std::vector<FlushWaiter>& waiters, const absl::Status& status,
+                   uint64_t started_nanos);
+  void PublishCounts();
+
+  const EngineContext* const context_;
+  Device* const device_;
+  Executor* const readers_;
+  const size_t index_;
+  WorkerThread thread_;
+
+  absl::flat_hash_map<uint64_t, std::unique_ptr<GroupReplica>> replicas_;
+  std::vector<PendingWrite> pending_writes_;
+  std::vector<chunk::Change> changes_;
+  std::vector<absl::Status> apply_results_;
+  uint64_t pending_write_bytes_ = 0;
+  std::vector<IoOperationRef> pending_reads_;
+  std::vector<FlushWaiter> waiting_for_flush_;  // flushes, and taken writes with forced unit access
+  Outbox outbox_;
+  IoTally tally_;
+  std::vector<std::pair<uint64_t, GrantUse>> grant_uses_;
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_DEVICE_WORKER_H_

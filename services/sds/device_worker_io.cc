@@ -1,0 +1,296 @@
+// The data path of DeviceWorker: writes, reads, flushes.
+#include <algorithm>
+#include <utility>
+
+#include "services/sds/device_worker.h"
+
+namespace tessera::sds {
+namespace {
+
+chunk::ChangeKind KindOf(v1::IoOperationType type) {
+  switch (type) {
+    case v1::IO_OPERATION_TYPE_WRITE_ZEROES:
+      return chunk::ChangeKind::kWriteZeroes;
+    case v1::IO_OPERATION_TYPE_TRIM:
+      return chunk::ChangeKind::kTrim;
+    default:
+      return chunk::ChangeKind::kWrite;
+  }
+}
+
+chunk::ChunkKey KeyOf(const IoOperationRef& operation) {
+  return {.vtree_id = operation.grant->grant.vtree_id,
+          .chunk_index = operation.operation->chunk_index(),
+          .snapshot_sequence = operation.operation->snapshot_sequence()};
+}
+
+chunk::StreamId StreamOf(const IoOperationRef& operation) {
+  return {.volume_id = operation.grant->grant.volume_id,
+          .placement_group_id = operation.operation->placement_group_id()};
+}
+
+chunk::Version VersionOf(const IoOperationRef& operation) {
+  return {.generation = operation.operation->generation(),
+          .sequence = operation.operation->counter()};
+}
+
+double Seconds(uint64_t nanos) { return static_cast<double>(nanos) * 1e-9; }
+
+}  // namespace
+
+void DeviceWorker::AdmitWrite(IoOperationRef operation) {
+  GroupReplica* replica = nullptr;
+  if (!CheckUsable(operation, &replica, Audience::kWriter)) return;
+  const v1::IoOperation& what = *operation.operation;
+  if (const char* problem =
+          RangeProblem(what.offset_bytes(), what.length_bytes(), device_->store()->chunk_bytes());
+      problem != nullptr) {
+    Answer(operation, v1::IO_STATUS_INVALID, problem);
+    return;
+  }
+  LoadCursors(replica);
+  const uint64_t volume_id = operation.grant->grant.volume_id;
+  const chunk::Version version = VersionOf(operation);
+  const chunk::Version cursor = replica->CursorOf(volume_id);
+  const OrderJudgement judgement = replica->learner != nullptr
+                                       ? replica->learner->JudgeOrder(volume_id, cursor, version)
+                                       : JudgeOrder(cursor, version);
+  if (judgement.status == v1::IO_STATUS_DUPLICATE && what.force_unit_access()) {
+    // Taken before, but perhaps not durable yet.
+    waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_DUPLICATE});
+    return;
+  }
+  if (judgement.status != v1::IO_STATUS_OK) {
+    v1::IoResult* result = Answer(operation, judgement.status);
+    result->set_expected_sequence(judgement.expected_sequence);
+    if (judgement.status == v1::IO_STATUS_STALE_GENERATION) {
+      result->set_lowest_generation(cursor.generation);
+    }
+    return;
+  }
+  // The next write is judged by this one.
+  replica->cursors[volume_id] = version;
+  if (replica->learner != nullptr) replica->learner->OnTaken(volume_id, version);
+  pending_write_bytes_ += what.length_bytes();
+  pending_writes_.push_back({.operation = std::move(operation), .replica = replica});
+}
+
+void DeviceWorker::ApplyWrites() {
+  pending_write_bytes_ = 0;
+  while (!pending_writes_.empty()) ApplyOnce();
+}
+
+void DeviceWorker::ApplyOnce() {
+  changes_.clear();
+  for (const PendingWrite& write : pending_writes_) {
+    const chunk::ChunkKey key = KeyOf(write.operation);
+    const v1::IoOperation& what = *write.operation.operation;
+    changes_.push_back({.key = key,
+                        .stream = StreamOf(write.operation),
+                        .version = VersionOf(write.operation),
+                        .kind = KindOf(what.type()),
+                        .offset_bytes = what.offset_bytes(),
+                        .length_bytes = what.length_bytes(),
+                        .data = write.operation.data(),
+                        .incomplete = write.replica->learner != nullptr &&
+                                      !write.replica->learner->IsVerified(key)});
+  }
+  apply_results_.assign(changes_.size(), absl::OkStatus());
+  const uint64_t started = context_->clock->BootNanos();
+  if (device_->failed()) {
+    std::fill(apply_results_.begin(), apply_results_.end(),
+              absl::FailedPreconditionError(device_->failure()));
+  } else {
+    device_->store()->Apply(changes_, std::span(apply_results_));
+  }
+  const uint64_t nanos = context_->clock->BootNanos() - started;
+  context_->metrics->apply_seconds->Observe(Seconds(nanos));
+  context_->metrics->apply_calls->Increment();
+
+  std::vector<PendingWrite> again;
+  for (size_t i = 0; i < pending_writes_.size(); ++i) {
+    PendingWrite& write = pending_writes_[i];
+    switch (apply_results_[i].code()) {
+      case absl::StatusCode::kOk:
+        OnWriteApplied(&write, static_cast<uint32_t>(nanos / 1000));
+        break;
+      case absl::StatusCode::kResourceExhausted:
+        if (TakeWithoutSpace(write)) {
+          Answer(write.operation, v1::IO_STATUS_NO_SPACE, "the device is full");
+        } else {
+          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+        }
+        break;
+      case absl::StatusCode::kAborted:
+        // An earlier one of its stream was not applied in this round. Applied again in the next, or
+        // refused there because the device failed.
+        again.push_back(std::move(write));
+        break;
+      case absl::StatusCode::kInvalidArgument:
+        // Admission lets nothing through that the store finds invalid; a device that does is
+        // broken.
+      default:
+        FailDevice(apply_results_[i]);
+        Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+        break;
+    }
+  }
+  pending_writes_ = std::move(again);
+}
+
+bool DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
+  const absl::Status moved =
+      device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
+  if (!moved.ok()) FailDevice(moved);
+  return moved.ok();
+}
+
+void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {
+  GroupReplica* replica = write->replica;
+  const v1::IoOperation& what = *write->operation.operation;
+  if (replica->learner != nullptr) {
+    replica->learner->OnApplied(KeyOf(write->operation), what.offset_bytes(), what.length_bytes(),
+                                VersionOf(write->operation));
+    for (const auto& waiter : replica->progress_waiters) waiter->Notify();
+    replica->progress_waiters.clear();
+  }
+  if (what.force_unit_access()) {
+    waiting_for_flush_.push_back({std::move(write->operation), v1::IO_STATUS_OK});
+    return;
+  }
+  Answer(write->operation, v1::IO_STATUS_OK)->set_store_micros(store_micros);
+}
+
+void DeviceWorker::AnswerReads() {
+  if (pending_reads_.empty()) return;
+  struct WarmRead {
+    IoOperationRef operation;
+    absl::Status status;
+    grpc::Slice data;
+  };
+  std::vector<WarmRead> warm;
+  warm.reserve(pending_reads_.size());
+  for (IoOperationRef& operation : pending_reads_) {
+    GroupReplica* replica = nullptr;
+    if (!CheckUsable(operation, &replica, Audience::kReader)) continue;
+    if (operation.operation->type() == v1::IO_OPERATION_TYPE_MAP) {
+      MapFromDisk(std::move(operation));
+      continue;
+    }
+    std::span<std::byte> out;
+    grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
+    absl::Status status =
+        device_->store()->ReadCached(KeyOf(operation), operation.operation->offset_bytes(), out);
+    if (absl::IsUnavailable(status)) {
+      ReadFromDisk(std::move(operation));
+      continue;
+    }
+    warm.push_back({std::move(operation), std::move(status), std::move(data)});
+  }
+  pending_reads_.clear();
+  const token::MdmTime now = context_->mdm_clock->Now();
+  for (WarmRead& read : warm) {
+    FinishRead(read.operation, read.status, std::move(read.data), now);
+  }
+}
+
+void DeviceWorker::ReadFromDisk(IoOperationRef operation) {
+  context_->metrics->cold_reads->Increment();
+  auto work = [this, operation]() mutable {
+    const uint64_t started = context_->clock->BootNanos();
+    std::span<std::byte> out;
+    grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
+    absl::Status status =
+        device_->store()->Read(KeyOf(operation), operation.operation->offset_bytes(), out);
+    context_->metrics->cold_read_seconds->Observe(Seconds(context_->clock->BootNanos() - started));
+    Post([this, operation = std::move(operation), status = std::move(status),
+          data = std::move(data)]() mutable {
+      FinishRead(operation, status, std::move(data), context_->mdm_clock->Now());
+    });
+  };
+  if (!readers_->Post(std::move(work))) {
+    Answer(operation, v1::IO_STATUS_OVERLOADED, "too many reads wait for the disk");
+  }
+}
+
+void DeviceWorker::MapFromDisk(IoOperationRef operation) {
+  auto work = [this, operation]() mutable {
+    absl::StatusOr<std::vector<chunk::Extent>> extents = device_->store()->Map(
+        KeyOf(operation), operation.operation->offset_bytes(), operation.operation->length_bytes());
+    Post([this, operation = std::move(operation), extents = std::move(extents)] {
+      if (!StillAllowed(operation, context_->mdm_clock->Now())) return;
+      if (!extents.ok()) {
+        Answer(operation, v1::IO_STATUS_INTERNAL, std::string(extents.status().message()));
+        return;
+      }
+      v1::IoResult* result = Answer(operation, v1::IO_STATUS_OK);
+      for (const chunk::Extent& extent : *extents) {
+        v1::ChunkExtent* out = result->add_extents();
+        out->set_length_bytes(extent.length_bytes);
+        out->set_mapped(extent.mapped);
+      }
+    });
+  };
+  if (!readers_->Post(std::move(work))) {
+    Answer(operation, v1::IO_STATUS_OVERLOADED, "too many reads wait for the disk");
+  }
+}
+
+bool DeviceWorker::StillAllowed(const IoOperationRef& operation, const token::MdmTime& now) {
+  GroupReplica* replica = nullptr;
+  if (!CheckUsable(operation, &replica, Audience::kReader)) return false;
+  const token::Grant& grant = operation.grant->grant;
+  const uint64_t end_ms = now.mdm_reachable ? grant.expiry_ms : LastExpiryMillis(grant);
+  if (now.latest_ms < end_ms) return true;
+  context_->metrics->refused[static_cast<size_t>(token::Refusal::kExpired)]->Increment();
+  Answer(operation, v1::IO_STATUS_TOKEN_REFUSED, "the grant ran out during the read")
+      ->set_refusal(v1::TOKEN_REFUSAL_EXPIRED);
+  return false;
+}
+
+void DeviceWorker::FinishRead(const IoOperationRef& operation, const absl::Status& status,
+                              grpc::Slice data, const token::MdmTime& now) {
+  // Between the first check and now the server may have been stopped for long.
+  if (!StillAllowed(operation, now)) return;
+  if (status.ok()) {
+    Answer(operation, v1::IO_STATUS_OK)->set_payload_bytes(static_cast<uint32_t>(data.size()));
+    outbox_.AddPayload(std::move(data));
+    return;
+  }
+  const v1::IoStatus answer =
+      absl::IsDataLoss(status) ? v1::IO_STATUS_CHECKSUM_ERROR : v1::IO_STATUS_INTERNAL;
+  Answer(operation, answer, std::string(status.message()));
+}
+
+void DeviceWorker::StartFlush() {
+  if (waiting_for_flush_.empty()) return;
+  std::vector<FlushWaiter> waiters = std::move(waiting_for_flush_);
+  waiting_for_flush_.clear();
+  const uint64_t started = context_->clock->BootNanos();
+  if (device_->failed()) {
+    FinishFlush(waiters, absl::FailedPreconditionError(device_->failure()), started);
+    return;
+  }
+  device_->store()->FlushAsync([this, waiters = std::move(waiters), started](absl::Status status) {
+    Post([this, waiters, status = std::move(status), started] {
+      FinishFlush(waiters, status, started);
+    });
+  });
+}
+
+void DeviceWorker::FinishFlush(const std::vector<FlushWaiter>& waiters, const absl::Status& status,
+                               uint64_t started_nanos) {
+  const uint64_t nanos = context_->clock->BootNanos() - started_nanos;
+  context_->metrics->flush_seconds->Observe(Seconds(nanos));
+  if (!status.ok()) FailDevice(status);
+  for (const FlushWaiter& waiter : waiters) {
+    if (status.ok()) {
+      Answer(waiter.operation, waiter.answer)
+          ->set_store_micros(static_cast<uint32_t>(nanos / 1000));
+    } else {
+      Answer(waiter.operation, v1::IO_STATUS_DEVICE_FAILED, std::string(status.message()));
+    }
+  }
+}
+
+}  // namespace tessera::sds

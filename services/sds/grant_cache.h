@@ -1,0 +1,95 @@
+// Grants that clients have shown, and the counters that were used under them.
+//
+// A shown grant proves nothing: until an operation under it carries a good signature it belongs to
+// the stream that showed it (ShownGrants, bounded per stream). From then on its replay window is
+// shared by all streams (ReplayWindows), and is kept until no token under the grant can be good any
+// more: forgetting one earlier would let its counters be used again. So when the table is full of
+// live grants, new ones are refused.
+//
+// A renewed grant has the id, and so the window, of the one before it.
+//
+// Threads: ReplayWindows any; ShownGrants one at a time (the stream's home worker).
+#ifndef TESSERA_SERVICES_SDS_GRANT_CACHE_H_
+#define TESSERA_SERVICES_SDS_GRANT_CACHE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "libtoken/token.h"
+#include "services/sds/key_store.h"
+#include "services/sds/volume_table.h"
+
+namespace tessera::sds {
+
+// The window of one grant.
+class SharedReplayWindow {
+ public:
+  [[nodiscard]] token::Refusal Use(uint64_t counter) {
+    absl::MutexLock lock(&mutex_);
+    return window_.Use(counter);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  token::ReplayWindow window_ ABSL_GUARDED_BY(mutex_);
+};
+
+class ReplayWindows {
+ public:
+  static constexpr size_t kDefaultLimit = 16'384;
+  explicit ReplayWindows(size_t limit = kDefaultLimit) : limit_(limit) {}
+
+  // The window of the grant, made at its first verified use; kept until `last_expiry_ms` (the
+  // latest of all calls) has passed. Null: the table is full of live grants.
+  [[nodiscard]] std::shared_ptr<SharedReplayWindow> Get(uint64_t grant_id, uint64_t last_expiry_ms,
+                                                        uint64_t now_earliest_ms);
+  [[nodiscard]] size_t size() const;
+
+ private:
+  struct Entry {
+    std::shared_ptr<SharedReplayWindow> window;  // shared with the streams' shown grants
+    uint64_t last_expiry_ms = 0;
+  };
+  const size_t limit_;
+  mutable absl::Mutex mutex_;
+  absl::flat_hash_map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mutex_);
+};
+
+struct ShownGrant {
+  std::string bytes;
+  token::Grant grant;
+  token::GrantKey key;
+  bool key_known = false;    // its cluster secret is one of ours, at `key_version`
+  uint64_t key_version = 0;  // KeyStore::version
+  std::shared_ptr<SharedReplayWindow> window;  // null before the first verified use on this stream
+  const VolumeState* volume = nullptr;         // set with the window
+};
+
+class ShownGrants {
+ public:
+  static constexpr size_t kLimit = 1'024;
+
+  // Takes a grant that was shown. False: the bytes are no grant, or too many are live on this
+  // stream.
+  [[nodiscard]] bool Show(std::string_view bytes, const KeyStore& keys, uint64_t now_earliest_ms);
+  // The newest grant shown with this id, its key looked up again when the keys have changed; null
+  // when none was.
+  [[nodiscard]] std::shared_ptr<ShownGrant> Find(uint64_t grant_id, const KeyStore& keys);
+
+ private:
+  absl::flat_hash_map<uint64_t, std::shared_ptr<ShownGrant>> grants_;
+  std::shared_ptr<ShownGrant> last_found_;  // most streams have one grant
+};
+
+// When the last token under the grant stops being good, whatever happens to the MDM.
+[[nodiscard]] uint64_t LastExpiryMillis(const token::Grant& grant);
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_GRANT_CACHE_H_

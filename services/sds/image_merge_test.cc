@@ -1,0 +1,142 @@
+#include "services/sds/image_merge.h"
+
+#include <catch2/catch.hpp>
+#include <cstring>
+#include <map>
+#include <random>
+
+namespace tessera::sds {
+namespace {
+
+using chunk::kBlockBytes;
+using chunk::kSectorBytes;
+constexpr uint32_t kChunkBytes = 256u << 10;
+constexpr uint32_t kBlocks = kChunkBytes / kBlockBytes;
+using Content = std::vector<std::byte>;
+
+chunk::ChunkImage ImageOf(const std::map<uint32_t, std::byte>& blocks, chunk::Version version) {
+  chunk::ChunkImage image;
+  image.info.version = version;
+  image.mapped.resize((kBlocks + 63) / 64);
+  for (const auto& [block, fill] : blocks) {
+    image.mapped[block / 64] |= uint64_t{1} << (block % 64);
+    image.blocks.insert(image.blocks.end(), kBlockBytes, fill);
+  }
+  return image;
+}
+
+// What the chunk is after the plan, as the store would make it.
+Content Carry(const MergePlan& plan, Content content) {
+  if (plan.delete_first) content.assign(kChunkBytes, std::byte{0});
+  if (plan.nothing_to_apply) return content;
+  size_t next = 0;
+  for (uint32_t block = 0; block < kBlocks; ++block) {
+    const bool mapped = (plan.image.mapped[block / 64] >> (block % 64) & 1) != 0;
+    const bool keep = (plan.keep[block / 64] >> (block % 64) & 1) != 0;
+    std::byte* to = content.data() + block * kBlockBytes;
+    if (!keep) std::memset(to, 0, kBlockBytes);
+    if (mapped && !keep) std::memcpy(to, plan.image.blocks.data() + next, kBlockBytes);
+    if (mapped) next += kBlockBytes;
+  }
+  return content;
+}
+
+ReadBlock Reader(const Content& content) {
+  return [&content](uint32_t block, std::span<std::byte> out) {
+    std::memcpy(out.data(), content.data() + block * kBlockBytes, kBlockBytes);
+    return absl::OkStatus();
+  };
+}
+
+TEST_CASE("Random images and random received sectors merge to what the order says") {
+  const uint64_t seed = GENERATE(1u, 2u, 3u, 4u, 5u, 6u);
+  INFO("seed " << seed);
+  std::mt19937_64 random(seed);
+  for (int round = 0; round < 40; ++round) {
+    Content here(kChunkBytes, std::byte{0});
+    for (size_t i = 0; i < here.size(); i += kSectorBytes) {
+      std::memset(here.data() + i, static_cast<int>(random() % 256), kSectorBytes);
+    }
+    std::map<uint32_t, std::byte> blocks;
+    for (uint32_t block = 0; block < kBlocks; ++block) {
+      if (random() % 2 == 0) blocks[block] = static_cast<std::byte>(1 + random() % 255);
+    }
+    ReceivedChunk received;
+    received.sectors.resize(kChunkBytes / kSectorBytes / 64);
+    received.last = {5, 1 + random() % 10};
+    for (int i = 0; i < 20; ++i) {
+      const auto offset =
+          static_cast<uint32_t>(random() % (kChunkBytes / kSectorBytes)) * kSectorBytes;
+      const auto length = static_cast<uint32_t>(
+          std::min<uint64_t>((1 + random() % 20) * kSectorBytes, kChunkBytes - offset));
+      received.Mark(offset, length);
+    }
+    Content expected(kChunkBytes, std::byte{0});
+    for (const auto& [block, fill] : blocks) {
+      std::memset(expected.data() + block * kBlockBytes, static_cast<int>(fill), kBlockBytes);
+    }
+    for (uint32_t sector = 0; sector < kChunkBytes / kSectorBytes; ++sector) {
+      if ((received.sectors[sector / 64] >> (sector % 64) & 1) == 0) continue;
+      std::memcpy(expected.data() + sector * kSectorBytes, here.data() + sector * kSectorBytes,
+                  kSectorBytes);
+    }
+    chunk::ChunkInfo info;
+    info.version = {5, random() % 20};
+    const auto plan =
+        PlanMerge(ImageOf(blocks, {5, 4}), &received, info, kChunkBytes, Reader(here));
+    REQUIRE(plan.ok());
+    CHECK(plan->image.info.version == std::max(chunk::Version{5, 4}, received.last));
+    CHECK(plan->delete_first == (info.version > plan->image.info.version));
+    REQUIRE(ImageProblem(plan->image, kChunkBytes).empty());
+    CHECK(Carry(*plan, here) == expected);
+  }
+}
+
+TEST_CASE("A chunk that looks newer here than the order says gets the order's version") {
+  const Content here(kChunkBytes, std::byte{9});
+  chunk::ChunkInfo info;
+  info.version = {3, 10};
+  const auto plan =
+      PlanMerge(ImageOf({{0, std::byte{1}}}, {3, 8}), nullptr, info, kChunkBytes, Reader(here));
+  REQUIRE(plan.ok());
+  CHECK(plan->delete_first);
+  CHECK(plan->image.info.version == chunk::Version{3, 8});
+}
+
+TEST_CASE("A chunk that neither the source nor the stream has is deleted") {
+  const Content here(kChunkBytes, std::byte{9});
+  chunk::ChunkInfo info;
+  info.version = {3, 10};
+  const auto plan = PlanMerge(ImageOf({}, {}), nullptr, info, kChunkBytes, Reader(here));
+  REQUIRE(plan.ok());
+  CHECK(plan->delete_first);
+  CHECK(plan->nothing_to_apply);
+  const auto nothing = PlanMerge(ImageOf({}, {}), nullptr, std::nullopt, kChunkBytes, Reader(here));
+  REQUIRE(nothing.ok());
+  CHECK_FALSE(nothing->delete_first);
+}
+
+TEST_CASE("A block that can't be read here stops the merge") {
+  ReceivedChunk received;
+  received.sectors.resize(kChunkBytes / kSectorBytes / 64);
+  received.Mark(512, 512);
+  const auto plan =
+      PlanMerge(ImageOf({}, {3, 8}), &received, std::nullopt, kChunkBytes,
+                [](uint32_t, std::span<std::byte>) { return absl::DataLossError("bad block"); });
+  CHECK(absl::IsDataLoss(plan.status()));
+}
+
+TEST_CASE("Malformed images from the network are seen") {
+  chunk::ChunkImage image = ImageOf({{0, std::byte{1}}}, {1, 1});
+  CHECK(ImageProblem(image, kChunkBytes).empty());
+  image.blocks.pop_back();
+  CHECK_FALSE(ImageProblem(image, kChunkBytes).empty());
+  image = ImageOf({}, {1, 1});
+  image.mapped.push_back(0);
+  CHECK_FALSE(ImageProblem(image, kChunkBytes).empty());
+  image.mapped.clear();
+  CHECK_FALSE(ImageProblem(image, kChunkBytes).empty());
+}
+
+}  // namespace
+}  // namespace tessera::sds

@@ -1,0 +1,270 @@
+#include "services/sds/io_engine.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/logging.h"
+#include "services/common/status_macros.h"
+
+namespace tessera::sds {
+namespace {
+
+// Operations in one message; more are no batch but an attack.
+constexpr int kOperationsLimit = 16'384;
+
+// Takes the payload of every write, in order. INVALID_ARGUMENT: it is not what the operations say.
+absl::Status TakePayload(RequestBatch* batch, std::vector<IoOperationRef>* operations) {
+  PayloadCursor payload(batch->frame.payload);
+  for (IoOperationRef& operation : *operations) {
+    operation.first_span = batch->spans.size();
+    if (operation.operation->type() == v1::IO_OPERATION_TYPE_WRITE &&
+        !payload.Take(operation.operation->length_bytes(), &batch->spans)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the payload ends before the data of the write with tag ", operation.operation->tag()));
+    }
+    operation.span_count = batch->spans.size() - operation.first_span;
+  }
+  if (payload.RemainingBytes() > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the payload has ", payload.RemainingBytes(), " bytes more than the writes"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+IoEngine::IoEngine(const EngineContext* context, const std::vector<Device*>& devices,
+                   size_t reader_threads)
+    : context_(context),
+      admission_(context,
+                 [this](uint64_t volume_id, uint64_t generation) {
+                   OnGenerationProven(volume_id, generation);
+                 }),
+      readers_({.name = "read", .threads = reader_threads, .queue_limit = 8'192}) {
+  for (size_t i = 0; i < devices.size(); ++i) {
+    workers_.push_back(std::make_unique<DeviceWorker>(context, devices[i], &readers_, i));
+  }
+}
+
+void IoEngine::Start() {
+  for (const auto& worker : workers_) worker->Start();
+}
+
+void IoEngine::Stop() {
+  readers_.Shutdown();
+  for (const auto& worker : workers_) worker->Stop();
+}
+
+std::shared_ptr<ClientSession> IoEngine::NewSession(std::shared_ptr<IoClient> client) {
+  auto session = std::make_shared<ClientSession>(std::move(client));
+  session->home = next_home_.fetch_add(1, std::memory_order_relaxed) % workers_.size();
+  return session;
+}
+
+void IoEngine::Submit(std::shared_ptr<ClientSession> session, grpc::ByteBuffer message,
+                      size_t window_bytes) {
+  DeviceWorker* home = workers_[session->home].get();
+  const uint64_t arrived = context_->clock->BootNanos();
+  home->Post([this, home, session = std::move(session), message = std::move(message), window_bytes,
+              arrived]() mutable {
+    auto batch = std::make_shared<RequestBatch>(std::move(session), window_bytes);
+    batch->arrived_nanos = arrived;
+    if (absl::Status decoded = DecodeIoRequest(message, &batch->frame); !decoded.ok()) {
+      context_->metrics->requests_malformed->Increment();
+      batch->session->client->Break(decoded);
+      return;
+    }
+    message.Clear();
+    Process(batch, home);
+  });
+}
+
+void IoEngine::SubmitFrame(std::shared_ptr<ClientSession> session, IoRequestFrame frame) {
+  DeviceWorker* home = workers_[session->home].get();
+  const uint64_t arrived = context_->clock->BootNanos();
+  home->Post(
+      [this, home, session = std::move(session), frame = std::move(frame), arrived]() mutable {
+        auto batch = std::make_shared<RequestBatch>(std::move(session), 0);
+        batch->arrived_nanos = arrived;
+        batch->frame = std::move(frame);
+        Process(batch, home);
+      });
+}
+
+void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker* home) {
+  const v1::IoRequest& request = batch->frame.header;
+  const uint64_t waited = context_->clock->BootNanos() - batch->arrived_nanos;
+  context_->metrics->queue_seconds->Observe(static_cast<double>(waited) * 1e-9);
+  const token::MdmTime now = context_->mdm_clock->Now();
+  ClientSession* session = batch->session.get();
+  for (const std::string& grant : request.grants()) {
+    // A grant that can't be taken shows when an operation comes under it.
+    (void)session->grants.Show(grant, *context_->keys, now.earliest_ms);
+  }
+  if (request.placement_groups_size() > 0) TakeShownEntries(request, home);
+
+  std::vector<IoOperationRef> operations(static_cast<size_t>(request.operations_size()));
+  for (int i = 0; i < request.operations_size(); ++i) {
+    operations[static_cast<size_t>(i)] = {.batch = batch, .operation = &request.operations(i)};
+  }
+  absl::Status payload = TakePayload(batch.get(), &operations);
+  if (payload.ok() && request.operations_size() > kOperationsLimit) {
+    payload = absl::InvalidArgumentError(absl::StrCat(
+        request.operations_size(), " operations in one message: at most ", kOperationsLimit));
+  }
+  if (!payload.ok()) {
+    context_->metrics->requests_malformed->Increment();
+    session->client->Break(payload);
+    return;
+  }
+  std::vector<std::vector<IoOperationRef>> elsewhere(workers_.size());
+  for (IoOperationRef& operation : operations) {
+    const AdmissionVerdict verdict = admission_.Judge(session, &operation, now);
+    if (verdict.status != v1::IO_STATUS_OK) {
+      ReportRefusal(operation, verdict, home);
+      continue;
+    }
+    const size_t target =
+        workers_.size() == 1
+            ? 0
+            : WorkerIndex(
+                  context_->placements->Find(operation.operation->placement_group_id()).device_id);
+    if (workers_[target].get() == home) {
+      home->Execute(std::move(operation));
+    } else {
+      elsewhere[target].push_back(std::move(operation));
+    }
+  }
+  for (size_t i = 0; i < elsewhere.size(); ++i) {
+    if (elsewhere[i].empty()) continue;
+    DeviceWorker* worker = workers_[i].get();
+    worker->Post([worker, operations = std::move(elsewhere[i])]() mutable {
+      for (IoOperationRef& operation : operations) worker->Execute(std::move(operation));
+    });
+  }
+}
+
+void IoEngine::ReportRefusal(const IoOperationRef& operation, const AdmissionVerdict& verdict,
+                             DeviceWorker* home) const {
+  v1::IoResult* result = home->Answer(operation, verdict.status, verdict.message);
+  if (verdict.refusal == token::Refusal::kNone) return;
+  result->set_refusal(static_cast<v1::TokenRefusal>(verdict.refusal));
+  result->set_lowest_generation(verdict.lowest_generation);
+  context_->metrics->refused[static_cast<size_t>(verdict.refusal)]->Increment();
+}
+
+void IoEngine::TakeShownEntries(const v1::IoRequest& request, DeviceWorker* home) {
+  std::vector<v1::SignedPlacementGroup> newer;
+  for (const v1::SignedPlacementGroup& entry : request.placement_groups()) {
+    if (!context_->placements->IsNewer(entry)) continue;
+    if (!VerifyPlacementGroup(*context_->keys, context_->sds_id->load(), entry)) {
+      context_->metrics->map_refused->Increment();
+      continue;
+    }
+    newer.push_back(entry);
+  }
+  if (newer.empty()) return;
+  const absl::StatusOr<std::vector<LocalMembership>> accepted = context_->placements->Accept(newer);
+  if (!accepted.ok()) {
+    LogError("map entries could not be made durable", {{"error", accepted.status()}});
+    return;
+  }
+  InstallEverywhere(*accepted, home, false);
+}
+
+absl::Status IoEngine::AcceptEntries(std::span<const v1::SignedPlacementGroup> entries) {
+  std::vector<v1::SignedPlacementGroup> newer;
+  for (const v1::SignedPlacementGroup& entry : entries) {
+    if (!context_->placements->IsNewer(entry)) continue;
+    if (!VerifyPlacementGroup(*context_->keys, context_->sds_id->load(), entry)) {
+      context_->metrics->map_refused->Increment();
+      continue;
+    }
+    newer.push_back(entry);
+  }
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<LocalMembership> accepted,
+                           context_->placements->Accept(newer));
+  InstallEverywhere(accepted, nullptr, false);
+  return absl::OkStatus();
+}
+
+void IoEngine::RestoreEntries(std::span<const v1::SignedPlacementGroup> entries) {
+  InstallEverywhere(context_->placements->Restore(entries), nullptr, true);
+}
+
+void IoEngine::InstallEverywhere(const std::vector<LocalMembership>& entries, DeviceWorker* current,
+                                 bool restored) {
+  if (entries.empty()) return;
+  for (const auto& worker : workers_) {
+    auto install = [this, worker = worker.get(), entries, restored] {
+      for (const LocalMembership& entry : entries) {
+        const bool mine = entry.device_id != 0 &&
+                          workers_[WorkerIndex(entry.device_id)].get() == worker &&
+                          worker->device()->device_id() == entry.device_id;
+        worker->Install(entry, mine, restored);
+      }
+    };
+    if (worker.get() == current) {
+      install();
+    } else if (current != nullptr) {
+      worker->Post(install);
+    } else {
+      worker->Control(install);
+    }
+  }
+}
+
+void IoEngine::ForgetPlacementGroup(uint64_t placement_group_id) {
+  LocalMembership gone = context_->placements->Find(placement_group_id);
+  if (gone.membership.epoch == 0) return;
+  gone.device_id = 0;
+  gone.membership = {.epoch = gone.membership.epoch + 1};
+  InstallEverywhere({gone}, nullptr, false);
+  context_->placements->Forget(placement_group_id);
+}
+
+absl::StatusOr<uint64_t> IoEngine::RaiseGeneration(uint64_t volume_id, uint64_t generation,
+                                                   std::vector<chunk::StreamCursor>* cursors) {
+  TESSERA_ASSIGN_OR_RETURN(const uint64_t lowest, context_->volumes->Raise(volume_id, generation));
+  for (const auto& worker : workers_) {
+    worker->Control([&, worker = worker.get()] {
+      worker->OnGenerationRaised(volume_id, lowest);
+      if (cursors == nullptr) return;
+      for (GroupReplica* replica : worker->Replicas()) {
+        if (replica->device_id == 0 || !worker->LoadCursors(replica)) continue;
+        const chunk::Version last = replica->CursorOf(volume_id);
+        if (last == chunk::Version{}) continue;
+        cursors->push_back(
+            {.stream = {.volume_id = volume_id, .placement_group_id = replica->placement_group_id},
+             .last = last});
+      }
+    });
+  }
+  return lowest;
+}
+
+void IoEngine::OnGenerationProven(uint64_t volume_id, uint64_t generation) {
+  for (const auto& worker : workers_) {
+    auto tell = [worker = worker.get(), volume_id, generation] {
+      worker->OnGenerationRaised(volume_id, generation);
+    };
+    if (worker->OnThisThread()) {
+      tell();
+    } else {
+      worker->Post(tell);
+    }
+  }
+}
+
+size_t IoEngine::WorkerIndex(uint64_t device_id) const {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    if (workers_[i]->device()->device_id() == device_id) return i;
+  }
+  return 0;
+}
+
+DeviceWorker* IoEngine::WorkerOf(uint64_t placement_group_id) const {
+  return workers_[WorkerIndex(context_->placements->Find(placement_group_id).device_id)].get();
+}
+
+}  // namespace tessera::sds

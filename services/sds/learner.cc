@@ -1,0 +1,320 @@
+#include "services/sds/learner.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/crc32c.h"
+#include "services/common/errors.h"
+#include "services/common/grpc_server.h"
+#include "services/common/logging.h"
+#include "services/common/status_macros.h"
+#include "services/sds/image_merge.h"
+#include "services/sds/replica_messages.h"
+
+namespace tessera::sds {
+namespace {
+
+constexpr size_t kChunksPerCopy = 16;
+constexpr size_t kOwnChunksPerPage = 1'024;
+constexpr int kCallTimeoutMillis = 10'000;
+constexpr int kStreamTimeoutMillis = 120'000;
+
+}  // namespace
+
+Learner::Learner(const LearnerOptions& options, IoEngine* engine, PlacementAuthority* authority,
+                 Connect connect, const EngineContext* context)
+    : options_(options),
+      engine_(engine),
+      authority_(authority),
+      connect_(std::move(connect)),
+      context_(context),
+      executor_({.name = "learn", .threads = options.groups_at_once, .queue_limit = 65'536}) {}
+
+void Learner::Learn(uint64_t placement_group_id, uint64_t epoch, DeviceWorker* worker) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_ || !running_.emplace(placement_group_id, epoch).second) return;
+  }
+  Task task{.id = {.placement_group_id = placement_group_id, .epoch = epoch}, .worker = worker};
+  if (!executor_.Post([this, task = std::move(task)]() mutable { Run(std::move(task)); })) {
+    absl::MutexLock lock(&mutex_);
+    running_.erase({placement_group_id, epoch});
+  }
+}
+
+Learner::Call::Call(Learner* learner, int timeout_ms) : learner_(learner) {
+  PrepareCall(&context_, timeout_ms, "");
+  absl::MutexLock lock(&learner_->mutex_);
+  learner_->calls_.insert(&context_);
+  if (learner_->stopping_) context_.TryCancel();
+}
+
+Learner::Call::~Call() {
+  absl::MutexLock lock(&learner_->mutex_);
+  learner_->calls_.erase(&context_);
+}
+
+void Learner::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    for (grpc::ClientContext* call : calls_) call->TryCancel();
+  }
+  executor_.Shutdown();
+}
+
+bool Learner::Pause(std::chrono::milliseconds duration) {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&stopping_), absl::FromChrono(duration));
+}
+
+void Learner::Throttle(uint64_t bytes) {
+  if (options_.bytes_per_second == 0) return;
+  const uint64_t now = context_->clock->BootNanos();
+  uint64_t until = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    const double nanos =
+        1e9 * static_cast<double>(bytes) / static_cast<double>(options_.bytes_per_second);
+    throttle_until_nanos_ = std::max(throttle_until_nanos_, now) + static_cast<uint64_t>(nanos);
+    until = throttle_until_nanos_;
+  }
+  if (until > now) Pause(std::chrono::milliseconds((until - now) / 1'000'000));
+}
+
+void Learner::Run(Task task) {
+  LogInfo("learning begins",
+          {{"placement_group", task.id.placement_group_id}, {"epoch", task.id.epoch}});
+  std::chrono::milliseconds delay = options_.retry_min;
+  while (true) {
+    const absl::Status status = Attempt(&task);
+    if (status.ok()) break;
+    if (absl::IsAborted(status)) {
+      ReportFailure(task, std::string(status.message()));
+      break;
+    }
+    LogWarning("learning is interrupted", {{"placement_group", task.id.placement_group_id},
+                                           {"epoch", task.id.epoch},
+                                           {"error", status}});
+    if (Pause(delay)) break;
+    delay = std::min(delay * 2, options_.retry_max);
+  }
+  absl::MutexLock lock(&mutex_);
+  running_.erase({task.id.placement_group_id, task.id.epoch});
+}
+
+void Learner::ReportFailure(const Task& task, const std::string& reason) {
+  bool ours = false;
+  (void)OnWorker(task, [&] {
+    // When the epoch moved on there is nothing to report.
+    ours = task.worker->FindLearner(task.id.placement_group_id, task.id.epoch) != nullptr;
+    FailLearning(task.worker, task.id, reason);
+    return absl::OkStatus();
+  });
+  if (!ours) return;
+  context_->metrics->learnings_failed->Increment();
+  LogWarning("learning starts over", {{"placement_group", task.id.placement_group_id},
+                                      {"epoch", task.id.epoch},
+                                      {"reason", reason}});
+  v1::ReportReplicaFailuresRequest request;
+  v1::ReplicaFailure* failure = request.add_failures();
+  failure->set_placement_group_id(task.id.placement_group_id);
+  failure->set_epoch(task.id.epoch);
+  failure->set_device_id(task.worker->device()->device_id());
+  failure->set_reason(reason);
+  std::chrono::milliseconds delay = options_.retry_min;
+  while (true) {
+    const auto response = authority_->ReportReplicaFailures(request);
+    if (response.ok()) {
+      const std::vector<v1::SignedPlacementGroup> entries(response->placement_groups().begin(),
+                                                          response->placement_groups().end());
+      const absl::Status taken = engine_->AcceptEntries(entries);
+      if (taken.ok()) return;
+    }
+    if (Pause(delay)) return;
+    delay = std::min(delay * 2, options_.retry_max);
+    if (context_->placements->Find(task.id.placement_group_id).membership.epoch > task.id.epoch) {
+      return;
+    }
+  }
+}
+
+absl::Status Learner::OnWorker(const Task& task, const std::function<absl::Status()>& step) const {
+  absl::Status status = absl::AbortedError("the server stops");
+  task.worker->Control([&] { status = step(); });
+  return status;
+}
+
+absl::Status Learner::Attempt(Task* task) {
+  while (true) {
+    if (stopping()) return absl::CancelledError("the server stops");
+    LearningView view;
+    TESSERA_RETURN_IF_ERROR(OnWorker(*task, [&]() -> absl::Status {
+      TESSERA_ASSIGN_OR_RETURN(view, ViewLearning(task->worker, task->id, kChunksPerCopy));
+      return absl::OkStatus();
+    }));
+    if (view.done) return Complete(task, view.progress);
+    if (task->source == nullptr || !view.base_known) TESSERA_RETURN_IF_ERROR(FindBase(task));
+    absl::Status step;
+    if (!view.listing_done) {
+      step = Compare(task, view.position);
+    } else if (!view.pending.empty()) {
+      step = Copy(task, view.pending);
+    }
+    if (!step.ok()) {
+      task->source = nullptr;
+      return step;
+    }
+  }
+}
+
+absl::Status Learner::FindBase(Task* task) {
+  v1::BeginLearningRequest begin;
+  begin.set_placement_group_id(task->id.placement_group_id);
+  begin.set_epoch(task->id.epoch);
+  begin.set_device_id(task->worker->device()->device_id());
+  TESSERA_ASSIGN_OR_RETURN(const v1::BeginLearningResponse begun, authority_->BeginLearning(begin));
+  task->ticket = begun.ticket();
+  std::shared_ptr<v1::ReplicaService::StubInterface> source = connect_(begun.source());
+  v1::BeginCopyRequest request;
+  *request.mutable_ticket() = task->ticket;
+  v1::BeginCopyResponse base;
+  Call call(this, kCallTimeoutMillis);
+  TESSERA_RETURN_IF_ERROR(FromGrpcStatus(source->BeginCopy(call.context(), request, &base)));
+  const std::vector<SourceStream> streams = SourceStreamsOf(base);
+  TESSERA_RETURN_IF_ERROR(
+      OnWorker(*task, [&] { return SetLearningBase(task->worker, task->id, streams); }));
+  task->source = std::move(source);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<chunk::ChunkInfo>> Learner::OwnChunks(
+    const Task& task, std::optional<chunk::ChunkKey> after,
+    const std::optional<chunk::ChunkKey>& up_to) const {
+  std::vector<chunk::ChunkInfo> own;
+  while (true) {
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<chunk::ChunkInfo> page,
+                             task.worker->device()->store()->ListChunks(task.id.placement_group_id,
+                                                                        after, kOwnChunksPerPage));
+    for (const chunk::ChunkInfo& info : page) {
+      if (up_to.has_value() && info.key > *up_to) return own;
+      own.push_back(info);
+    }
+    if (page.size() < kOwnChunksPerPage) return own;
+    after = page.back().key;
+  }
+}
+
+absl::Status Learner::Compare(Task* task, std::optional<chunk::ChunkKey> position) {
+  v1::ListChunkVersionsRequest request;
+  *request.mutable_ticket() = task->ticket;
+  Call call(this, kStreamTimeoutMillis);
+  const auto reader = task->source->ListChunkVersions(call.context(), request);
+  const auto classify = [&](std::optional<chunk::ChunkKey> up_to,
+                            std::span<const SourceChunk> source) -> absl::Status {
+    TESSERA_ASSIGN_OR_RETURN(const std::vector<chunk::ChunkInfo> own,
+                             OwnChunks(*task, position, up_to));
+    return OnWorker(*task,
+                    [&] { return ClassifyChunks(task->worker, task->id, up_to, source, own); });
+  };
+  v1::ListChunkVersionsResponse page;
+  absl::Status step;
+  while (step.ok() && reader->Read(&page)) {
+    std::vector<SourceChunk> source;
+    for (const v1::ChunkVersion& chunk : page.chunks()) {
+      const SourceChunk listed = SourceChunkOf(chunk);
+      // A listing that is taken up again begins from the front.
+      if (position.has_value() && listed.key <= *position) continue;
+      if (context_->deleted_vtrees->Contains(listed.key.vtree_id)) continue;
+      if (!source.empty() && listed.key <= source.back().key) {
+        step = absl::InternalError("the source's list is not in key order");
+        break;
+      }
+      source.push_back(listed);
+    }
+    if (!step.ok() || source.empty()) continue;
+    const chunk::ChunkKey up_to = source.back().key;
+    step = classify(up_to, source);
+    position = up_to;
+  }
+  if (!step.ok()) {
+    call.context()->TryCancel();
+    (void)reader->Finish();
+    return step;
+  }
+  TESSERA_RETURN_IF_ERROR(FromGrpcStatus(reader->Finish()));
+  return classify(std::nullopt, {});
+}
+
+absl::Status Learner::Copy(Task* task, const std::vector<chunk::ChunkKey>& keys) {
+  v1::CopyChunksRequest request;
+  *request.mutable_ticket() = task->ticket;
+  for (const chunk::ChunkKey& key : keys) SetChunkKey(key, request.add_keys());
+  Call call(this, kStreamTimeoutMillis);
+  const auto reader = task->source->CopyChunks(call.context(), request);
+  v1::CopyChunksResponse copied;
+  absl::Status step;
+  while (step.ok() && reader->Read(&copied)) {
+    step = ApplyWhenReached(task, copied);
+    if (step.ok()) Throttle(copied.blocks().size());
+  }
+  if (!step.ok()) {
+    call.context()->TryCancel();
+    (void)reader->Finish();
+    return step;
+  }
+  return FromGrpcStatus(reader->Finish());
+}
+
+absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse& copied) {
+  const uint32_t chunk_bytes = task->worker->device()->store()->chunk_bytes();
+  TESSERA_ASSIGN_OR_RETURN(const chunk::ChunkImage image,
+                           ImageOf(copied, task->id.placement_group_id, chunk_bytes));
+  const std::vector<chunk::StreamCursor> needed = CursorsOf(copied.cursors());
+  const uint64_t deadline =
+      context_->clock->BootMillis() + static_cast<uint64_t>(options_.catch_up_timeout.count());
+  while (true) {
+    std::shared_ptr<absl::Notification> waiter;
+    TESSERA_RETURN_IF_ERROR(OnWorker(*task, [&]() -> absl::Status {
+      TESSERA_ASSIGN_OR_RETURN(waiter, ApplyCopiedChunk(task->worker, task->id, image, needed));
+      return absl::OkStatus();
+    }));
+    if (waiter == nullptr) break;
+    const uint64_t now = context_->clock->BootMillis();
+    if (now >= deadline) {
+      return absl::AbortedError("the source has writes that never came here: their writer is gone");
+    }
+    // In slices, so that stopping does not wait for the writer.
+    waiter->WaitForNotificationWithTimeout(
+        absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(deadline - now, 200))));
+    if (stopping()) return absl::CancelledError("the server stops");
+  }
+  context_->metrics->chunks_copied->Increment();
+  context_->metrics->bytes_copied->Increment(static_cast<double>(image.blocks.size()));
+  return absl::OkStatus();
+}
+
+absl::Status Learner::Complete(Task* task, const LearnerProgress& progress) {
+  TESSERA_RETURN_IF_ERROR(task->worker->device()->store()->Flush());
+  v1::CompleteLearningRequest request;
+  request.set_placement_group_id(task->id.placement_group_id);
+  request.set_epoch(task->id.epoch);
+  request.set_device_id(task->worker->device()->device_id());
+  request.set_chunks_compared(progress.chunks_compared);
+  request.set_chunks_copied(progress.chunks_copied);
+  request.set_bytes_copied(progress.bytes_copied);
+  TESSERA_ASSIGN_OR_RETURN(const v1::CompleteLearningResponse completed,
+                           authority_->CompleteLearning(request));
+  LogInfo("learning is complete", {{"placement_group", task->id.placement_group_id},
+                                   {"epoch", task->id.epoch},
+                                   {"chunks_compared", progress.chunks_compared},
+                                   {"chunks_copied", progress.chunks_copied},
+                                   {"bytes_copied", progress.bytes_copied}});
+  context_->metrics->learnings_completed->Increment();
+  const v1::SignedPlacementGroup entry = completed.placement_group();
+  return engine_->AcceptEntries(std::span(&entry, 1));
+}
+
+}  // namespace tessera::sds

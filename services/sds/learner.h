@@ -1,0 +1,134 @@
+// Brings this server's learners up to date: for each placement group in which it is one, copies
+// from an in-sync server what differs, then tells the MDM (docs/REPLICATION.md, Learning).
+//
+// A few groups at a time, at most one chunk image in memory for each. An interrupted attempt goes
+// on in the same epoch where it stood, with the same or another source. What can't succeed in an
+// epoch is reported to the MDM, so that a new one begins.
+//
+// Threads: Start from any; each group runs on one thread of the learner's own.
+#ifndef TESSERA_SERVICES_SDS_LEARNER_H_
+#define TESSERA_SERVICES_SDS_LEARNER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/common/executor.h"
+#include "services/sds/device_worker.h"
+#include "services/sds/io_engine.h"
+#include "services/sds/learning_steps.h"
+#include "services/sds/sds_metrics.h"
+#include "tessera/v1/placement.pb.h"
+#include "tessera/v1/replica.grpc.pb.h"
+
+namespace tessera::sds {
+
+// What the learner asks the MDM, by RPC or by a test's fake.
+class PlacementAuthority {
+ public:
+  virtual ~PlacementAuthority() = default;
+  [[nodiscard]] virtual absl::StatusOr<v1::BeginLearningResponse> BeginLearning(
+      const v1::BeginLearningRequest& request) = 0;
+  [[nodiscard]] virtual absl::StatusOr<v1::CompleteLearningResponse> CompleteLearning(
+      const v1::CompleteLearningRequest& request) = 0;
+  [[nodiscard]] virtual absl::StatusOr<v1::ReportReplicaFailuresResponse> ReportReplicaFailures(
+      const v1::ReportReplicaFailuresRequest& request) = 0;
+};
+
+struct LearnerOptions {
+  size_t groups_at_once = 4;
+  std::chrono::milliseconds retry_min{100};
+  std::chrono::milliseconds retry_max{2'000};
+  // How long a chunk may wait for writes that its source has and this learner lacks, before they
+  // are taken to be lost for it.
+  std::chrono::milliseconds catch_up_timeout{10'000};
+  // Bytes a second over all groups; 0: no limit.
+  uint64_t bytes_per_second = 0;
+};
+
+class Learner {
+ public:
+  // Stub of a source's ReplicaService.
+  using Connect = std::function<std::shared_ptr<v1::ReplicaService::StubInterface>(
+      const v1::SdsAddress& source)>;
+
+  // All must outlive the learner.
+  Learner(const LearnerOptions& options, IoEngine* engine, PlacementAuthority* authority,
+          Connect connect, const EngineContext* context);
+  ~Learner() { Stop(); }
+
+  // This server is a learner of the group in this epoch. Repeated calls change nothing.
+  void Learn(uint64_t placement_group_id, uint64_t epoch, DeviceWorker* worker);
+  // Ends what runs.
+  void Stop();
+
+ private:
+  struct Task {
+    LearningId id;
+    DeviceWorker* worker = nullptr;
+    std::shared_ptr<v1::ReplicaService::StubInterface> source;  // shared with the connection cache
+    v1::LearningTicket ticket;
+  };
+
+  void Run(Task task);
+  // One attempt. ABORTED: hopeless in this epoch.
+  [[nodiscard]] absl::Status Attempt(Task* task);
+  [[nodiscard]] absl::Status FindBase(Task* task);
+  [[nodiscard]] absl::Status Compare(Task* task, std::optional<chunk::ChunkKey> position);
+  [[nodiscard]] absl::Status Copy(Task* task, const std::vector<chunk::ChunkKey>& keys);
+  [[nodiscard]] absl::Status ApplyWhenReached(Task* task, const v1::CopyChunksResponse& copied);
+  [[nodiscard]] absl::Status Complete(Task* task, const LearnerProgress& progress);
+  void ReportFailure(const Task& task, const std::string& reason);
+  // Own chunks after `after` and up to `up_to` (none: all).
+  [[nodiscard]] absl::StatusOr<std::vector<chunk::ChunkInfo>> OwnChunks(
+      const Task& task, std::optional<chunk::ChunkKey> after,
+      const std::optional<chunk::ChunkKey>& up_to) const;
+  // Runs `step` on the task's worker; ABORTED when the worker has stopped.
+  [[nodiscard]] absl::Status OnWorker(const Task& task,
+                                      const std::function<absl::Status()>& step) const;
+  // A call to a source, which Stop cancels.
+  class Call {
+   public:
+    Call(Learner* learner, int timeout_ms);
+    ~Call();
+    [[nodiscard]] grpc::ClientContext* context() { return &context_; }
+
+   private:
+    Learner* const learner_;
+    grpc::ClientContext context_;
+  };
+
+  [[nodiscard]] bool stopping() const {
+    absl::MutexLock lock(&mutex_);
+    return stopping_;
+  }
+  // True when stopping.
+  bool Pause(std::chrono::milliseconds duration);
+  void Throttle(uint64_t bytes);
+
+  const LearnerOptions options_;
+  IoEngine* const engine_;
+  PlacementAuthority* const authority_;
+  const Connect connect_;
+  const EngineContext* const context_;
+  mutable absl::Mutex mutex_;
+  std::set<grpc::ClientContext*> calls_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<std::pair<uint64_t, uint64_t>> running_ ABSL_GUARDED_BY(mutex_);  // group, epoch
+  uint64_t throttle_until_nanos_ ABSL_GUARDED_BY(mutex_) = 0;
+  Executor executor_;
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_LEARNER_H_

@@ -1,0 +1,305 @@
+#include "services/sds/local_state.h"
+
+#include "absl/strings/str_cat.h"
+#include "services/common/node.h"
+#include "services/common/status_macros.h"
+
+namespace tessera::sds {
+namespace {
+
+// Ids and counters are 64-bit unsigned in the protocol; SQLite's integers are signed. The bits are
+// the same.
+int64_t Signed(uint64_t value) { return static_cast<int64_t>(value); }
+uint64_t Unsigned(const SQLite::Column& column) { return static_cast<uint64_t>(column.getInt64()); }
+std::string Blob(const SQLite::Column& column) {
+  return std::string(static_cast<const char*>(column.getBlob()),
+                     static_cast<size_t>(column.getBytes()));
+}
+
+const std::vector<std::string>& Migrations() {
+  static const std::vector<std::string>* const kMigrations = new std::vector<std::string>{R"sql(
+CREATE TABLE node (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  node_uuid TEXT NOT NULL,
+  sds_id INTEGER NOT NULL DEFAULT 0,
+  node_secret TEXT NOT NULL DEFAULT '',
+  cluster_uuid TEXT NOT NULL DEFAULT '',
+  incarnation INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE placement_group (
+  placement_group_id INTEGER PRIMARY KEY,
+  epoch INTEGER NOT NULL CHECK (epoch > 0),
+  entry BLOB NOT NULL
+) STRICT;
+CREATE TABLE volume (
+  volume_id INTEGER PRIMARY KEY,
+  lowest_generation INTEGER NOT NULL CHECK (lowest_generation > 0)
+) STRICT;
+CREATE TABLE deleted_vtree (vtree_id INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE device (
+  device_uuid TEXT PRIMARY KEY,
+  path TEXT NOT NULL UNIQUE,
+  device_id INTEGER NOT NULL DEFAULT 0,
+  pool_id INTEGER NOT NULL DEFAULT 0,
+  chunk_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE pool (pool_id INTEGER PRIMARY KEY, layout BLOB NOT NULL) STRICT;
+CREATE TABLE health_log (
+  event_id INTEGER PRIMARY KEY AUTOINCREMENT,
+  event BLOB NOT NULL
+) STRICT;
+)sql"};
+  return *kMigrations;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalState>> LocalState::Open(const std::string& path) {
+  TESSERA_ASSIGN_OR_RETURN(auto database, SqliteDb::Open(path, Migrations()));
+  std::unique_ptr<LocalState> state(new LocalState(std::move(database)));
+  TESSERA_RETURN_IF_ERROR(state->BeginLife());
+  return state;
+}
+
+absl::Status LocalState::Write(const std::function<absl::Status(SQLite::Database&)>& body) {
+  absl::MutexLock lock(&mutex_);
+  return database_->Transaction(body);
+}
+
+absl::Status LocalState::Read(const std::function<absl::Status(SQLite::Database&)>& body) {
+  absl::MutexLock lock(&mutex_);
+  return database_->Run(body);
+}
+
+absl::Status LocalState::BeginLife() {
+  return Write(
+      [this](SQLite::Database& database) ABSL_NO_THREAD_SAFETY_ANALYSIS {  // under Write's lock
+        SQLite::Statement make(database,
+                               "INSERT OR IGNORE INTO node (one, node_uuid) VALUES (1, ?)");
+        make.bind(1, NewUuid());
+        make.exec();
+        database.exec("UPDATE node SET incarnation = incarnation + 1");
+        SQLite::Statement read(
+            database, "SELECT node_uuid, sds_id, node_secret, cluster_uuid, incarnation FROM node");
+        read.executeStep();
+        node_.node_uuid = read.getColumn(0).getString();
+        node_.sds_id = Unsigned(read.getColumn(1));
+        node_.node_secret = read.getColumn(2).getString();
+        node_.cluster_uuid = read.getColumn(3).getString();
+        node_.incarnation = Unsigned(read.getColumn(4));
+        return absl::OkStatus();
+      });
+}
+
+NodeState LocalState::node() const {
+  absl::MutexLock lock(&mutex_);
+  return node_;
+}
+
+absl::Status LocalState::SaveRegistration(uint64_t sds_id, const std::string& node_secret,
+                                          const std::string& cluster_uuid) {
+  TESSERA_RETURN_IF_ERROR(Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database,
+                           "UPDATE node SET sds_id = ?, node_secret = ?, cluster_uuid = ?");
+    save.bind(1, Signed(sds_id));
+    save.bind(2, node_secret);
+    save.bind(3, cluster_uuid);
+    save.exec();
+    return absl::OkStatus();
+  }));
+  absl::MutexLock lock(&mutex_);
+  node_.sds_id = sds_id;
+  node_.node_secret = node_secret;
+  node_.cluster_uuid = cluster_uuid;
+  return absl::OkStatus();
+}
+
+absl::Status LocalState::SavePlacementGroups(std::span<const v1::SignedPlacementGroup> entries) {
+  return Write([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement save(database,
+                           "INSERT INTO placement_group (placement_group_id, epoch, entry) "
+                           "VALUES (?1, ?2, ?3) ON CONFLICT (placement_group_id) DO UPDATE "
+                           "SET epoch = ?2, entry = ?3 WHERE epoch < ?2");
+    for (const v1::SignedPlacementGroup& entry : entries) {
+      v1::PlacementGroup group;
+      if (!group.ParseFromString(entry.placement_group())) {
+        return absl::InvalidArgumentError("a map entry is no valid PlacementGroup");
+      }
+      const std::string bytes = entry.SerializeAsString();
+      save.reset();
+      save.bind(1, Signed(group.placement_group_id()));
+      save.bind(2, Signed(group.epoch()));
+      save.bind(3, bytes.data(), static_cast<int>(bytes.size()));
+      save.exec();
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::Status LocalState::ForgetPlacementGroup(uint64_t placement_group_id) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement forget(database, "DELETE FROM placement_group WHERE placement_group_id = ?");
+    forget.bind(1, Signed(placement_group_id));
+    forget.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<v1::SignedPlacementGroup>> LocalState::PlacementGroups() {
+  std::vector<v1::SignedPlacementGroup> entries;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement read(database, "SELECT placement_group_id, entry FROM placement_group");
+    while (read.executeStep()) {
+      if (!entries.emplace_back().ParseFromString(Blob(read.getColumn(1)))) {
+        return absl::DataLossError(absl::StrCat("sds_local.db: the entry of placement group ",
+                                                read.getColumn(0).getInt64(), " is damaged"));
+      }
+    }
+    return absl::OkStatus();
+  }));
+  return entries;
+}
+
+absl::Status LocalState::SaveGeneration(uint64_t volume_id, uint64_t generation) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database,
+                           "INSERT INTO volume (volume_id, lowest_generation) VALUES (?1, ?2) "
+                           "ON CONFLICT (volume_id) DO UPDATE SET lowest_generation = ?2 "
+                           "WHERE lowest_generation < ?2");
+    save.bind(1, Signed(volume_id));
+    save.bind(2, Signed(generation));
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<std::pair<uint64_t, uint64_t>>> LocalState::Generations() {
+  std::vector<std::pair<uint64_t, uint64_t>> generations;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement read(database, "SELECT volume_id, lowest_generation FROM volume");
+    while (read.executeStep()) {
+      generations.emplace_back(Unsigned(read.getColumn(0)), Unsigned(read.getColumn(1)));
+    }
+    return absl::OkStatus();
+  }));
+  return generations;
+}
+
+absl::Status LocalState::SaveDeletedVtrees(std::span<const uint64_t> vtree_ids) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database, "INSERT OR IGNORE INTO deleted_vtree (vtree_id) VALUES (?)");
+    for (const uint64_t vtree_id : vtree_ids) {
+      save.reset();
+      save.bind(1, Signed(vtree_id));
+      save.exec();
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<uint64_t>> LocalState::DeletedVtrees() {
+  std::vector<uint64_t> vtree_ids;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement read(database, "SELECT vtree_id FROM deleted_vtree");
+    while (read.executeStep()) vtree_ids.push_back(Unsigned(read.getColumn(0)));
+    return absl::OkStatus();
+  }));
+  return vtree_ids;
+}
+
+absl::Status LocalState::SaveDevice(const DeviceRecord& device) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(
+        database,
+        "INSERT INTO device (device_uuid, path, device_id, pool_id, chunk_bytes) "
+        "VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (device_uuid) DO UPDATE "
+        "SET path = ?2, device_id = ?3, pool_id = ?4, chunk_bytes = ?5");
+    save.bind(1, device.device_uuid);
+    save.bind(2, device.path);
+    save.bind(3, Signed(device.device_id));
+    save.bind(4, Signed(device.pool_id));
+    save.bind(5, static_cast<int64_t>(device.chunk_bytes));
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<DeviceRecord>> LocalState::Devices() {
+  std::vector<DeviceRecord> devices;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement read(database,
+                           "SELECT device_uuid, path, device_id, pool_id, chunk_bytes FROM device");
+    while (read.executeStep()) {
+      devices.push_back({.device_uuid = read.getColumn(0).getString(),
+                         .path = read.getColumn(1).getString(),
+                         .device_id = Unsigned(read.getColumn(2)),
+                         .pool_id = Unsigned(read.getColumn(3)),
+                         .chunk_bytes = static_cast<uint32_t>(read.getColumn(4).getInt64())});
+    }
+    return absl::OkStatus();
+  }));
+  return devices;
+}
+
+absl::Status LocalState::SavePools(std::span<const v1::PoolLayout> pools) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database, "INSERT OR REPLACE INTO pool (pool_id, layout) VALUES (?, ?)");
+    for (const v1::PoolLayout& pool : pools) {
+      const std::string bytes = pool.SerializeAsString();
+      save.reset();
+      save.bind(1, Signed(pool.pool_id()));
+      save.bind(2, bytes.data(), static_cast<int>(bytes.size()));
+      save.exec();
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<v1::PoolLayout>> LocalState::Pools() {
+  std::vector<v1::PoolLayout> pools;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement read(database, "SELECT layout FROM pool");
+    while (read.executeStep()) {
+      if (!pools.emplace_back().ParseFromString(Blob(read.getColumn(0)))) {
+        return absl::DataLossError("sds_local.db: a pool's layout is damaged");
+      }
+    }
+    return absl::OkStatus();
+  }));
+  return pools;
+}
+
+absl::Status LocalState::AppendHealthEvent(const v1::Event& event) {
+  return Write([&](SQLite::Database& database) {
+    const std::string bytes = event.SerializeAsString();
+    SQLite::Statement append(database, "INSERT INTO health_log (event) VALUES (?)");
+    append.bind(1, bytes.data(), static_cast<int>(bytes.size()));
+    append.exec();
+    SQLite::Statement trim(database, "DELETE FROM health_log WHERE event_id <= ?");
+    trim.bind(1, database.getLastInsertRowid() - kHealthLogLimit);
+    trim.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<v1::Event>> LocalState::HealthEvents(uint64_t after_event_id,
+                                                                uint32_t limit) {
+  std::vector<v1::Event> events;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement read(database,
+                           "SELECT event_id, event FROM health_log WHERE event_id > ? "
+                           "ORDER BY event_id LIMIT ?");
+    read.bind(1, Signed(after_event_id));
+    read.bind(2, static_cast<int64_t>(limit));
+    while (read.executeStep()) {
+      if (!events.emplace_back().ParseFromString(Blob(read.getColumn(1)))) {
+        return absl::DataLossError("sds_local.db: a health event is damaged");
+      }
+      events.back().set_event_id(Unsigned(read.getColumn(0)));
+    }
+    return absl::OkStatus();
+  }));
+  return events;
+}
+
+}  // namespace tessera::sds

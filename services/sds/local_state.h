@@ -1,0 +1,91 @@
+// sds_local.db: what this server must not forget. FORMAT: the migrations in local_state.cc.
+//
+// Every setter is durable when it returns OK (synchronous=FULL). Nothing here is on the path of an
+// IO, except when an IO brings a newer map entry or generation.
+//
+// Threads: any; one lock, held during the write.
+#ifndef TESSERA_SERVICES_SDS_LOCAL_STATE_H_
+#define TESSERA_SERVICES_SDS_LOCAL_STATE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/common/sqlite_db.h"
+#include "tessera/v1/health.pb.h"
+#include "tessera/v1/placement.pb.h"
+
+namespace tessera::sds {
+
+struct NodeState {
+  std::string node_uuid;
+  uint64_t sds_id = 0;      // 0: not registered yet
+  std::string node_secret;  // empty: not registered yet
+  std::string cluster_uuid;
+  uint64_t incarnation = 0;  // of this life, already durable
+};
+
+struct DeviceRecord {
+  std::string device_uuid;
+  std::string path;
+  uint64_t device_id = 0;
+  uint64_t pool_id = 0;      // 0: in no pool
+  uint32_t chunk_bytes = 0;  // 0: its store was never made
+};
+
+class LocalState {
+ public:
+  static constexpr int kHealthLogLimit = 10'000;
+
+  // Opens or makes the database, and begins a new life: incarnation + 1. Errors as SqliteDb::Open.
+  [[nodiscard]] static absl::StatusOr<std::unique_ptr<LocalState>> Open(const std::string& path);
+
+  [[nodiscard]] NodeState node() const;
+  [[nodiscard]] absl::Status SaveRegistration(uint64_t sds_id, const std::string& node_secret,
+                                              const std::string& cluster_uuid);
+
+  // All entries in one transaction. An entry never goes back to a lower epoch.
+  [[nodiscard]] absl::Status SavePlacementGroups(std::span<const v1::SignedPlacementGroup> entries);
+  [[nodiscard]] absl::Status ForgetPlacementGroup(uint64_t placement_group_id);
+  [[nodiscard]] absl::StatusOr<std::vector<v1::SignedPlacementGroup>> PlacementGroups();
+
+  [[nodiscard]] absl::Status SaveGeneration(uint64_t volume_id, uint64_t generation);
+  [[nodiscard]] absl::StatusOr<std::vector<std::pair<uint64_t, uint64_t>>> Generations();
+
+  [[nodiscard]] absl::Status SaveDeletedVtrees(std::span<const uint64_t> vtree_ids);
+  [[nodiscard]] absl::StatusOr<std::vector<uint64_t>> DeletedVtrees();
+
+  [[nodiscard]] absl::Status SaveDevice(const DeviceRecord& device);
+  [[nodiscard]] absl::StatusOr<std::vector<DeviceRecord>> Devices();
+
+  [[nodiscard]] absl::Status SavePools(std::span<const v1::PoolLayout> pools);
+  [[nodiscard]] absl::StatusOr<std::vector<v1::PoolLayout>> Pools();
+
+  // The newest kHealthLogLimit entries are kept.
+  [[nodiscard]] absl::Status AppendHealthEvent(const v1::Event& event);
+  // Events after `after_event_id`, oldest first, at most `limit`.
+  [[nodiscard]] absl::StatusOr<std::vector<v1::Event>> HealthEvents(uint64_t after_event_id,
+                                                                    uint32_t limit);
+
+ private:
+  explicit LocalState(std::unique_ptr<SqliteDb> database) : database_(std::move(database)) {}
+  [[nodiscard]] absl::Status BeginLife();
+  [[nodiscard]] absl::Status Write(const std::function<absl::Status(SQLite::Database&)>& body);
+  [[nodiscard]] absl::Status Read(const std::function<absl::Status(SQLite::Database&)>& body);
+
+  mutable absl::Mutex mutex_;
+  const std::unique_ptr<SqliteDb> database_ ABSL_PT_GUARDED_BY(mutex_);
+  NodeState node_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_LOCAL_STATE_H_

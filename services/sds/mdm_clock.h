@@ -1,0 +1,52 @@
+// MDM time for judging tokens, and whether the MDM can be reached.
+//
+// Threads: any.
+#ifndef TESSERA_SERVICES_SDS_MDM_CLOCK_H_
+#define TESSERA_SERVICES_SDS_MDM_CLOCK_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "libtoken/token.h"
+#include "services/common/clock.h"
+
+namespace tessera::sds {
+
+class MdmClock {
+ public:
+  // Heartbeats that may be missed before the MDM counts as unreachable.
+  static constexpr uint64_t kMissedHeartbeats = 3;
+
+  explicit MdmClock(const Clock* clock) : clock_(clock), estimator_(clock) {}
+
+  // An answer of the MDM to a call sent and received at these boot times.
+  void OnAnswer(uint64_t mdm_time_ms, uint64_t sent_boot_nanos, uint64_t received_boot_nanos) {
+    estimator_.AddSample(mdm_time_ms, sent_boot_nanos, received_boot_nanos);
+    last_answer_nanos_.store(received_boot_nanos, std::memory_order_release);
+  }
+  void SetHeartbeatInterval(uint64_t interval_ms) { interval_ms_ = interval_ms; }
+
+  [[nodiscard]] bool reachable() const {
+    const uint64_t last = last_answer_nanos_.load(std::memory_order_acquire);
+    if (last == 0) return false;
+    return clock_->BootNanos() - last <= kMissedHeartbeats * interval_ms_ * 1'000'000;
+  }
+  // Before the first answer: time 0, at which no token is valid yet.
+  [[nodiscard]] token::MdmTime Now() const {
+    const MdmTimeEstimator::Estimate estimate = estimator_.Now();
+    if (!estimate.known) return {.earliest_ms = 0, .latest_ms = 0, .mdm_reachable = true};
+    return {.earliest_ms = estimate.earliest_ms,
+            .latest_ms = estimate.latest_ms,
+            .mdm_reachable = reachable()};
+  }
+
+ private:
+  const Clock* const clock_;
+  MdmTimeEstimator estimator_;
+  std::atomic<uint64_t> last_answer_nanos_{0};
+  std::atomic<uint64_t> interval_ms_{1000};
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_MDM_CLOCK_H_

@@ -1,0 +1,128 @@
+#include "services/sds/replica_messages.h"
+
+#include <cstring>
+#include <map>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/crc32c.h"
+#include "services/sds/image_merge.h"
+
+namespace tessera::sds {
+
+void SetChunkKey(const chunk::ChunkKey& key, v1::ChunkKey* out) {
+  out->set_vtree_id(key.vtree_id);
+  out->set_chunk_index(key.chunk_index);
+  out->set_snapshot_sequence(key.snapshot_sequence);
+}
+
+chunk::ChunkKey ChunkKeyOf(const v1::ChunkKey& key) {
+  return {.vtree_id = key.vtree_id(),
+          .chunk_index = key.chunk_index(),
+          .snapshot_sequence = key.snapshot_sequence()};
+}
+
+void SetVersion(const chunk::Version& version, v1::Version* out) {
+  out->set_generation(version.generation);
+  out->set_sequence(version.sequence);
+}
+
+chunk::Version VersionOf(const v1::Version& version) {
+  return {.generation = version.generation(), .sequence = version.sequence()};
+}
+
+void SetCursor(const chunk::StreamCursor& cursor, v1::StreamCursor* out) {
+  out->set_volume_id(cursor.stream.volume_id);
+  out->set_placement_group_id(cursor.stream.placement_group_id);
+  SetVersion(cursor.last, out->mutable_last());
+}
+
+std::vector<chunk::StreamCursor> CursorsOf(
+    const google::protobuf::RepeatedPtrField<v1::StreamCursor>& cursors) {
+  std::vector<chunk::StreamCursor> result;
+  for (const v1::StreamCursor& cursor : cursors) {
+    result.push_back({.stream = {.volume_id = cursor.volume_id(),
+                                 .placement_group_id = cursor.placement_group_id()},
+                      .last = VersionOf(cursor.last())});
+  }
+  return result;
+}
+
+SourceChunk SourceChunkOf(const v1::ChunkVersion& chunk) {
+  return {.key = ChunkKeyOf(chunk.key()),
+          .version = VersionOf(chunk.version()),
+          .incomplete = chunk.incomplete()};
+}
+
+std::vector<SourceStream> SourceStreamsOf(const v1::BeginCopyResponse& base) {
+  std::map<uint64_t, SourceStream> streams;
+  for (const v1::StreamCursor& cursor : base.cursors()) {
+    streams[cursor.volume_id()].last = VersionOf(cursor.last());
+  }
+  for (const v1::VolumeGeneration& lowest : base.lowest_generations()) {
+    streams[lowest.volume_id()].lowest_generation = lowest.generation();
+  }
+  std::vector<SourceStream> result;
+  for (auto& [volume_id, stream] : streams) {
+    stream.volume_id = volume_id;
+    result.push_back(stream);
+  }
+  return result;
+}
+
+absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
+                                          uint64_t placement_group_id, uint32_t chunk_bytes) {
+  chunk::ChunkImage image;
+  image.info.key = ChunkKeyOf(copied.key());
+  image.info.placement_group_id = placement_group_id;
+  if (copied.absent()) {
+    image.mapped.resize((chunk_bytes / chunk::kBlockBytes + 63) / 64);
+    return image;
+  }
+  image.info.version = VersionOf(copied.version());
+  const auto bytes = std::as_bytes(std::span(copied.blocks()));
+  if (Crc32c(bytes) != copied.blocks_crc32c()) {
+    return absl::DataLossError("a copied chunk was damaged on its way");
+  }
+  if (copied.mapped().size() % sizeof(uint64_t) != 0) {
+    return absl::DataLossError("a copied chunk's block map is cut off");
+  }
+  image.mapped.resize(copied.mapped().size() / sizeof(uint64_t));
+  for (size_t i = 0; i < copied.mapped().size(); ++i) {
+    const auto byte = static_cast<uint8_t>(copied.mapped()[i]);
+    image.mapped[i / 8] |= static_cast<uint64_t>(byte) << (i % 8 * 8);
+  }
+  image.blocks.assign(bytes.begin(), bytes.end());
+  if (const std::string problem = ImageProblem(image, chunk_bytes); !problem.empty()) {
+    return absl::DataLossError(absl::StrCat("a copied chunk is malformed: ", problem));
+  }
+  image.info.mapped_bytes = image.blocks.size();
+  return image;
+}
+
+void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out) {
+  SetChunkKey(image.info.key, out->mutable_key());
+  SetVersion(image.info.version, out->mutable_version());
+  std::string* mapped = out->mutable_mapped();
+  mapped->clear();
+  for (const uint64_t word : image.mapped) {
+    for (int shift = 0; shift < 64; shift += 8) mapped->push_back(static_cast<char>(word >> shift));
+  }
+  out->set_blocks(image.blocks.data(), image.blocks.size());
+  out->set_blocks_crc32c(Crc32c(image.blocks));
+}
+
+uint32_t ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes) {
+  static constexpr std::byte kZeros[chunk::kBlockBytes] = {};
+  const std::span<const std::byte> blocks(image.blocks);
+  size_t next = 0;
+  uint32_t crc = 0;
+  for (uint32_t block = 0; block < chunk_bytes / chunk::kBlockBytes; ++block) {
+    const bool mapped = (image.mapped[block / 64] >> (block % 64) & 1) != 0;
+    crc = Crc32c(mapped ? blocks.subspan(next, chunk::kBlockBytes) : std::span(kZeros), crc);
+    if (mapped) next += chunk::kBlockBytes;
+  }
+  return crc;
+}
+
+}  // namespace tessera::sds

@@ -1,0 +1,43 @@
+// Between the messages of replica.proto and libchunk's types.
+//
+// Threads: pure functions.
+#ifndef TESSERA_SERVICES_SDS_REPLICA_MESSAGES_H_
+#define TESSERA_SERVICES_SDS_REPLICA_MESSAGES_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "google/protobuf/repeated_ptr_field.h"
+#include "libchunk/store.h"
+#include "services/sds/learner_state.h"
+#include "tessera/v1/replica.pb.h"
+
+namespace tessera::sds {
+
+void SetChunkKey(const chunk::ChunkKey& key, v1::ChunkKey* out);
+[[nodiscard]] chunk::ChunkKey ChunkKeyOf(const v1::ChunkKey& key);
+void SetVersion(const chunk::Version& version, v1::Version* out);
+[[nodiscard]] chunk::Version VersionOf(const v1::Version& version);
+void SetCursor(const chunk::StreamCursor& cursor, v1::StreamCursor* out);
+[[nodiscard]] std::vector<chunk::StreamCursor> CursorsOf(
+    const google::protobuf::RepeatedPtrField<v1::StreamCursor>& cursors);
+[[nodiscard]] SourceChunk SourceChunkOf(const v1::ChunkVersion& chunk);
+// Every volume that is in either list.
+[[nodiscard]] std::vector<SourceStream> SourceStreamsOf(const v1::BeginCopyResponse& base);
+
+// DATA_LOSS: the message's checksum or shape is wrong. An absent chunk gives an image without
+// blocks and with version {0, 0}.
+[[nodiscard]] absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
+                                                        uint64_t placement_group_id,
+                                                        uint32_t chunk_bytes);
+// Fills all but the cursors.
+void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out);
+
+// CRC32C of a chunk's whole content, zeros for what is not mapped.
+[[nodiscard]] uint32_t ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes);
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_REPLICA_MESSAGES_H_

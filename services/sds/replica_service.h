@@ -1,0 +1,46 @@
+// ReplicaService: this server as the source of a learner.
+//
+// Threads: handlers run on the dispatcher's threads.
+#ifndef TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_
+#define TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_
+
+#include "services/common/rpc.h"
+#include "services/sds/engine_context.h"
+#include "services/sds/io_engine.h"
+#include "tessera/v1/replica.grpc.pb.h"
+
+namespace tessera::sds {
+
+class ReplicaServiceImpl final : public v1::ReplicaService::CallbackService {
+ public:
+  // All must outlive the service.
+  ReplicaServiceImpl(IoEngine* engine, const EngineContext* context, RpcDispatcher* rpc)
+      : engine_(engine), context_(context), rpc_(rpc) {}
+
+  grpc::ServerUnaryReactor* BeginCopy(grpc::CallbackServerContext* context,
+                                      const v1::BeginCopyRequest* request,
+                                      v1::BeginCopyResponse* response) override;
+  grpc::ServerWriteReactor<v1::ListChunkVersionsResponse>* ListChunkVersions(
+      grpc::CallbackServerContext* context, const v1::ListChunkVersionsRequest* request) override;
+  grpc::ServerWriteReactor<v1::CopyChunksResponse>* CopyChunks(
+      grpc::CallbackServerContext* context, const v1::CopyChunksRequest* request) override;
+
+ private:
+  // The worker of the group, when the ticket is good and this server is in sync in its epoch.
+  [[nodiscard]] absl::StatusOr<DeviceWorker*> CheckTicket(const v1::LearningTicket& ticket) const;
+  // The group's cursors as the worker has them, and the volumes' lowest generations.
+  [[nodiscard]] absl::Status ReadCursors(DeviceWorker* worker, const v1::LearningTicket& ticket,
+                                         v1::BeginCopyResponse* response) const;
+  [[nodiscard]] absl::Status List(const v1::LearningTicket& ticket,
+                                  StreamWriter<v1::ListChunkVersionsResponse>& writer) const;
+  [[nodiscard]] absl::Status Copy(const v1::CopyChunksRequest& request,
+                                  StreamWriter<v1::CopyChunksResponse>& writer) const;
+
+  IoEngine* const engine_;
+  const EngineContext* const context_;
+  RpcDispatcher* const rpc_;
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_

@@ -1,0 +1,98 @@
+#include "services/sds/sds_metrics.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/string_view.h"
+
+namespace tessera::sds {
+namespace {
+
+// "IO_STATUS_STALE_EPOCH" without its prefix, lower case.
+std::string Label(const std::string& enum_name, size_t prefix_bytes) {
+  return absl::AsciiStrToLower(enum_name.substr(prefix_bytes));
+}
+
+}  // namespace
+
+SdsMetrics::SdsMetrics(MetricRegistry* registry) {
+  for (size_t i = 0; i < kTypes; ++i) {
+    const std::string name = v1::IoOperationType_Name(static_cast<v1::IoOperationType>(i));
+    requests[i] = &registry->Counter("tessera_sds_io_requests_total", "IO operations answered.",
+                                     {{"op", Label(name, sizeof("IO_OPERATION_TYPE_") - 1)}});
+  }
+  for (size_t i = 0; i < kStatuses; ++i) {
+    const std::string name = v1::IoStatus_Name(static_cast<v1::IoStatus>(i));
+    results[i] = &registry->Counter("tessera_sds_io_results_total", "IO operations by result.",
+                                    {{"status", Label(name, sizeof("IO_STATUS_") - 1)}});
+  }
+  for (size_t i = 0; i < kRefusals; ++i) {
+    const std::string reason(token::RefusalName(static_cast<token::Refusal>(i)));
+    refused[i] =
+        &registry->Counter("tessera_sds_token_refused_total",
+                           "Operations refused because of their token.", {{"reason", reason}});
+  }
+  read_bytes = &registry->Counter("tessera_sds_read_bytes_total", "Bytes read by clients.");
+  write_bytes = &registry->Counter("tessera_sds_write_bytes_total",
+                                   "Bytes written, zeroed and trimmed by clients.");
+  requests_malformed = &registry->Counter("tessera_sds_requests_malformed_total",
+                                          "Messages of the data plane that were no requests.");
+  apply_calls =
+      &registry->Counter("tessera_sds_store_applies_total", "Batches of changes given to a store.");
+  cold_reads = &registry->Counter("tessera_sds_cold_reads_total", "Reads that waited for a disk.");
+  map_refused = &registry->Counter("tessera_sds_map_entries_refused_total",
+                                   "Map entries with a wrong signature.");
+  chunks_copied = &registry->Counter("tessera_sds_learner_chunks_copied_total",
+                                     "Chunks copied from other servers.");
+  bytes_copied = &registry->Counter("tessera_sds_learner_copied_bytes_total",
+                                    "Bytes copied from other servers.");
+  learnings_completed =
+      &registry->Counter("tessera_sds_learnings_completed_total", "Replicas brought up to date.");
+  learnings_failed = &registry->Counter("tessera_sds_learnings_failed_total",
+                                        "Replicas that have to learn again in a new epoch.");
+  apply_seconds = &registry->Histogram("tessera_sds_apply_duration_seconds",
+                                       "Time of one batch of changes in the store.");
+  flush_seconds =
+      &registry->Histogram("tessera_sds_flush_duration_seconds", "Time of one shared flush.");
+  cold_read_seconds = &registry->Histogram("tessera_sds_cold_read_duration_seconds",
+                                           "Time of one read that waited for a disk.");
+  queue_seconds = &registry->Histogram("tessera_sds_queue_duration_seconds",
+                                       "Time from a message's arrival until a worker took it.");
+  open_streams = &registry->Gauge("tessera_sds_open_streams", "Data streams open.");
+  in_flight_bytes = &registry->Gauge("tessera_sds_in_flight_bytes",
+                                     "Request and reply bytes held for all streams.");
+}
+
+uint64_t SdsMetrics::TotalRefused() const {
+  double total = 0;
+  for (const prometheus::Counter* counter : refused) total += counter->Value();
+  return static_cast<uint64_t>(total);
+}
+
+void IoTally::Count(v1::IoOperationType type, v1::IoStatus status, uint64_t bytes) {
+  touched = true;
+  const size_t index = static_cast<size_t>(type) < requests.size() ? static_cast<size_t>(type) : 0;
+  ++requests[index];
+  ++results[static_cast<size_t>(status)];
+  if (status != v1::IO_STATUS_OK) return;
+  if (type == v1::IO_OPERATION_TYPE_READ) read_bytes += bytes;
+  if (type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
+      type == v1::IO_OPERATION_TYPE_TRIM) {
+    write_bytes += bytes;
+  }
+}
+
+void IoTally::PublishAndClear(SdsMetrics* metrics) {
+  if (!touched) return;
+  const auto publish = [](uint64_t count, prometheus::Counter* counter) {
+    if (count > 0) counter->Increment(static_cast<double>(count));
+  };
+  for (size_t i = 0; i < requests.size(); ++i) publish(requests[i], metrics->requests[i]);
+  for (size_t i = 0; i < results.size(); ++i) publish(results[i], metrics->results[i]);
+  publish(read_bytes, metrics->read_bytes);
+  publish(write_bytes, metrics->write_bytes);
+  *this = IoTally{};
+}
+
+}  // namespace tessera::sds

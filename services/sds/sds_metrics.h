@@ -1,0 +1,63 @@
+// The figures of the data path, looked up once.
+//
+// Threads: any; workers add up a cycle's work and call here once a cycle.
+#ifndef TESSERA_SERVICES_SDS_SDS_METRICS_H_
+#define TESSERA_SERVICES_SDS_SDS_METRICS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "libtoken/token.h"
+#include "services/common/metrics.h"
+#include "tessera/v1/chunk.pb.h"
+
+namespace tessera::sds {
+
+class SdsMetrics {
+ public:
+  static constexpr size_t kRefusals = static_cast<size_t>(token::Refusal::kDataMismatch) + 1;
+  static constexpr size_t kTypes = v1::IoOperationType_ARRAYSIZE;
+  static constexpr size_t kStatuses = v1::IoStatus_ARRAYSIZE;
+
+  explicit SdsMetrics(MetricRegistry* registry);
+
+  // tessera_sds_io_requests_total by operation, _results_total by status, _io_bytes_total.
+  std::array<prometheus::Counter*, kTypes> requests{};
+  std::array<prometheus::Counter*, kStatuses> results{};
+  std::array<prometheus::Counter*, kRefusals> refused{};  // tessera_sds_token_refused_total{reason}
+  prometheus::Counter* read_bytes = nullptr;
+  prometheus::Counter* write_bytes = nullptr;
+  prometheus::Counter* requests_malformed = nullptr;
+  prometheus::Counter* apply_calls = nullptr;
+  prometheus::Counter* cold_reads = nullptr;
+  prometheus::Counter* map_refused = nullptr;
+  prometheus::Counter* chunks_copied = nullptr;
+  prometheus::Counter* bytes_copied = nullptr;
+  prometheus::Counter* learnings_completed = nullptr;
+  prometheus::Counter* learnings_failed = nullptr;
+  prometheus::Histogram* apply_seconds = nullptr;
+  prometheus::Histogram* flush_seconds = nullptr;
+  prometheus::Histogram* cold_read_seconds = nullptr;
+  prometheus::Histogram* queue_seconds = nullptr;
+  prometheus::Gauge* open_streams = nullptr;
+  prometheus::Gauge* in_flight_bytes = nullptr;
+
+  [[nodiscard]] uint64_t TotalRefused() const;
+};
+
+// A cycle's counts, published at once.
+struct IoTally {
+  std::array<uint64_t, SdsMetrics::kTypes> requests{};
+  std::array<uint64_t, SdsMetrics::kStatuses> results{};
+  uint64_t read_bytes = 0;
+  uint64_t write_bytes = 0;
+  bool touched = false;
+
+  void Count(v1::IoOperationType type, v1::IoStatus status, uint64_t bytes);
+  void PublishAndClear(SdsMetrics* metrics);
+};
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_SDS_METRICS_H_

@@ -1,0 +1,281 @@
+#include "services/sds/sds_server.h"
+
+#include <unistd.h>
+
+#include <map>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/auth.h"
+#include "services/common/logging.h"
+#include "services/common/node.h"
+#include "services/common/status_macros.h"
+
+namespace tessera::sds {
+namespace {
+
+// The longest path that fits a socket's address.
+constexpr size_t kSocketPathLimit = 107;
+
+std::string Advertised(const std::string& address, const std::string& host) {
+  if (host.empty()) return address;
+  return absl::StrCat(host, address.substr(address.rfind(':')));
+}
+
+}  // namespace
+
+SdsServer::SdsServer(SdsOptions options, const Clock* clock)
+    : options_(std::move(options)),
+      clock_(clock),
+      mdm_clock_(clock),
+      budget_(options_.budget_mib << 20) {}
+
+absl::StatusOr<std::unique_ptr<SdsServer>> SdsServer::Start(const SdsOptions& options,
+                                                            const Clock* clock, StoreOpener opener,
+                                                            std::function<void()> on_superseded) {
+  std::unique_ptr<SdsServer> server(new SdsServer(options, clock));
+  TESSERA_RETURN_IF_ERROR(server->OpenState(std::move(opener)));
+  TESSERA_RETURN_IF_ERROR(server->StartEngine());
+  TESSERA_RETURN_IF_ERROR(server->StartListeners());
+  TESSERA_RETURN_IF_ERROR(server->StartLink(std::move(on_superseded)));
+  return server;
+}
+
+absl::Status SdsServer::OpenState(StoreOpener opener) {
+  TESSERA_RETURN_IF_ERROR(PrepareStateFolder(options_.state_folder));
+  TESSERA_ASSIGN_OR_RETURN(state_, LocalState::Open(options_.state_folder + "/sds_local.db"));
+  sds_id_ = state_->node().sds_id;
+  health_ = std::make_unique<HealthBoard>(state_.get(), clock_);
+  TESSERA_ASSIGN_OR_RETURN(auto generations, state_->Generations());
+  volumes_ = std::make_unique<VolumeTable>(std::move(generations),
+                                           [this](uint64_t volume_id, uint64_t generation) {
+                                             return state_->SaveGeneration(volume_id, generation);
+                                           });
+  placements_ =
+      std::make_unique<PlacementTable>([this](std::span<const v1::SignedPlacementGroup> entries) {
+        return state_->SavePlacementGroups(entries);
+      });
+  accounting_ = std::make_unique<TokenAccounting>(state_->node().incarnation);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<uint64_t> deleted, state_->DeletedVtrees());
+  for (const uint64_t vtree_id : deleted) deleted_vtrees_.Add(vtree_id);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<DeviceOptions> devices, options_.Devices());
+  for (const DeviceOptions& device : devices) {
+    TESSERA_ASSIGN_OR_RETURN(auto found, Device::Find(device, opener, state_.get()));
+    if (found->failed()) {
+      health_->Raise("device_failed", found->path(), v1::EVENT_SEVERITY_ERROR, found->failure());
+    }
+    devices_.push_back(std::move(found));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SdsServer::StartEngine() {
+  context_.clock = clock_;
+  context_.mdm_clock = &mdm_clock_;
+  context_.keys = &keys_;
+  context_.volumes = volumes_.get();
+  context_.placements = placements_.get();
+  context_.windows = &windows_;
+  context_.metrics = &metrics_;
+  context_.accounting = accounting_.get();
+  context_.deleted_vtrees = &deleted_vtrees_;
+  context_.sds_id = &sds_id_;
+  context_.incarnation = state_->node().incarnation;
+  context_.on_device_failed = [this](Device* device, const absl::Status& why) {
+    health_->Raise("device_failed", device->path(), v1::EVENT_SEVERITY_ERROR,
+                   absl::StrCat(device->path(), ": ", std::string(why.message())));
+  };
+  context_.on_learner = [this](uint64_t group, uint64_t epoch, Device* device) {
+    Learner* learner = learner_ready_.load(std::memory_order_acquire);
+    if (learner == nullptr) return;
+    for (const auto& worker : engine_->workers()) {
+      if (worker->device() == device) learner->Learn(group, epoch, worker.get());
+    }
+  };
+  context_.on_retired = [this](uint64_t group, Device* device) {
+    for (const auto& worker : engine_->workers()) {
+      if (worker->device() == device) janitor_->OnRetired(group, worker.get());
+    }
+  };
+  std::vector<Device*> devices;
+  for (const auto& device : devices_) devices.push_back(device.get());
+  engine_ = std::make_unique<IoEngine>(&context_, devices, options_.reader_threads);
+  janitor_ = std::make_unique<Janitor>(engine_.get(), state_.get(), &deleted_vtrees_);
+  registry_.AddCollector([this] { CollectGauges(); });
+  engine_->Start();
+  return absl::OkStatus();
+}
+
+absl::Status SdsServer::StartListeners() {
+  std::shared_ptr<const Authenticator> authenticator =
+      std::make_shared<MdmAuthenticator>(&keys_, &sds_id_);
+  if (options_.security.insecure) {
+    authenticator = std::make_shared<InsecureAuthenticator>(authenticator);
+  }
+  RpcDispatcherOptions rpc_options;
+  rpc_options.services = {"tessera.v1.ChunkService", "tessera.v1.ReplicaService",
+                          "tessera.v1.SdsControlService", "tessera.v1.MonitoringService"};
+  TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc_options, authenticator, &registry_));
+  chunk_service_ = std::make_unique<ChunkServiceImpl>(engine_.get(), &budget_, &metrics_,
+                                                      rpc_.get(), [this] { return Hello(); });
+  replica_service_ = std::make_unique<ReplicaServiceImpl>(engine_.get(), &context_, rpc_.get());
+  control_service_ =
+      std::make_unique<SdsControlServiceImpl>(engine_.get(), &context_, janitor_.get(), rpc_.get());
+  monitoring_service_ = std::make_unique<MonitoringServiceImpl>(
+      options_.name, state_.get(), health_.get(), &mdm_clock_, clock_, &registry_, rpc_.get());
+
+  const std::string socket = options_.state_folder + "/data.sock";
+  GrpcServerOptions data{.listen = {options_.data_listen}, .security = options_.security};
+  data.data_plane = true;
+  const bool has_socket = socket.size() <= kSocketPathLimit;
+  if (has_socket) data.listen.push_back("unix:" + socket);
+  TESSERA_ASSIGN_OR_RETURN(data_server_,
+                           GrpcServer::Start(data, {chunk_service_.get(), replica_service_.get()}));
+  TESSERA_ASSIGN_OR_RETURN(control_server_, GrpcServer::Start({.listen = {options_.control_listen},
+                                                               .security = options_.security},
+                                                              {control_service_.get()}));
+  TESSERA_ASSIGN_OR_RETURN(
+      management_server_,
+      GrpcServer::Start({.listen = {options_.management_listen}, .security = options_.security},
+                        {monitoring_service_.get()}));
+  TESSERA_ASSIGN_OR_RETURN(
+      http_server_, HttpServer::Start({.listen = options_.metrics_listen},
+                                      MetricsHandler(&registry_, [this]() -> std::string {
+                                        // Set after the link.
+                                        const bool has_link = learner_ready_.load() != nullptr;
+                                        return has_link && link_->registered() ? ""
+                                                                               : "not registered";
+                                      })));
+  endpoints_.set_host_id(HostId());
+  endpoints_.set_control(Advertised(control_server_->addresses()[0], options_.advertise_host));
+  endpoints_.set_management(
+      Advertised(management_server_->addresses()[0], options_.advertise_host));
+  endpoints_.set_metrics(Advertised(http_server_->address(), options_.advertise_host));
+  endpoints_.set_data(Advertised(data_server_->addresses()[0], options_.advertise_host));
+  if (has_socket) endpoints_.set_data_unix("unix:" + socket);
+  return WriteEndpointsFile(options_.state_folder,
+                            {{"control", control_server_->addresses()[0]},
+                             {"management", management_server_->addresses()[0]},
+                             {"metrics", http_server_->address()},
+                             {"data", data_server_->addresses()[0]},
+                             {"data_unix", endpoints_.data_unix()}});
+}
+
+absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
+  MdmLinkOptions link_options{.name = options_.name,
+                              .protection_domain = options_.protection_domain,
+                              .fault_set = options_.fault_set,
+                              .endpoints = endpoints_};
+  if (!options_.join_token_file.empty()) {
+    TESSERA_ASSIGN_OR_RETURN(link_options.join_token, ReadFile(options_.join_token_file));
+    absl::StripAsciiWhitespace(&link_options.join_token);
+  }
+  TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+  MdmLinkParts parts{.clock = clock_,
+                     .state = state_.get(),
+                     .sds_id = &sds_id_,
+                     .keys = &keys_,
+                     .mdm_clock = &mdm_clock_,
+                     .placements = placements_.get(),
+                     .engine = engine_.get(),
+                     .janitor = janitor_.get(),
+                     .health = health_.get(),
+                     .metrics = &metrics_,
+                     .accounting = accounting_.get()};
+  for (const auto& device : devices_) parts.devices.push_back(device.get());
+  link_ =
+      std::make_unique<MdmLink>(std::move(link_options), std::move(parts),
+                                NewChannel(options_.mdm, credentials), std::move(on_superseded));
+  LearnerOptions learner_options;
+  learner_options.groups_at_once = options_.learn_groups;
+  learner_options.bytes_per_second = options_.learn_mib_per_second << 20;
+  learner_ = std::make_unique<Learner>(
+      learner_options, engine_.get(), link_.get(),
+      [this](const v1::SdsAddress& source) { return ConnectToSource(source); }, &context_);
+  learner_ready_.store(learner_.get(), std::memory_order_release);
+  TESSERA_RETURN_IF_ERROR(RestoreMap());
+  link_->Start();
+  return absl::OkStatus();
+}
+
+absl::Status SdsServer::RestoreMap() {
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<v1::PoolLayout> pools, state_->Pools());
+  for (const v1::PoolLayout& pool : pools) placements_->SetPool(pool);
+  if (sds_id_ == 0) return absl::OkStatus();
+  placements_->SetSdsId(sds_id_);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<v1::SignedPlacementGroup> entries,
+                           state_->PlacementGroups());
+  engine_->RestoreEntries(entries);
+  return absl::OkStatus();
+}
+
+void SdsServer::CollectGauges() {
+  metrics_.in_flight_bytes->Set(static_cast<double>(budget_.used_bytes()));
+  for (const auto& worker : engine_->workers()) {
+    const Device* device = worker->device();
+    const MetricRegistry::Labels labels{{"device", device->uuid()}};
+    const v1::DeviceDescription description = device->Describe();
+    const auto set = [&](const char* name, const char* help, double value) {
+      registry_.Gauge(name, help, labels).Set(value);
+    };
+    set("tessera_device_capacity_bytes", "Bytes that the device's store may use.",
+        static_cast<double>(description.capacity_bytes()));
+    set("tessera_device_used_bytes", "Bytes that the device's store uses.",
+        static_cast<double>(description.used_bytes()));
+    set("tessera_device_failed", "1 when the device failed.", device->failed() ? 1 : 0);
+    set("tessera_device_queue_depth", "Tasks waiting for the device's worker.",
+        static_cast<double>(worker->queued()));
+  }
+}
+
+v1::SdsHello SdsServer::Hello() const {
+  v1::SdsHello hello;
+  hello.set_sds_id(sds_id_);
+  hello.set_incarnation(context_.incarnation);
+  hello.set_window_bytes(options_.window_mib << 20);
+  hello.set_mdm_time_ms(mdm_clock_.Now().earliest_ms);
+  return hello;
+}
+
+std::shared_ptr<v1::ReplicaService::StubInterface> SdsServer::ConnectToSource(
+    const v1::SdsAddress& source) {
+  const bool same_host = source.endpoints().host_id() == endpoints_.host_id() &&
+                         !source.endpoints().data_unix().empty();
+  const std::string& address =
+      same_host ? source.endpoints().data_unix() : source.endpoints().data();
+  absl::MutexLock lock(&sources_mutex_);
+  auto& stub = sources_[address];
+  if (stub == nullptr) {
+    // The files were read when the listeners started; a certificate that has gone bad shows in the
+    // call.
+    const auto credentials = options_.security.ForClient();
+    stub = v1::ReplicaService::NewStub(
+        NewChannel(address, credentials.ok() ? *credentials : grpc::InsecureChannelCredentials()));
+  }
+  return stub;
+}
+
+void SdsServer::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
+  learner_ready_ = nullptr;
+  if (learner_ != nullptr) learner_->Stop();
+  if (chunk_service_ != nullptr) chunk_service_->CloseStreams();
+  if (link_ != nullptr) link_->Stop();
+  if (janitor_ != nullptr) janitor_->Stop();
+  http_server_ = nullptr;
+  for (GrpcServer* server : {data_server_.get(), control_server_.get(), management_server_.get()}) {
+    if (server != nullptr) server->Shutdown(1'000);
+  }
+  if (rpc_ != nullptr) rpc_->Shutdown();
+  if (engine_ != nullptr) engine_->Stop();
+  for (const auto& device : devices_) {
+    if (const absl::Status closed = device->Close(); !closed.ok()) {
+      LogError("a store did not close cleanly", {{"path", device->path()}, {"error", closed}});
+    }
+  }
+  if (!options_.state_folder.empty()) unlink((options_.state_folder + "/data.sock").c_str());
+}
+
+}  // namespace tessera::sds

@@ -1,0 +1,136 @@
+// A store around another, whose calls a test can make fail.
+//
+// Threads: as Store; the switches are atomics.
+#ifndef TESSERA_SERVICES_SDS_TESTING_TEST_STORE_H_
+#define TESSERA_SERVICES_SDS_TESTING_TEST_STORE_H_
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "libchunk/store.h"
+#include "services/sds/device.h"
+
+namespace tessera::sds {
+
+// What is to go wrong, shared by a test with the stores that it opens.
+struct StoreFaults {
+  std::atomic<bool> full{false};  // writes find no space
+  std::atomic<bool> flush_fails{false};
+  std::atomic<bool> apply_fails{false};
+  std::atomic<bool> read_corrupt{false};
+  std::atomic<bool> never_cached{false};  // every read goes to the disk
+  std::atomic<int> applies{0};
+  std::atomic<int> flushes{0};
+};
+
+class FaultyStore final : public chunk::Store {
+ public:
+  FaultyStore(std::unique_ptr<chunk::Store> inner, StoreFaults* faults)
+      : inner_(std::move(inner)), faults_(faults) {}
+
+  const chunk::OpenReport& open_report() const override { return inner_->open_report(); }
+  uint32_t chunk_bytes() const override { return inner_->chunk_bytes(); }
+  void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override {
+    ++faults_->applies;
+    if (faults_->apply_fails) {
+      std::fill(results.begin(), results.end(), absl::FailedPreconditionError("write error"));
+      return;
+    }
+    if (!faults_->full) {
+      inner_->Apply(changes, results);
+      return;
+    }
+    // Trims fit, writes do not; what follows a refused one in its stream is not applied.
+    std::vector<chunk::StreamId> refused;
+    for (size_t i = 0; i < changes.size(); ++i) {
+      const auto same = [&](const chunk::StreamId& stream) { return stream == changes[i].stream; };
+      if (std::any_of(refused.begin(), refused.end(), same)) {
+        results[i] = absl::AbortedError("an earlier one was not applied");
+      } else if (changes[i].kind == chunk::ChangeKind::kWrite) {
+        results[i] = absl::ResourceExhaustedError("full");
+        refused.push_back(changes[i].stream);
+      } else {
+        inner_->Apply(changes.subspan(i, 1), results.subspan(i, 1));
+      }
+    }
+  }
+  absl::Status Read(const chunk::ChunkKey& key, uint32_t offset,
+                    std::span<std::byte> out) override {
+    if (faults_->read_corrupt) return absl::DataLossError("checksum of block 0 is wrong");
+    return inner_->Read(key, offset, out);
+  }
+  absl::Status ReadCached(const chunk::ChunkKey& key, uint32_t offset,
+                          std::span<std::byte> out) override {
+    if (faults_->never_cached || faults_->read_corrupt) return absl::UnavailableError("cold");
+    return inner_->ReadCached(key, offset, out);
+  }
+  absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key, uint32_t offset,
+                                                 uint32_t length) override {
+    return inner_->Map(key, offset, length);
+  }
+  absl::Status Flush() override {
+    ++faults_->flushes;
+    return faults_->flush_fails ? absl::FailedPreconditionError("fsync error") : inner_->Flush();
+  }
+  void FlushAsync(std::function<void(absl::Status)> done) override {
+    ++faults_->flushes;
+    if (faults_->flush_fails) {
+      done(absl::FailedPreconditionError("fsync error"));
+    } else {
+      inner_->FlushAsync(std::move(done));
+    }
+  }
+  absl::StatusOr<std::vector<chunk::ChunkInfo>> ListChunks(uint64_t group,
+                                                           std::optional<chunk::ChunkKey> after,
+                                                           size_t limit) override {
+    return inner_->ListChunks(group, after, limit);
+  }
+  absl::StatusOr<std::optional<chunk::ChunkInfo>> GetChunk(const chunk::ChunkKey& key) override {
+    return inner_->GetChunk(key);
+  }
+  absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key) override {
+    return inner_->ReadImage(key);
+  }
+  absl::Status ApplyImage(const chunk::ChunkImage& image, std::span<const uint64_t> keep) override {
+    return inner_->ApplyImage(image, keep);
+  }
+  absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return inner_->DeleteChunk(key); }
+  absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {
+    return inner_->DeleteVtree(vtree_id, group);
+  }
+  chunk::Version Cursor(const chunk::StreamId& stream) override { return inner_->Cursor(stream); }
+  std::vector<chunk::StreamCursor> Cursors(uint64_t group) override {
+    return inner_->Cursors(group);
+  }
+  absl::Status SetCursor(const chunk::StreamId& stream, const chunk::Version& version) override {
+    return inner_->SetCursor(stream, version);
+  }
+  absl::Status DropPlacementGroup(uint64_t group) override {
+    return inner_->DropPlacementGroup(group);
+  }
+  chunk::StoreStats stats() override { return inner_->stats(); }
+  absl::Status failed() override { return inner_->failed(); }
+  absl::Status RunBackgroundWork(bool force) override { return inner_->RunBackgroundWork(force); }
+  absl::Status VerifyAll(const std::function<void(const chunk::ChunkKey&, uint32_t,
+                                                  const absl::Status&)>& bad) override {
+    return inner_->VerifyAll(bad);
+  }
+  absl::Status Close() override { return inner_->Close(); }
+
+ private:
+  const std::unique_ptr<chunk::Store> inner_;
+  StoreFaults* const faults_;
+};
+
+// Opens real stores with these faults, which must outlive them.
+[[nodiscard]] StoreOpener FaultyStores(StoreFaults* faults);
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_TESTING_TEST_STORE_H_
