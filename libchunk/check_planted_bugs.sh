@@ -4,41 +4,63 @@
 #   libchunk/check_planted_bugs.sh SOURCE_DIRECTORY BUILD_DIRECTORY
 #
 # A planted bug is a macro that takes one safeguard out of the store:
-#   TESSERA_PLANT_SKIP_FSYNC      the journal is not synced
-#   TESSERA_PLANT_SKIP_DATA_SYNC  a flush does not sync data that was written directly
-#   TESSERA_PLANT_SKIP_PLACE_SYNC a checkpoint does not sync the blocks it has moved
-#   TESSERA_PLANT_SKIP_CRC        block checksums are not checked on reads
-# A crash test that stays green with one of them is itself broken. Exit status: 0 when all are found.
+#   SKIP_FSYNC        the journal is not synced
+#   SKIP_DATA_SYNC    a flush does not sync data that was written directly
+#   SKIP_PLACE_SYNC   a checkpoint does not sync the blocks it has moved
+#   SKIP_FOLDER_SYNC  Open does not sync the store's folder and its parent
+#   SKIP_REWRITE      recovery does not write again what a failed sync may have left in memory only
+#   SKIP_CRC          block checksums are not checked on reads
+# A crash test that stays green with one of them is itself broken. One build directory serves all:
+# only the source with the macro is compiled again for each. Exit status: 0 when all are found.
 set -eu
 
 source_directory=$(cd "$1" && pwd)
 build_directory=$2
+mkdir -p "$build_directory"
 status=0
 
-run() {  # name, extra compile flags
-  cmake -S "$source_directory" -B "$build_directory/$1" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
-    -DCMAKE_CXX_FLAGS="$2" >"$build_directory/$1.log" 2>&1
-  ninja -j2 -C "$build_directory/$1" tessera_chunk_crash >>"$build_directory/$1.log" 2>&1
-  "$build_directory/$1/bin/tessera_chunk_crash" --seeds 1..40 --operations 2000 \
-    >>"$build_directory/$1.log" 2>&1
+build() {  # bug or nothing, log
+  cmake -S "$source_directory" -B "$build_directory" -G Ninja \
+    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_CHUNK_PLANT="$1" >"$2" 2>&1 &&
+    ninja -j2 -C "$build_directory" tessera_chunk_crash >>"$2" 2>&1
 }
 
-mkdir -p "$build_directory"
-if run none ""; then
+crash() {  # log, arguments of the crash test
+  log=$1
+  shift
+  "$build_directory/bin/tessera_chunk_crash" "$@" >>"$log" 2>&1
+}
+
+expect_red() {  # bug, arguments of the crash test
+  bug=$1
+  shift
+  log=$build_directory/$bug.log
+  if ! build "$bug" "$log"; then
+    echo "$bug: DOES NOT BUILD: see $log"
+    status=1
+  elif crash "$log" "$@"; then
+    echo "$bug: NOT FOUND: see $log"
+    status=1
+  elif grep -q '^seed .* FAILED\|broken invariant' "$log"; then
+    echo "$bug: found: $(grep -m1 '^seed .* FAILED\|broken invariant' "$log" | cut -c1-160)"
+  else
+    echo "$bug: DOES NOT RUN: see $log"
+    status=1
+  fi
+}
+
+expect_red SKIP_FSYNC --seeds 1..20
+expect_red SKIP_DATA_SYNC --seeds 1..40
+expect_red SKIP_PLACE_SYNC --seeds 1..40
+expect_red SKIP_FOLDER_SYNC --seeds 1..40
+expect_red SKIP_REWRITE --seeds 1..40 --faults sync
+expect_red SKIP_CRC --seeds 1..20 --operations 400 --faults flip
+
+if build "" "$build_directory/none.log" && crash "$build_directory/none.log" --seeds 1..40 &&
+  crash "$build_directory/none.log" --seeds 1..20 --operations 400 --faults flip; then
   echo "as it is: passes, as it should"
 else
   echo "as it is: FAILS: see $build_directory/none.log"
   status=1
 fi
-for bug in SKIP_FSYNC SKIP_DATA_SYNC SKIP_PLACE_SYNC SKIP_CRC; do
-  if run "$bug" "-DTESSERA_PLANT_$bug"; then
-    echo "$bug: NOT FOUND: see $build_directory/$bug.log"
-    status=1
-  elif grep -q '^seed .* FAILED\|broken invariant' "$build_directory/$bug.log"; then
-    echo "$bug: found"
-  else
-    echo "$bug: does not build or run: see $build_directory/$bug.log"
-    status=1
-  fi
-done
 exit $status

@@ -1,15 +1,16 @@
 // The world outside libchunk: files, durability and time.
 //
-// Everything that libchunk does to a disk goes through an Env, its SQLite database included, so that
-// the same code runs on POSIX (env_posix.h) and on a simulated disk that loses, tears, reorders and
-// corrupts from a seed (sim_disk.h).
+// Everything that libchunk does to a disk goes through an Env, its SQLite database included, so
+// that the same code runs on POSIX (env_posix.h) and on a simulated disk that loses, tears,
+// reorders and corrupts from a seed (sim_disk.h).
 //
 // What an Env promises about durability (the crash model; POSIX as ext4 and xfs really behave):
 //  - Write, Allocate, PunchHole and Truncate are visible to every later Read at once, and survive a
 //    crash of the process. After a power loss each may be lost, kept, or (Write) kept in part: any
 //    subset of the 512-byte sectors written since the last successful SyncData of that file.
 //  - SyncData (fdatasync) makes everything that finished before it was called durable, with the
-//    file's size. After SyncData has failed once, the unsynced state of the file is unknown for good.
+//    file's size. After SyncData has failed once, the unsynced state of the file is unknown for
+//    good.
 //  - A file created, renamed or deleted is so after a power loss only once SyncDirectory of its
 //    folder has returned OK. Rename is atomic: the old or the new file, never a mix.
 //
@@ -66,9 +67,9 @@ class File {
 };
 
 enum class OpenMode {
-  kMustExist,       // NOT_FOUND when missing
-  kCreateIfMissing, // as O_CREAT
-  kCreateNew,       // ALREADY_EXISTS when present
+  kMustExist,        // NOT_FOUND when missing
+  kCreateIfMissing,  // as O_CREAT
+  kCreateNew,        // ALREADY_EXISTS when present
 };
 
 struct FileSystemSpace {

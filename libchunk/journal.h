@@ -64,13 +64,7 @@ class Journal {
   void FreeUpTo(uint64_t position) { tail_ = position; }
 
   // fdatasync of the file.
-  [[nodiscard]] absl::Status Sync() {
-#ifdef TESSERA_PLANT_SKIP_FSYNC  // see check_planted_bugs.sh
-    return absl::OkStatus();
-#else
-    return file_->SyncData();
-#endif
-  }
+  [[nodiscard]] absl::Status Sync();
 
   // Bytes at a position, which must not cross the end of a lap (payloads never do).
   [[nodiscard]] absl::Status ReadBytes(uint64_t position, std::span<std::byte> out) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <random>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
@@ -43,10 +44,11 @@ absl::Status ValidateOptions(const StoreOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status SyncParent(Env* env, const std::string& path) {
+absl::Status SyncParent(Env* env, std::string_view path) {
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
   const size_t slash = path.find_last_of('/');
-  if (slash == std::string::npos) return absl::OkStatus();
-  return env->SyncFolder(slash == 0 ? "/" : path.substr(0, slash));
+  if (slash == std::string_view::npos) return env->SyncFolder(".");
+  return env->SyncFolder(slash == 0 ? "/" : std::string(path.substr(0, slash)));
 }
 
 absl::Status RequireFolder(Env* env, const std::string& path) {
@@ -59,6 +61,9 @@ absl::Status RequireFolder(Env* env, const std::string& path) {
   }
   // Also when all is there already: a process before this one may have died between making a folder
   // or file and making its name durable.
+#ifdef TESSERA_PLANT_SKIP_FOLDER_SYNC  // see check_planted_bugs.sh
+  return absl::OkStatus();
+#endif
   CHUNK_RETURN_IF_ERROR(SyncParent(env, path));
   return env->SyncFolder(path);
 }

@@ -2,13 +2,15 @@
 // FORMAT.md in this folder has the bytes on disk and the argument for recovery.
 //
 // Promises
-//  - Write: visible to reads at once; survives a crash of the process when it has returned; survives
+//  - Write: visible to reads at once; survives a crash of the process when it has returned;
+//  survives
 //    power loss once a Flush that began after it has returned OK.
-//  - After power loss the store holds a prefix of the order in which changes returned (all changes of
+//  - After power loss the store holds a prefix of the order in which changes returned (all changes
+//  of
 //    the store, one order), at least up to the last OK Flush. Never a mix, never half a change.
 //  - Every 4 KiB block read has been checked against its CRC32C; a mismatch is DATA_LOSS and names
-//    the block, never wrong bytes. The checksum covers key, block number and bytes, so a misdirected
-//    or lost write shows too.
+//    the block, never wrong bytes. The checksum covers key, block number and bytes, so a
+//    misdirected or lost write shows too.
 //  - An fsync or write error of the device is final: the store is failed (`failed()`), every later
 //    change and flush returns FAILED_PRECONDITION; reads go on as far as the device answers.
 //    A full device is not a failure: RESOURCE_EXHAUSTED, nothing changed, and trims and deletes
@@ -54,9 +56,9 @@ struct StoreOptions {
 };
 
 enum class ChangeKind : uint8_t {
-  kWrite = 1,       // the bytes of `data`
-  kWriteZeroes = 2, // reads as zeros, space given back
-  kTrim = 3,        // reads as zeros, space given back; same effect, told apart for statistics
+  kWrite = 1,        // the bytes of `data`
+  kWriteZeroes = 2,  // reads as zeros, space given back
+  kTrim = 3,         // reads as zeros, space given back; same effect, told apart for statistics
 };
 
 // One change of one chunk: a range that does not cross the chunk's end, 512-byte aligned.
@@ -104,9 +106,9 @@ struct Extent {
 };
 
 struct StoreStats {
-  uint64_t capacity_bytes = 0;    // that the store may use
-  uint64_t used_bytes = 0;        // blocks, journal and metadata: what `du` says, to the block
-  uint64_t data_bytes = 0;        // mapped blocks only
+  uint64_t capacity_bytes = 0;  // that the store may use
+  uint64_t used_bytes = 0;      // blocks, journal and metadata: what `du` says, to the block
+  uint64_t data_bytes = 0;      // mapped blocks only
   uint64_t chunks = 0;
   uint64_t journal_used_bytes = 0;
   uint64_t journal_bytes = 0;
@@ -117,13 +119,13 @@ struct StoreStats {
 // How the store was found by Open.
 struct OpenReport {
   bool created = false;
-  bool clean = false;                // closed by Close, nothing to recover
+  bool clean = false;  // closed by Close, nothing to recover
   // Changes that returned but were not flushed may be missing: the host has booted since the store
   // was last open, or the store can't tell. After a mere crash of the process this is false.
   bool volatile_state_lost = false;
-  uint64_t incarnation = 0;          // grows by at least one with every Open; durable before it returns
+  uint64_t incarnation = 0;  // grows by at least one with every Open; durable before it returns
   uint64_t records_replayed = 0;
-  bool tail_discarded = false;       // an incomplete record ended the journal: normal after power loss
+  bool tail_discarded = false;  // an incomplete record ended the journal: normal after power loss
 };
 
 class Store {
@@ -142,8 +144,8 @@ class Store {
 
   // Applies the changes in order, all or none of each, with one journal append where they fit.
   // `results[i]` is that of changes[i]: INVALID_ARGUMENT (bad range or data: says which),
-  // RESOURCE_EXHAUSTED, FAILED_PRECONDITION (failed device). After the first failed one, later changes
-  // of the same stream are not applied (ABORTED).
+  // RESOURCE_EXHAUSTED, FAILED_PRECONDITION (failed device). After the first failed one, later
+  // changes of the same stream are not applied (ABORTED).
   virtual void Apply(std::span<const Change> changes, std::span<absl::Status> results) = 0;
 
   // Reads the range into `out`. Ranges never written read as zeros. DATA_LOSS: checksum mismatch.
@@ -176,9 +178,10 @@ class Store {
                                                 std::span<const uint64_t> keep) = 0;
   // Forgets the chunk and gives its space back. In the order of changes. OK when there is none.
   [[nodiscard]] virtual absl::Status DeleteChunk(const ChunkKey& key) = 0;
-  // Forgets all chunks and cursors of the vtree (of one placement group; 0: of all). May take several
-  // journal records; resumable by calling it again.
-  [[nodiscard]] virtual absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) = 0;
+  // Forgets all chunks and cursors of the vtree (of one placement group; 0: of all). May take
+  // several journal records; resumable by calling it again.
+  [[nodiscard]] virtual absl::Status DeleteVtree(uint64_t vtree_id,
+                                                 uint64_t placement_group_id) = 0;
 
   // The last version taken in the stream; {0,0} when none. Recovered with the changes.
   [[nodiscard]] virtual Version Cursor(const StreamId& stream) = 0;
@@ -200,8 +203,8 @@ class Store {
   [[nodiscard]] virtual absl::Status Close() = 0;
 };
 
-// Reads a store without changing it (it must not be open): for `tessera chunk`. Prints the superblock,
-// journal records, chunks and problems as text lines to `line`.
+// Reads a store without changing it (it must not be open): for `tessera chunk`. Prints the
+// superblock, journal records, chunks and problems as text lines to `line`.
 enum class InspectDepth { kSummary, kChunks, kRecords, kVerify };
 [[nodiscard]] absl::Status InspectStore(Env* env, const std::string& path, InspectDepth depth,
                                         const std::function<void(const std::string&)>& line);

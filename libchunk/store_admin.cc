@@ -22,8 +22,7 @@ Operation ImageOperation(const ChunkImage& image, OperationKind kind) {
   Operation operation;
   operation.header.kind = kind;
   operation.header.flags =
-      kOperationKeepCursor | kOperationGreaterVersion |
-      (image.info.incomplete ? kOperationIncomplete : kOperationClearIncomplete);
+      kOperationKeepCursor | kOperationGreaterVersion | kOperationClearIncomplete;
   operation.header.key = image.info.key;
   operation.header.stream.placement_group_id = image.info.placement_group_id;
   operation.header.version = image.info.version;

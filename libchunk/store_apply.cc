@@ -16,6 +16,9 @@ constexpr size_t kGroupPayloadBytesMax = 1u << 20;
 // A change that finds the journal full waits for a checkpoint; so often it may find it full again,
 // refilled by others, before it gives up.
 constexpr int kRoomAttemptsMax = 64;
+// Likewise for device space. The first checkpoint waited for may have begun before the change came,
+// the second has not; the third is for a checkpoint that had one left over to finish first.
+constexpr int kSpaceAttemptsMax = 3;
 // Direct data not yet synced is read again by recovery: this bounds that work.
 constexpr uint64_t kDirectUnsyncedBytesMax = 256u << 20;
 // Overlay entries (16 bytes each) of both overlays at which a checkpoint is due, and at which
@@ -324,20 +327,15 @@ absl::Status StoreImpl::LoadRowInto(const ChunkKey& key, Group* group) {
 
 absl::Status StoreImpl::Commit(Group* group) {
   CHUNK_RETURN_IF_ERROR(RecordLossTold());
-  bool tried_to_free = false;
+  int space_attempts = 0;
   for (int attempt = 0; attempt < kRoomAttemptsMax;) {
     const uint64_t seen = checkpoint_attempts_;
-    std::optional<ChunkKey> row_wanted;
-    bool room_wanted = false;
-    absl::Status status = CommitOnce(group, &row_wanted, &room_wanted);
-    if (row_wanted) {
-      CHUNK_RETURN_IF_ERROR(LoadRowInto(*row_wanted, group));
-    } else if (room_wanted) {
+    Shortage shortage;
+    absl::Status status = CommitOnce(group, &shortage);
+    if (shortage.row) {
+      CHUNK_RETURN_IF_ERROR(LoadRowInto(*shortage.row, group));
+    } else if (shortage.journal || (shortage.space && space_attempts++ < kSpaceAttemptsMax)) {
       ++attempt;
-      CHUNK_RETURN_IF_ERROR(MakeRoom(seen));
-    } else if (absl::IsResourceExhausted(status) && !tried_to_free && freeable_ > 0) {
-      // Trimmed and overwritten blocks come back with a checkpoint.
-      tried_to_free = true;
       CHUNK_RETURN_IF_ERROR(MakeRoom(seen));
     } else {
       return status;
@@ -346,40 +344,46 @@ absl::Status StoreImpl::Commit(Group* group) {
   return absl::ResourceExhaustedError("the journal stays full: checkpoints do not keep up");
 }
 
-absl::Status StoreImpl::CommitOnce(Group* group, std::optional<ChunkKey>* row_wanted,
-                                   bool* room_wanted) {
+absl::Status StoreImpl::FindRows(const Group& group, Shortage* shortage) {
+  for (const Operation& operation : group.operations) {
+    if (NamesChunk(operation) && TouchChunk(operation.header.key, &group) == nullptr) {
+      shortage->row = operation.header.key;
+      return absl::OkStatus();
+    }
+  }
+  for (const MergedBlock& merged : group.merged) {
+    BlockSources now;
+    const auto row = group.rows.find(merged.key);
+    const bool row_is_current = row != group.rows.end() && group.rows_epoch == base_epoch_;
+    if (!LookUp(merged.key, merged.block, 1, &now, nullptr,
+                row_is_current ? &row->second : nullptr)) {
+      shortage->row = merged.key;
+      return absl::OkStatus();
+    }
+    if (now[0] != merged.before) return absl::AbortedError("a merged block has changed");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::CommitOnce(Group* group, Shortage* shortage) {
   absl::MutexLock append_lock(&append_mutex_);
   CHUNK_RETURN_IF_ERROR(CheckAlive());
   if (!journal_->Fits(group->header_bytes, group->payload_bytes) ||
       overlay_entries_ > kOverlayEntriesHard) {
-    *room_wanted = true;
+    shortage->journal = true;
     return absl::OkStatus();
   }
   uint64_t needed = 0;
   {
     absl::MutexLock state_lock(&state_mutex_);
-    for (const Operation& operation : group->operations) {
-      if (NamesChunk(operation) && TouchChunk(operation.header.key, group) == nullptr) {
-        *row_wanted = operation.header.key;
-        return absl::OkStatus();
-      }
-    }
-    for (const MergedBlock& merged : group->merged) {
-      BlockSources now;
-      const auto row = group->rows.find(merged.key);
-      if (!LookUp(merged.key, merged.block, 1, &now, nullptr,
-                  row != group->rows.end() && group->rows_epoch == base_epoch_ ? &row->second
-                                                                               : nullptr)) {
-        *row_wanted = merged.key;
-        return absl::OkStatus();
-      }
-      if (now[0] != merged.before) return absl::AbortedError("a merged block has changed");
-    }
+    CHUNK_RETURN_IF_ERROR(FindRows(*group, shortage));
+    if (shortage->row) return absl::OkStatus();
     needed = BlocksToReserve(*group);
-  }
-  if (needed > 0 && !allocator_->Reserve(needed)) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("no space: ", needed, " more blocks of ", kBlockBytes, " bytes are needed"));
+    if (needed > 0 && !allocator_->Reserve(needed)) {
+      shortage->space = CheckpointGivesSpace(*group);
+      return absl::ResourceExhaustedError(
+          absl::StrCat("no space: ", needed, " more blocks of ", kBlockBytes, " bytes are needed"));
+    }
   }
   builder_.Clear();
   for (const Operation& operation : group->operations) builder_.Add(operation);

@@ -10,11 +10,11 @@
 // and not yet used is loaded again.
 //
 // Locks, in the order in which they may be nested:
-//   checkpoint_mutex_  one checkpoint at a time; held over its disk work
-//   append_mutex_      one order of changes; held over the journal append, because the append is
-//   the order state_mutex_       overlays, cache, cursors, totals; held for look-ups only, never
-//   over disk
-// and, with none of these wanted inside: sync_mutex_ (held over fdatasync: who waits for it finds
+//  - checkpoint_mutex_: one checkpoint at a time; held over its disk work.
+//  - append_mutex_: one order of changes; held over the journal append, because the append is the
+//    order.
+//  - state_mutex_: overlays, cache, cursors, totals; held for look-ups only, never over disk.
+// And, with none of these wanted inside: sync_mutex_ (held over fdatasync: who waits for it finds
 // the work done), work_mutex_, failure_mutex_; and the locks inside Allocator and MetadataDatabase,
 // which may be taken under any of the above.
 #ifndef TESSERA_LIBCHUNK_STORE_IMPL_H_
@@ -141,8 +141,8 @@ class StoreImpl final : public Store {
   uint32_t blocks_per_chunk() const { return parts_.options.chunk_bytes / kBlockBytes; }
 
   // ---- store.cc
-  // ---------------------------------------------------------------------------------- Marks the
-  // store failed for good and returns `cause`; the first cause is kept.
+
+  // Marks the store failed for good and returns `cause`; the first cause is kept.
   absl::Status Fail(const absl::Status& cause);
   // FAILED_PRECONDITION with the cause when the store is failed.
   absl::Status CheckAlive();
@@ -160,7 +160,7 @@ class StoreImpl final : public Store {
   absl::StatusOr<uint64_t> MeasureUsedBytes();
 
   // ---- store_apply.cc
-  // ----------------------------------------------------------------------------
+
   absl::Status Validate(const Change& change) const;
   // Whether the change cuts a block that an operation of the group writes.
   bool DependsOnGroup(const Change& change, const Group& group) const;
@@ -177,18 +177,33 @@ class StoreImpl final : public Store {
   // Appends the group's record and makes it visible. ABORTED: a merged block has changed meanwhile,
   // prepare again.
   absl::Status Commit(Group* group);
-  absl::Status CommitOnce(Group* group, std::optional<ChunkKey>* row_wanted, bool* room_wanted);
+  // What keeps a group from being committed and can be got.
+  struct Shortage {
+    std::optional<ChunkKey> row;  // to be loaded
+    bool journal = false;         // the journal or the overlay is full: a checkpoint empties it
+    bool space = false;           // no device blocks, but a checkpoint frees some or saves them
+  };
+  // Does all of Commit or, with *shortage set, nothing.
+  absl::Status CommitOnce(Group* group, Shortage* shortage);
+  // The group's chunks are in the active overlay and its merged blocks as they were, or ABORTED, or
+  // shortage->row.
+  absl::Status FindRows(const Group& group, Shortage* shortage)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   void GiveBack(Group* group);
   // Frees journal and device space by a checkpoint, unless one has been done since `seen`.
   absl::Status MakeRoom(uint64_t seen);
   absl::Status LoadRowInto(const ChunkKey& key, Group* group);
 
   // ---- store_install.cc
-  // -------------------------------------------------------------------------- The active overlay's
-  // chunk, made from what lies below; null when the row must be loaded first.
+
+  // The active overlay's chunk, made from what lies below; null when the row must be loaded first.
   OverlayChunk* TouchChunk(const ChunkKey& key, const Group* group)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Device blocks that the next checkpoint will need for the group's journal blocks.
   uint64_t BlocksToReserve(const Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Whether the group would find more free blocks, or need fewer, after a checkpoint. So a change
+  // that only replaces blocks (a trim that cuts them) always gets through on a full store.
+  bool CheckpointGivesSpace(const Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   // Makes one record's operations visible. `reserved` blocks were reserved for them; gives back
   // what they turn out not to need. TouchChunk has succeeded for all their chunks.
   void Install(std::span<const Operation> operations, uint64_t payload_position, uint64_t reserved)
@@ -202,8 +217,9 @@ class StoreImpl final : public Store {
   void InstallCursors(const Operation& operation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
 
   // ---- store_read.cc
-  // ----------------------------------------------------------------------------- The sources of
-  // the blocks and the chunk's summary at one moment; false when the row must be loaded.
+
+  // The sources of the blocks and the chunk's summary at one moment; false when the row must be
+  // loaded.
   bool LookUp(const ChunkKey& key, uint32_t first_block, uint32_t count, BlockSources* sources,
               ChunkSummary* summary, const SharedRow* loaded)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
@@ -222,7 +238,7 @@ class StoreImpl final : public Store {
   absl::Status ValidateRange(uint64_t offset_bytes, uint64_t length_bytes) const;
 
   // ---- store_admin.cc
-  // ----------------------------------------------------------------------------
+
   absl::Status CommitOperation(const Operation& operation);
   // Overlay chunks that fit the filter, by key; the newest summary of each.
   std::vector<ListedRow> ListOverlay(const RowFilter& filter, std::optional<ChunkKey> after)
@@ -234,7 +250,7 @@ class StoreImpl final : public Store {
       const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad);
 
   // ---- store_checkpoint.cc
-  // -----------------------------------------------------------------------
+
   struct Placement;  // what a checkpoint has done so far
   absl::Status Checkpoint() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   bool CheckpointDue();
@@ -254,7 +270,7 @@ class StoreImpl final : public Store {
   void UndoPlacement(Placement* placement);
 
   // ---- store_recovery.cc
-  // -------------------------------------------------------------------------
+
   absl::Status LoadMetadata();
   // Where the chain of live records from `start` ends, and the greatest durable lsn in it.
   struct Chain {

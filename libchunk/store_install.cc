@@ -62,6 +62,23 @@ uint64_t StoreImpl::BlocksToReserve(const Group& group) {
   return needed;
 }
 
+bool StoreImpl::CheckpointGivesSpace(const Group& group) {
+  if (freeable_ > 0 || frozen_ != nullptr) return true;
+  for (const Operation& operation : group.operations) {
+    if (operation.header.kind != OperationKind::kJournalBlocks) continue;
+    const OverlayChunk* chunk = active_->Find(operation.header.key);
+    for (uint32_t i = 0; i < operation.header.block_count; ++i) {
+      const uint32_t block = operation.header.first_block + i;
+      const OverlayEntry* entry = chunk->Find(block);
+      // In the row from the next checkpoint on, and then overwritten in place.
+      if (entry != nullptr && entry->kind == EntryKind::kDirect && !chunk->BelowMapped(block)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
 void StoreImpl::Install(std::span<const Operation> operations, uint64_t payload_position,
                         uint64_t reserved) {
   int64_t balance = static_cast<int64_t>(reserved);

@@ -138,6 +138,9 @@ absl::StatusOr<bool> StoreImpl::Verify(const LiveRecord& record) {
 }
 
 absl::Status StoreImpl::Rewrite(const LiveRecord& record) {
+#ifdef TESSERA_PLANT_SKIP_REWRITE  // see check_planted_bugs.sh
+  return absl::OkStatus();
+#endif
   std::vector<std::byte> bytes;
   const auto rewrite = [&bytes](File* file, uint64_t offset, uint64_t length) -> absl::Status {
     bytes.resize(length);

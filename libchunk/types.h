@@ -12,8 +12,8 @@ inline constexpr uint32_t kBlockBytes = 4096;
 // The unit of addressing: every offset and length is a multiple of it.
 inline constexpr uint32_t kSectorBytes = 512;
 
-// Names one chunk. A vtree is a volume with its snapshots and clones; chunks of `snapshot_sequence` s
-// hold the blocks written while the vtree's newest snapshot was s (0: before any snapshot).
+// Names one chunk. A vtree is a volume with its snapshots and clones; chunks of `snapshot_sequence`
+// s hold the blocks written while the vtree's newest snapshot was s (0: before any snapshot).
 struct ChunkKey {
   uint64_t vtree_id = 0;
   uint64_t chunk_index = 0;

@@ -11,6 +11,9 @@ namespace {
 
 // Operations in one message; more are no batch but an attack.
 constexpr int kOperationsLimit = 16'384;
+// What the reads of one message may ask for. A stream is not read while its replies fill the window, so
+// this bounds what one stream makes the server hold.
+constexpr uint64_t kReadBytesLimit = 64u << 20;
 
 // Takes the payload of every write, in order. INVALID_ARGUMENT: it is not what the operations say.
 absl::Status TakePayload(RequestBatch* batch, std::vector<IoOperationRef>* operations) {
@@ -118,7 +121,18 @@ void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker*
     return;
   }
   std::vector<std::vector<IoOperationRef>> elsewhere(workers_.size());
+  uint64_t read_bytes = 0;
   for (IoOperationRef& operation : operations) {
+    if (operation.operation->type() == v1::IO_OPERATION_TYPE_READ) {
+      read_bytes += operation.operation->length_bytes();
+      if (read_bytes > kReadBytesLimit) {
+        ReportRefusal(operation,
+                      {.status = v1::IO_STATUS_OVERLOADED,
+                       .message = "the reads of one message ask for more than 64 MiB"},
+                      home);
+        continue;
+      }
+    }
     const AdmissionVerdict verdict = admission_.Judge(session, &operation, now);
     if (verdict.status != v1::IO_STATUS_OK) {
       ReportRefusal(operation, verdict, home);

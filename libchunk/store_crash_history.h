@@ -1,0 +1,123 @@
+// One run of the crash test, from the inside: the store, the model that knows what it must hold,
+// and the simulated disk under it. For store_crash_operations.cc (what a caller does) and
+// store_crash_run.cc (what befalls it) alone.
+//
+// Threads: one.
+#ifndef TESSERA_LIBCHUNK_STORE_CRASH_HISTORY_H_
+#define TESSERA_LIBCHUNK_STORE_CRASH_HISTORY_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "libchunk/seeded_random.h"
+#include "libchunk/sim_disk.h"
+#include "libchunk/store.h"
+#include "libchunk/store_crash_run.h"
+#include "libchunk/store_model.h"
+
+namespace tessera::chunk {
+
+// Few keys and small chunks, so that changes meet.
+inline constexpr char kFolder[] = "/device";
+inline constexpr uint32_t kChunkBytes = 256u << 10;
+inline constexpr uint32_t kSectorsInChunk = kChunkBytes / kSectorBytes;
+inline constexpr uint32_t kBlocksInChunk = kChunkBytes / kBlockBytes;
+inline constexpr uint64_t kPlacementGroups = 2;
+inline constexpr uint64_t kVtrees = 3;
+inline constexpr uint64_t kChunksOfVtree = 4;
+inline constexpr uint64_t kSnapshots = 2;
+inline constexpr size_t kBatchMax = 8;
+inline constexpr uint64_t kOperationsBetweenTroublesMax = 400;
+
+[[nodiscard]] inline absl::Status Violation(const std::string& text) {
+  return absl::FailedPreconditionError(text);
+}
+
+// What a change in a batch was made of; outlives the call.
+struct PlannedChange {
+  Change change;
+  std::vector<uint64_t> stamps;
+  std::vector<std::byte> bytes;
+  std::vector<std::span<const std::byte>> slices;
+  bool valid = true;
+};
+
+class CrashRun {
+ public:
+  CrashRun(const CrashRunOptions& options, CrashRunStatistics& statistics)
+      : options_(options),
+        statistics_(statistics),
+        random_(options.seed),
+        disk_({.seed = options.seed ^ 0x5deece66du}),
+        model_(kChunkBytes) {}
+
+  absl::Status Run();
+
+ private:
+  // ---- Operations (store_crash_operations.cc). Each returns OK or the promise that it saw
+  // broken.
+  absl::Status Operate();
+  absl::Status DoApply();
+  absl::Status DoRead();
+  absl::Status DoReadCached();
+  absl::Status DoMap();
+  absl::Status DoFlush();
+  absl::Status DoBackgroundWork();
+  absl::Status DoCopyImage();
+  absl::Status DoDelete();
+  absl::Status DoCursor();
+  absl::Status DoDropAll();
+  absl::Status DoObserve();
+
+  PlannedChange PlanChange();
+  void PlanRange(PlannedChange& planned);
+  ChunkKey PickKey();
+  StreamId StreamOf(const ChunkKey& key) const;
+  Version NextVersion() { return {1 + sequence_ / 1000, ++sequence_}; }
+  uint64_t Stamp(uint32_t sector) { return (stamp_ << 16) | (sector + 1); }
+
+  // After a change to the model and a call for it: keeps, takes back or leaves the model's steps
+  // from `before` on as in flight, by what the call returned.
+  absl::Status Settle(const std::string& what, size_t before, const absl::Status& status,
+                      bool may_be_exhausted);
+  // A failed read-like call is excused while trouble is at work.
+  absl::Status Excuse(const std::string& what, const absl::Status& status);
+  bool TroubleStruck() { return disk_.off() || disk_.fault_struck(); }
+  bool StoreIsFailed() { return !store_->failed().ok(); }
+  absl::Status CompareRange(const ChunkKey& key, uint32_t offset_bytes,
+                            std::span<const std::byte> bytes);
+
+  // ---- Troubles (store_crash_run.cc).
+  Trouble PickTrouble();
+  void Plan(Trouble trouble);
+  absl::Status Endure(Trouble trouble);
+  absl::Status CheckFailedStore();
+  absl::Status Restart(bool close);
+  absl::Status FlipAndRead();
+  absl::Status Recover(bool lose_power, bool faults_struck);
+  absl::Status OpenAndCheck(bool power_lost, size_t least, bool faults_struck, bool clean);
+  void Stop(bool lose_power);
+  void Trace(const std::string& line);
+
+  const CrashRunOptions options_;
+  CrashRunStatistics& statistics_;
+  SeededRandom random_;
+  SimulatedDisk disk_;
+  StoreModel model_;
+  StoreOptions store_options_;
+  std::unique_ptr<Store> store_;
+  uint64_t incarnation_ = 0;
+  uint64_t sequence_ = 0;
+  uint64_t stamp_ = 0;
+  bool device_is_tight_ = false;
+  bool loss_told_ = false;  // by the last Open, and nothing flushed since
+  bool ended_ = false;
+};
+
+}  // namespace tessera::chunk
+
+#endif  // TESSERA_LIBCHUNK_STORE_CRASH_HISTORY_H_
