@@ -3,15 +3,15 @@
 //
 //   cluster secret (MDM only, one per key id)
 //     K_sds     = HMAC(secret, "sds key" | sds id)          MDM and that SDS
-//     grant key = HMAC(K_sds, "grant" | grant bytes)        MDM, that SDS, and the SDC it was given to
-//     signature = HMAC(grant key, "io" | token bytes), the first 16 bytes (RFC 2104 section 5)
+//     grant key = HMAC(K_sds, "grant" | grant bytes)        MDM, that SDS, and the SDC it was given
+//     to signature = HMAC(grant key, "io" | token bytes), the first 16 bytes (RFC 2104 section 5)
 //
-// An SDS needs no call to anybody: it derives the grant key from the grant that it was shown and its
-// own K_sds. A grant that the MDM did not issue yields a key that its holder cannot know. The key
-// of one SDS says nothing about another's.
+// An SDS needs no call to anybody: it derives the grant key from the grant that it was shown and
+// its own K_sds. A grant that the MDM did not issue yields a key that its holder cannot know. The
+// key of one SDS says nothing about another's.
 //
-// HMAC-SHA256 is RFC 2104 / FIPS 180-4; the sliding window follows RFC 6479. Signatures are compared
-// in constant time. No type here has a clock: the caller says what MDM time it is.
+// HMAC-SHA256 is RFC 2104 / FIPS 180-4; the sliding window follows RFC 6479. Signatures are
+// compared in constant time. No type here has a clock: the caller says what MDM time it is.
 //
 // Threads: Keys, GrantKey, Grant and IoToken are values. ReplayWindow is for one thread at a time.
 #ifndef TESSERA_LIBTOKEN_TOKEN_H_
@@ -48,8 +48,8 @@ enum class AccessMode : uint8_t {
 // the Unix epoch.
 struct Grant {
   uint64_t grant_id = 0;
-  uint32_t key_id = 0;         // which cluster secret
-  uint64_t sdc_id = 0;         // 0: a transaction's anonymous client
+  uint32_t key_id = 0;  // which cluster secret
+  uint64_t sdc_id = 0;  // 0: a transaction's anonymous client
   uint64_t volume_id = 0;
   uint64_t vtree_id = 0;
   uint64_t pool_id = 0;
@@ -60,9 +60,9 @@ struct Grant {
   AccessMode access = AccessMode::kReadOnly;
   uint64_t issued_ms = 0;
   uint64_t expiry_ms = 0;
-  uint64_t outage_expiry_ms = 0;  // honoured until then by an SDS that cannot reach the MDM
-  uint32_t iops_limit = 0;                 // 0: none
-  uint64_t bandwidth_limit_bytes = 0;      // a second; 0: none
+  uint64_t outage_expiry_ms = 0;       // honoured until then by an SDS that cannot reach the MDM
+  uint32_t iops_limit = 0;             // 0: none
+  uint64_t bandwidth_limit_bytes = 0;  // a second; 0: none
   uint32_t burst_seconds = 0;
   // kTransaction only: the one operation and byte range of the volume that it is good for.
   Operation transaction_operation = Operation::kRead;
@@ -90,8 +90,8 @@ struct IoToken {
   uint64_t snapshot_sequence = 0;
   uint32_t offset_bytes = 0;  // in the chunk
   uint32_t length_bytes = 0;
-  uint32_t data_crc32c = 0;   // of the bytes written; 0 for others
-  bool binds_data = true;     // false: data_crc32c is not part of it (transaction tokens)
+  uint32_t data_crc32c = 0;      // of the bytes written; 0 for others
+  bool binds_data = true;        // false: data_crc32c is not part of it (transaction tokens)
   uint64_t sds_incarnation = 0;  // of the SDS it is for: tokens do not outlive a restart of the SDS
 };
 
@@ -118,8 +118,8 @@ class GrantKey {
   alignas(16) std::array<uint32_t, 8> outer_{};
 };
 
-// HMAC over arbitrary bytes under a derived key, for map entries, fence receipts, resync tickets and
-// the control calls between MDM and SDS. `purpose` keeps the uses apart.
+// HMAC over arbitrary bytes under a derived key, for map entries, fence receipts, resync tickets
+// and the control calls between MDM and SDS. `purpose` keeps the uses apart.
 Key SignMessage(const Key& key, std::string_view purpose, std::string_view message);
 [[nodiscard]] bool VerifyMessage(const Key& key, std::string_view purpose, std::string_view message,
                                  std::span<const uint8_t> signature);
@@ -129,19 +129,19 @@ void RandomBytes(std::span<uint8_t> out);
 // Why an IO was refused. The names are the metric labels and the ErrorInfo reasons.
 enum class Refusal : uint8_t {
   kNone = 0,
-  kNoToken,            // no signature, or a grant that was never shown
-  kUnknownKey,         // key id revoked or never heard of
-  kBadSignature,       // forged, another SDS's key, or any signed field altered
-  kExpired,            // the grant's time is over
-  kNotYetValid,        // issued in the future beyond the clock's error bound
-  kWrongGeneration,    // older than the volume's: unmapped, fenced or taken over
-  kWrongOperation,     // the grant's access mode does not allow it
-  kOutOfRange,         // outside the volume, the chunk, or the transaction's range
-  kWrongVolume,        // the grant is for another volume, vtree or pool
-  kWrongIncarnation,   // made for an earlier life of this SDS
-  kReplayed,           // counter already used
-  kTooOld,             // counter behind the replay window
-  kDataMismatch,       // CRC32C of the payload differs from the signed one
+  kNoToken,           // no signature, or a grant that was never shown
+  kUnknownKey,        // key id revoked or never heard of
+  kBadSignature,      // forged, another SDS's key, or any signed field altered
+  kExpired,           // the grant's time is over
+  kNotYetValid,       // issued in the future beyond the clock's error bound
+  kWrongGeneration,   // older than the volume's: unmapped, fenced or taken over
+  kWrongOperation,    // the grant's access mode does not allow it
+  kOutOfRange,        // outside the volume, the chunk, or the transaction's range
+  kWrongVolume,       // the grant is for another volume, vtree or pool
+  kWrongIncarnation,  // made for an earlier life of this SDS
+  kReplayed,          // counter already used
+  kTooOld,            // counter behind the replay window
+  kDataMismatch,      // CRC32C of the payload differs from the signed one
 };
 [[nodiscard]] std::string_view RefusalName(Refusal refusal);  // "bad_signature", …
 

@@ -89,7 +89,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::EnableDefaultHealthCheckService(true);
   // Keeps health.proto's descriptors linked in, without which reflection can't show the service.
-  grpc::health::v1::HealthCheckRequest::default_instance();
+  google::protobuf::LinkMessageReflection<grpc::health::v1::HealthCheckRequest>();
   auto credentials = options.security.ForServer();
   if (!credentials.ok()) return credentials.status();
 

@@ -3,13 +3,14 @@
 // Semantics are those of a disk with a volatile write cache:
 //  - Requests may be answered in any order. Requests in flight at once that overlap may take effect
 //    in any order, but each block range behaves as if they had run one after another.
-//  - A write is visible to every read submitted after its answer. It is durable once a flush that was
+//  - A write is visible to every read submitted after its answer. It is durable once a flush that
+//  was
 //    submitted after its answer, on whatever connection, has been answered, or if it carried `fua`.
 //  - Any byte offset and length inside the device is accepted; unaligned writes are atomic against
 //    their neighbours.
 //
-// Threads: Submit and the `done` callbacks run on the device's event loop thread (event_loop.h) only.
-// `done` is called exactly once for each request and never from inside Submit.
+// Threads: Submit and the `done` callbacks run on the device's event loop thread (event_loop.h)
+// only. `done` is called exactly once for each request and never from inside Submit.
 #ifndef TESSERA_SERVICES_SDC_BLOCK_DEVICE_H_
 #define TESSERA_SERVICES_SDC_BLOCK_DEVICE_H_
 
@@ -40,13 +41,13 @@ enum class Command : uint8_t { kRead, kWrite, kFlush, kTrim, kWriteZeroes, kBloc
 
 struct StatusExtent {
   uint64_t length_bytes = 0;
-  bool hole = false;   // takes no space
-  bool zero = false;   // reads as zeros
+  bool hole = false;  // takes no space
+  bool zero = false;  // reads as zeros
 };
 
 struct BlockReply {
-  int error = 0;        // an errno value of those that NBD can carry, 0 for success
-  std::string message;  // for people: why; empty on success
+  int error = 0;                      // an errno value of those that NBD can carry, 0 for success
+  std::string message;                // for people: why; empty on success
   Payload data;                       // kRead: exactly the bytes asked for
   std::vector<StatusExtent> extents;  // kBlockStatus: from the offset on, at least one
 };

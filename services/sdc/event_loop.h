@@ -1,8 +1,9 @@
-// One thread's event loop: file descriptors, posted tasks, timers, and hooks at the end of each turn.
+// One thread's event loop: file descriptors, posted tasks, timers, and hooks at the end of each
+// turn.
 //
-// The SDC runs NBD sockets and volume engines on the same loop, so that a request goes from socket to
-// gRPC stream without changing threads, and operations that arrive in one turn leave in one message
-// (the end-of-turn hook sends what gathered).
+// The SDC runs NBD sockets and volume engines on the same loop, so that a request goes from socket
+// to gRPC stream without changing threads, and operations that arrive in one turn leave in one
+// message (the end-of-turn hook sends what gathered).
 //
 // Threads: Post and Stop from any thread; everything else on the loop thread, or before Run.
 #ifndef TESSERA_SERVICES_SDC_EVENT_LOOP_H_
@@ -33,13 +34,13 @@ class EventLoop {
   void Run();
   void Stop();
 
-  // Runs `task` on the loop thread, soon, in order of posting. Tasks posted after Stop are destroyed
-  // without being run.
+  // Runs `task` on the loop thread, soon, in order of posting. Tasks posted after Stop are
+  // destroyed without being run.
   void Post(Task task);
   [[nodiscard]] bool InLoopThread() const;
 
-  // Calls `ready` with a mask of Interest bits (an error or hang-up shows as both) while registered.
-  // The descriptor stays the caller's. Level-triggered.
+  // Calls `ready` with a mask of Interest bits (an error or hang-up shows as both) while
+  // registered. The descriptor stays the caller's. Level-triggered.
   void Watch(int fd, uint32_t interest, absl::AnyInvocable<void(uint32_t)> ready);
   void ChangeInterest(int fd, uint32_t interest);
   // `ready` is not called any more, also when called from inside a handler of the same turn.

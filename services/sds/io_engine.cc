@@ -11,8 +11,8 @@ namespace {
 
 // Operations in one message; more are no batch but an attack.
 constexpr int kOperationsLimit = 16'384;
-// What the reads of one message may ask for. A stream is not read while its replies fill the window, so
-// this bounds what one stream makes the server hold.
+// What the reads of one message may ask for. A stream is not read while its replies fill the
+// window, so this bounds what one stream makes the server hold.
 constexpr uint64_t kReadBytesLimit = 64u << 20;
 
 // Takes the payload of every write, in order. INVALID_ARGUMENT: it is not what the operations say.

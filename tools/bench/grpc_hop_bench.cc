@@ -1,5 +1,6 @@
-// What one gRPC hop costs by itself: a bidirectional stream of ChunkService.Io messages between a client
-// and a server in this process, which echoes payloads. No token, no store: the floor under every IO.
+// What one gRPC hop costs by itself: a bidirectional stream of ChunkService.Io messages between a
+// client and a server in this process, which echoes payloads. No token, no store: the floor under
+// every IO.
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -72,10 +73,12 @@ void Measure(const std::string& address, int operations, double seconds) {
   stream->WritesDone();
   const grpc::Status status = stream->Finish();
   const double total = static_cast<double>(messages) * operations;
-  std::printf("%-5s %3d x 4 KiB a message: %9.0f operations/s, %7.1f us a message, %6.2f us CPU an operation%s\n",
-              address.compare(0, 5, "unix:") == 0 ? "unix" : "tcp", operations,
-              total / elapsed.count(), elapsed.count() / static_cast<double>(messages) * 1e6,
-              cpu / total * 1e6, status.ok() ? "" : " (the stream broke)");
+  std::printf(
+      "%-5s %3d x 4 KiB a message: %9.0f operations/s, %7.1f us a message, %6.2f us CPU an "
+      "operation%s\n",
+      address.compare(0, 5, "unix:") == 0 ? "unix" : "tcp", operations, total / elapsed.count(),
+      elapsed.count() / static_cast<double>(messages) * 1e6, cpu / total * 1e6,
+      status.ok() ? "" : " (the stream broke)");
 }
 
 }  // namespace
