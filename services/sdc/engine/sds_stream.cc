@@ -20,6 +20,10 @@ constexpr char kMethod[] = "/tessera.v1.ChunkService/Io";
 constexpr size_t kMessagePayloadBytes = 1 << 20;
 constexpr int kMessageOperations = 256;
 constexpr size_t kSpareFrames = 4;
+// Messages that may be ahead of their answers. What comes in while so many are under way leaves
+// together when the next answer arrives: a message costs many times what one more operation in it
+// does. At depth 1 nothing waits, since nothing is under way.
+constexpr uint32_t kMessagesAhead = 2;
 constexpr uint64_t kDefaultWindowBytes = 4 << 20;
 constexpr auto kFirstRetry = std::chrono::milliseconds(50);
 constexpr auto kLongestRetry = std::chrono::milliseconds(1000);
@@ -201,6 +205,7 @@ void SdsStream::BreakOff(const std::string& why) {
   ending_.push_back(std::move(call_));
   call_.reset();
   writing_ = false;
+  messages_ahead_ = 0;
   gathered_.clear();
   shown_grants_.clear();
   shown_epochs_.clear();
@@ -243,7 +248,11 @@ void SdsStream::Received(const grpc::ByteBuffer& buffer) {
     return;
   }
   if (response_.header.has_hello()) Hello(response_.header.hello());
-  if (state_ == State::kOpen && response_.header.results_size() > 0) Results(response_);
+  if (state_ == State::kOpen && response_.header.results_size() > 0) {
+    // One answer may stand for several messages: when nothing is under way, none is ahead.
+    if (messages_ahead_ > 0) --messages_ahead_;
+    Results(response_);
+  }
 }
 
 void SdsStream::Hello(const v1::SdsHello& hello) {
@@ -357,8 +366,25 @@ v1::IoOperation* SdsStream::Add(const InFlightOperation& operation,
   return added;
 }
 
+// Flushes take as long as a disk: a message of flushes alone neither waits for answers nor counts.
+bool SdsStream::FlushesOnly(const IoRequestFrame& frame) {
+  return std::all_of(frame.header.operations().begin(), frame.header.operations().end(),
+                     [](const v1::IoOperation& operation) {
+                       return operation.type() == v1::IO_OPERATION_TYPE_FLUSH;
+                     });
+}
+
 void SdsStream::SendNext() {
   if (state_ != State::kOpen || writing_ || gathered_.empty()) return;
+  if (!FlushesOnly(gathered_.front())) {
+    uint32_t waiting = 0;
+    for (const IoRequestFrame& frame : gathered_) {
+      waiting += static_cast<uint32_t>(frame.header.operations_size());
+    }
+    if (waiting == in_flight_) messages_ahead_ = 0;
+    if (messages_ahead_ >= kMessagesAhead) return;
+    ++messages_ahead_;
+  }
   writing_ = true;
   ++counters_.messages;
   call_->Write(EncodeIoRequest(gathered_.front()));

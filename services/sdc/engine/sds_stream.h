@@ -136,6 +136,7 @@ class SdsStream {
   void Results(const IoResponseFrame& frame);
   void WriteDone();
   void SendNext();
+  [[nodiscard]] static bool FlushesOnly(const IoRequestFrame& frame);
   void BreakOff(const std::string& why);
   std::vector<InFlightOperation> TakeAllInFlight();
   IoRequestFrame& Gathering();
@@ -165,6 +166,7 @@ class SdsStream {
   std::vector<uint32_t> free_slots_;
 
   bool writing_ = false;
+  uint32_t messages_ahead_ = 0;          // sent, not answered yet (about: see Received)
   std::deque<IoRequestFrame> gathered_;  // bounded by the window
   std::vector<IoRequestFrame> spare_frames_;
   IoResponseFrame response_;
