@@ -95,9 +95,10 @@ class VolumeAsDisk(ClusterTest):
     def test_mixed_unaligned_io_verifies_and_replicas_are_equal_afterwards(self):
         need("fio")
         uri = self.volume("mixed")
-        fio(uri, "--rw=randwrite", "--bsrange=512-256k", "--blockalign=512", "--bs_unaligned=1", "--iodepth=16",
-            "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--numjobs=4",
-            "--offset_increment=64m", "--io_size=48m", "--randrepeat=0")
+        # Without serialize_overlap fio can't know which of two overlapping writes in flight came last.
+        fio(uri, "--rw=randrw", "--bsrange=512-256k", "--blockalign=512", "--iodepth=16", "--verify=crc32c",
+            "--verify_fatal=1", "--serialize_overlap=1", "--fsync=64", "--numjobs=4", "--offset_increment=64m",
+            "--randrepeat=0")
         self.assertIn(", 0 different", self.verify("mixed"))
 
     def test_a_server_dies_under_load_and_comes_back(self):
