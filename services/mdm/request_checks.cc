@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "services/common/errors.h"
 
 namespace tessera::mdm {
@@ -64,9 +65,10 @@ std::string NextPageToken(const Page& page, size_t rows, uint64_t last_id) {
 absl::Status NoSuch(const std::string& what, uint64_t id, const std::string& name) {
   const std::string which =
       id != 0 || name.empty() ? absl::StrCat(id) : absl::StrCat("'", name, "'");
-  return WithReason(absl::NotFoundError(absl::StrCat("there is no ", what, " ", which)),
-                    absl::StrCat(absl::AsciiStrToUpper(what), "_NOT_FOUND"),
-                    {{"id", absl::StrCat(id)}, {"name", name}});
+  return WithReason(
+      absl::NotFoundError(absl::StrCat("there is no ", what, " ", which)),
+      absl::StrCat(absl::StrReplaceAll(absl::AsciiStrToUpper(what), {{" ", "_"}}), "_NOT_FOUND"),
+      {{"id", absl::StrCat(id)}, {"name", name}});
 }
 
 std::string NbdUriOf(const std::string& listener, const std::string& volume_name) {
