@@ -1,16 +1,21 @@
 #include "services/common/grpc_server.h"
 
 #include <grpc/grpc.h>
+#include <grpcpp/ext/health_check_service_server_builder_option.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "grpc/health/v1/health.pb.h"
+#include "grpc/health/v1/health.grpc.pb.h"
+#include "services/common/grpc_queue.h"
+#include "services/common/health_service.h"
 #include "services/common/node.h"
 
 namespace tessera {
@@ -114,6 +119,17 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
   }
   std::unique_ptr<GrpcServer> result(new GrpcServer);
+  if (options.queues > 0) {
+    for (int i = 0; i < options.queues; ++i) {
+      result->queues_.push_back(builder.AddCompletionQueue());
+    }
+    // gRPC's own health service has callback methods.
+    builder.SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+    result->health_ = std::make_unique<HealthService>();
+    builder.RegisterService(result->health_.get());
+    builder.SetResourceQuota(
+        grpc::ResourceQuota("synchronous methods").SetMaxThreads(options.synchronous_threads));
+  }
   result->server_ = builder.BuildAndStart();
   for (size_t i = 0; i < options.listen.size(); ++i) {
     const std::string& address = options.listen[i];
@@ -128,13 +144,16 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   return result;
 }
 
-GrpcServer::~GrpcServer() { Shutdown(0); }
+GrpcServer::~GrpcServer() {
+  Shutdown(0);
+  // The last tags of the queues speak of the server still.
+  for (const auto& queue : queues_) DrainQueue(queue.get());
+}
 
 void GrpcServer::Shutdown(int grace_ms) {
-  if (server_ == nullptr) return;
+  if (server_ == nullptr || std::exchange(stopped_, true)) return;
   server_->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(grace_ms));
   server_->Wait();
-  server_.reset();
 }
 
 std::shared_ptr<grpc::Channel> NewChannel(

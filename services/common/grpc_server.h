@@ -41,6 +41,12 @@ struct GrpcServerOptions {
   int max_message_bytes = 64 << 20;
   // Data-plane servers have large messages in flight on few connections.
   bool data_plane = false;
+  // Completion queues for asynchronous methods, which their users poll (GrpcServer::queues). A
+  // server that has some may have synchronous methods beside the asynchronous ones, but no callback
+  // methods (see services/common/grpc_queue.h).
+  int queues = 0;
+  // Synchronous methods that run at once; more calls get RESOURCE_EXHAUSTED.
+  int synchronous_threads = 64;
 };
 
 class GrpcServer {
@@ -48,15 +54,23 @@ class GrpcServer {
   // The services must outlive the server. UNAVAILABLE with the address when it can't be bound.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
       const GrpcServerOptions& options, const std::vector<grpc::Service*>& services);
+  // The queues must not be in use any more.
   ~GrpcServer();
   // In the order of options.listen, with the real ports.
   [[nodiscard]] const std::vector<std::string>& addresses() const { return addresses_; }
+  // To be polled from now on until after Shutdown; then shut down (DrainQueue) by whoever polls.
+  [[nodiscard]] const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
+    return queues_;
+  }
   // Ends all calls within the grace time, then the server.
   void Shutdown(int grace_ms = 2000);
 
  private:
   GrpcServer() = default;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
+  std::unique_ptr<grpc::Service> health_;  // where the default one does not do
   std::unique_ptr<grpc::Server> server_;
+  bool stopped_ = false;
   std::vector<std::string> addresses_;
 };
 

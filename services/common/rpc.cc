@@ -73,20 +73,20 @@ void RpcDispatcher::Shutdown() {
   streams_.Shutdown();
 }
 
-RpcDispatcher::Admission RpcDispatcher::Admit(grpc::CallbackServerContext* context,
+RpcDispatcher::Admission RpcDispatcher::Admit(const grpc::ServerContextBase& context,
                                               const std::string& request_type) const {
   Admission admission;
   const auto found = methods_.find(request_type);
   admission.method = found == methods_.end() ? nullptr : found->second.get();
-  const auto& metadata = context->client_metadata();
+  const auto& metadata = context.client_metadata();
   if (const auto header = metadata.find("authorization"); header != metadata.end()) {
     admission.authorization.assign(header->second.data(), header->second.size());
   }
-  admission.peer = context->peer();
+  admission.peer = context.peer();
   admission.started = std::chrono::steady_clock::now();
   const auto latest = std::chrono::system_clock::now() + options_.default_deadline;
   // A call without a deadline says "the end of time".
-  const auto asked = context->deadline();
+  const auto asked = context.deadline();
   admission.deadline =
       asked > std::chrono::system_clock::now() + std::chrono::hours(24 * 365) ? latest : asked;
   return admission;

@@ -47,16 +47,25 @@ class CallContext {
   CallContext(Caller caller, std::chrono::system_clock::time_point deadline,
               std::shared_ptr<std::atomic<bool>> cancelled)
       : caller_(std::move(caller)), deadline_(deadline), cancelled_(std::move(cancelled)) {}
+  // Of a synchronous method: `context` is asked whether the call was cancelled, and must outlive
+  // it.
+  CallContext(Caller caller, std::chrono::system_clock::time_point deadline,
+              const grpc::ServerContext* context)
+      : caller_(std::move(caller)), deadline_(deadline), context_(context) {}
   [[nodiscard]] const Caller& caller() const { return caller_; }
   [[nodiscard]] std::chrono::system_clock::time_point deadline() const { return deadline_; }
   // Time left, at most `most`.
   [[nodiscard]] std::chrono::milliseconds TimeLeft(std::chrono::milliseconds most) const;
-  [[nodiscard]] bool cancelled() const { return cancelled_->load(std::memory_order_relaxed); }
+  [[nodiscard]] bool cancelled() const {
+    return context_ != nullptr ? context_->IsCancelled()
+                               : cancelled_->load(std::memory_order_relaxed);
+  }
 
  private:
   Caller caller_;
   std::chrono::system_clock::time_point deadline_;
   std::shared_ptr<std::atomic<bool>> cancelled_;  // shared with the reactor, which may end first
+  const grpc::ServerContext* context_ = nullptr;
 };
 
 // Blocking writes to a server stream, for finite answers.
@@ -181,6 +190,21 @@ class RpcDispatcher {
   grpc::ServerWriteReactor<Response>* Push(grpc::CallbackServerContext* context,
                                            const Request* request, Handler handler);
 
+  // The same for services with synchronous methods, which gRPC calls on threads that may block. The
+  // handlers are as above and run on the calling thread. Servers with queues of their own
+  // (GrpcServerOptions::queues) have such services: callback methods would add gRPC's own polling
+  // threads to them.
+  template <typename Request, typename Response, typename Handler>
+  [[nodiscard]] grpc::Status RunUnary(grpc::ServerContext* context, const Request& request,
+                                      Response* response, Handler handler);
+  template <typename Request, typename Response, typename Handler>
+  [[nodiscard]] grpc::Status RunServerStream(grpc::ServerContext* context, const Request& request,
+                                             grpc::ServerWriter<Response>* writer, Handler handler);
+  template <typename Request, typename Response, typename Handler>
+  [[nodiscard]] grpc::Status RunClientStream(grpc::ServerContext* context,
+                                             grpc::ServerReader<Request>* reader,
+                                             Response* response, Handler handler);
+
   // Takes no more calls, waits for running handlers.
   void Shutdown();
 
@@ -196,8 +220,12 @@ class RpcDispatcher {
 
   RpcDispatcher(const RpcDispatcherOptions& options,
                 std::shared_ptr<const Authenticator> authenticator, MetricRegistry* metrics);
-  [[nodiscard]] Admission Admit(grpc::CallbackServerContext* context,
+  [[nodiscard]] Admission Admit(const grpc::ServerContextBase& context,
                                 const std::string& request_type) const;
+  // Admits, authorizes, runs `handle(call)` here, counts.
+  template <typename Handle>
+  [[nodiscard]] grpc::Status Run(grpc::ServerContext* context, const std::string& request_type,
+                                 Handle handle);
   // Authenticates and checks the roles; on an executor thread.
   [[nodiscard]] absl::StatusOr<Caller> Authorize(const Admission& admission) const;
   void Count(const Admission& admission, const absl::Status& status) const;

@@ -86,7 +86,7 @@ grpc::ServerUnaryReactor* RpcDispatcher::Unary(grpc::CallbackServerContext* cont
                                                const Request* request, Response* response,
                                                Handler handler) {
   auto* reactor = new rpc_internal::UnaryReactor;
-  Admission admission = Admit(context, Request::descriptor()->full_name());
+  Admission admission = Admit(*context, Request::descriptor()->full_name());
   auto work = [this, reactor, admission, request, response,
                handler = std::move(handler)]() mutable {
     absl::Status status;
@@ -108,7 +108,7 @@ template <typename Request, typename Response, typename Handler>
 grpc::ServerWriteReactor<Response>* RpcDispatcher::ServerStream(
     grpc::CallbackServerContext* context, const Request* request, Handler handler) {
   auto* reactor = new WriteReactor<Response>;
-  Admission admission = Admit(context, Request::descriptor()->full_name());
+  Admission admission = Admit(*context, Request::descriptor()->full_name());
   auto work = [this, reactor, admission, request, handler = std::move(handler)]() mutable {
     absl::Status status;
     absl::StatusOr<Caller> caller = Authorize(admission);
@@ -129,7 +129,7 @@ template <typename Request, typename Response, typename Handler>
 grpc::ServerReadReactor<Request>* RpcDispatcher::ClientStream(grpc::CallbackServerContext* context,
                                                               Response* response, Handler handler) {
   auto* reactor = new ReadReactor<Request>;
-  Admission admission = Admit(context, Request::descriptor()->full_name());
+  Admission admission = Admit(*context, Request::descriptor()->full_name());
   auto work = [this, reactor, admission, response, handler = std::move(handler)]() mutable {
     absl::Status status;
     absl::StatusOr<Caller> caller = Authorize(admission);
@@ -152,7 +152,7 @@ grpc::ServerWriteReactor<Response>* RpcDispatcher::Push(grpc::CallbackServerCont
   auto stream = std::make_shared<PushStream<Response>>();
   stream->HoldSelf();
   stream->StartSendInitialMetadata();
-  Admission admission = Admit(context, Request::descriptor()->full_name());
+  Admission admission = Admit(*context, Request::descriptor()->full_name());
   // The request's memory goes with the call, which may be cancelled before the handler runs.
   auto work = [this, stream, admission, copy = *request, handler = std::move(handler)]() mutable {
     absl::Status status;
@@ -169,6 +169,67 @@ grpc::ServerWriteReactor<Response>* RpcDispatcher::Push(grpc::CallbackServerCont
   };
   if (!unary_.Post(std::move(work))) stream->Close(Overloaded());
   return stream.get();
+}
+
+template <typename Handle>
+grpc::Status RpcDispatcher::Run(grpc::ServerContext* context, const std::string& request_type,
+                                Handle handle) {
+  const Admission admission = Admit(*context, request_type);
+  absl::StatusOr<Caller> caller = Authorize(admission);
+  absl::Status status = caller.status();
+  if (caller.ok()) status = handle(CallContext(*std::move(caller), admission.deadline, context));
+  Count(admission, status);
+  return ToGrpcStatus(status);
+}
+
+template <typename Request, typename Response, typename Handler>
+grpc::Status RpcDispatcher::RunUnary(grpc::ServerContext* context, const Request& request,
+                                     Response* response, Handler handler) {
+  return Run(context, Request::descriptor()->full_name(),
+             [&](const CallContext& call) { return handler(call, request, response); });
+}
+
+namespace rpc_internal {
+
+template <typename Response>
+class BlockingWriter final : public StreamWriter<Response> {
+ public:
+  explicit BlockingWriter(grpc::ServerWriter<Response>* writer) : writer_(writer) {}
+  bool Write(const Response& response) override { return writer_->Write(response); }
+
+ private:
+  grpc::ServerWriter<Response>* const writer_;
+};
+
+template <typename Request>
+class BlockingReader final : public StreamReader<Request> {
+ public:
+  explicit BlockingReader(grpc::ServerReader<Request>* reader) : reader_(reader) {}
+  bool Read(Request* request) override { return reader_->Read(request); }
+
+ private:
+  grpc::ServerReader<Request>* const reader_;
+};
+
+}  // namespace rpc_internal
+
+template <typename Request, typename Response, typename Handler>
+grpc::Status RpcDispatcher::RunServerStream(grpc::ServerContext* context, const Request& request,
+                                            grpc::ServerWriter<Response>* writer, Handler handler) {
+  rpc_internal::BlockingWriter<Response> out(writer);
+  return Run(context, Request::descriptor()->full_name(), [&](const CallContext& call) {
+    return handler(call, request, static_cast<StreamWriter<Response>&>(out));
+  });
+}
+
+template <typename Request, typename Response, typename Handler>
+grpc::Status RpcDispatcher::RunClientStream(grpc::ServerContext* context,
+                                            grpc::ServerReader<Request>* reader, Response* response,
+                                            Handler handler) {
+  rpc_internal::BlockingReader<Request> in(reader);
+  return Run(context, Request::descriptor()->full_name(), [&](const CallContext& call) {
+    return handler(call, static_cast<StreamReader<Request>&>(in), response);
+  });
 }
 
 }  // namespace tessera

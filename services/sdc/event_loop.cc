@@ -42,6 +42,7 @@ uint32_t EpollEvents(uint32_t interest) {
   uint32_t events = 0;
   if (interest & EventLoop::kReadable) events |= EPOLLIN;
   if (interest & EventLoop::kWritable) events |= EPOLLOUT;
+  if (interest & EventLoop::kEdge) events |= EPOLLET;
   return events;
 }
 

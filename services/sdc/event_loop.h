@@ -23,7 +23,8 @@ class EventLoop {
   using Duration = std::chrono::nanoseconds;
   using TimerId = uint64_t;
 
-  enum Interest : uint32_t { kReadable = 1, kWritable = 2 };
+  // kEdge: tell of changes only, not of what lasts.
+  enum Interest : uint32_t { kReadable = 1, kWritable = 2, kEdge = 4 };
 
   EventLoop();
   ~EventLoop();
@@ -40,7 +41,7 @@ class EventLoop {
   [[nodiscard]] bool InLoopThread() const;
 
   // Calls `ready` with a mask of Interest bits (an error or hang-up shows as both) while
-  // registered. The descriptor stays the caller's. Level-triggered.
+  // registered. The descriptor stays the caller's. Level-triggered, unless kEdge is given.
   void Watch(int fd, uint32_t interest, absl::AnyInvocable<void(uint32_t)> ready);
   void ChangeInterest(int fd, uint32_t interest);
   // `ready` is not called any more, also when called from inside a handler of the same turn.

@@ -105,26 +105,43 @@ absl::Status StatusOfResult(const v1::IoResult& result) {
   }
 }
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* ChunkServiceImpl::Io(
-    grpc::CallbackServerContext*) {
-  uint64_t id = 0;
-  {
+void ChunkServiceImpl::AcceptStreams(std::vector<grpc::ServerCompletionQueue*> queue_of_worker) {
+  queues_ = std::move(queue_of_worker);
+  for (size_t home = 0; home < queues_.size(); ++home) AcceptNext(home);
+}
+
+void ChunkServiceImpl::AcceptNext(size_t home) {
+  IoStream::Parts parts;
+  parts.engine = engine_;
+  parts.budget = budget_;
+  parts.metrics = metrics_;
+  parts.home = home;
+  parts.hello = hello_;
+  parts.on_accepted = [this, home](std::shared_ptr<IoStream> stream, bool accepted) {
+    if (accepted) OnAccepted(stream, home);
+  };
+  parts.on_closed = [this](IoStream* stream) {
     absl::MutexLock lock(&mutex_);
-    id = ++last_stream_;
-  }
-  auto stream = std::make_shared<IoStream>(engine_, budget_, metrics_, [this, id] {
-    absl::MutexLock lock(&mutex_);
-    streams_.erase(id);
-  });
+    streams_.erase(stream);
+  };
+  std::make_shared<IoStream>(std::move(parts))
+      ->Accept([this, home](grpc::ServerContext* context, IoStream::Rpc* rpc, void* tag) {
+        RequestIo(context, rpc, queues_[home], queues_[home], tag);
+      });
+}
+
+void ChunkServiceImpl::OnAccepted(const std::shared_ptr<IoStream>& stream, size_t home) {
   bool closing = false;
   {
     absl::MutexLock lock(&mutex_);
-    streams_[id] = stream;
+    streams_[stream.get()] = stream;
     closing = closing_;
   }
-  stream->Start(hello_());
-  if (closing) stream->Close();
-  return stream.get();
+  if (closing) {
+    stream->Close();
+  } else {
+    AcceptNext(home);
+  }
 }
 
 void ChunkServiceImpl::CloseStreams() {
@@ -139,18 +156,20 @@ void ChunkServiceImpl::CloseStreams() {
   for (const auto& stream : open) stream->Close();
 }
 
-grpc::ServerWriteReactor<v1::ReadChunkResponse>* ChunkServiceImpl::ReadChunk(
-    grpc::CallbackServerContext* context, const v1::ReadChunkRequest* request) {
-  return rpc_->ServerStream<v1::ReadChunkRequest, v1::ReadChunkResponse>(
-      context, request,
+grpc::Status ChunkServiceImpl::ReadChunk(grpc::ServerContext* context,
+                                         const v1::ReadChunkRequest* request,
+                                         grpc::ServerWriter<v1::ReadChunkResponse>* out) {
+  return rpc_->RunServerStream<v1::ReadChunkRequest, v1::ReadChunkResponse>(
+      context, *request, out,
       [this](const CallContext& call, const v1::ReadChunkRequest& read,
              StreamWriter<v1::ReadChunkResponse>& writer) { return Read(call, read, writer); });
 }
 
-grpc::ServerReadReactor<v1::WriteChunkRequest>* ChunkServiceImpl::WriteChunk(
-    grpc::CallbackServerContext* context, v1::WriteChunkResponse* response) {
-  return rpc_->ClientStream<v1::WriteChunkRequest>(
-      context, response,
+grpc::Status ChunkServiceImpl::WriteChunk(grpc::ServerContext* context,
+                                          grpc::ServerReader<v1::WriteChunkRequest>* in,
+                                          v1::WriteChunkResponse* response) {
+  return rpc_->RunClientStream<v1::WriteChunkRequest>(
+      context, in, response,
       [this](const CallContext& call, StreamReader<v1::WriteChunkRequest>& reader,
              v1::WriteChunkResponse* written) { return Write(call, reader, written); });
 }

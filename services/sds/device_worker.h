@@ -54,6 +54,9 @@ class DeviceWorker {
 
   void Start();
   void Stop() { thread_.Stop(); }
+  // See WorkerThread.
+  void EnterQueue(grpc::CompletionQueue* queue) { thread_.EnterQueue(queue); }
+  void LeaveQueue() { thread_.LeaveQueue(); }
   [[nodiscard]] Device* device() const { return device_; }
 
   // Any thread: runs `task` on the worker, in order with everything posted before it.

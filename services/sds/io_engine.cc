@@ -58,28 +58,27 @@ void IoEngine::Stop() {
   for (const auto& worker : workers_) worker->Stop();
 }
 
-std::shared_ptr<ClientSession> IoEngine::NewSession(std::shared_ptr<IoClient> client) {
+std::shared_ptr<ClientSession> IoEngine::NewSession(std::shared_ptr<IoClient> client, size_t home) {
   auto session = std::make_shared<ClientSession>(std::move(client));
-  session->home = next_home_.fetch_add(1, std::memory_order_relaxed) % workers_.size();
+  session->home = home;
   return session;
 }
 
-void IoEngine::Submit(std::shared_ptr<ClientSession> session, grpc::ByteBuffer message,
-                      size_t window_bytes) {
-  DeviceWorker* home = workers_[session->home].get();
-  const uint64_t arrived = context_->clock->BootNanos();
-  home->Post([this, home, session = std::move(session), message = std::move(message), window_bytes,
-              arrived]() mutable {
-    auto batch = std::make_shared<RequestBatch>(std::move(session), window_bytes);
-    batch->arrived_nanos = arrived;
-    if (absl::Status decoded = DecodeIoRequest(message, &batch->frame); !decoded.ok()) {
-      context_->metrics->requests_malformed->Increment();
-      batch->session->client->Break(decoded);
-      return;
-    }
-    message.Clear();
-    Process(batch, home);
-  });
+std::shared_ptr<ClientSession> IoEngine::NewSession(std::shared_ptr<IoClient> client) {
+  return NewSession(std::move(client),
+                    next_home_.fetch_add(1, std::memory_order_relaxed) % workers_.size());
+}
+
+void IoEngine::Submit(const std::shared_ptr<ClientSession>& session,
+                      const grpc::ByteBuffer& message, size_t window_bytes) {
+  auto batch = std::make_shared<RequestBatch>(session, window_bytes);
+  batch->arrived_nanos = context_->clock->BootNanos();
+  if (absl::Status decoded = DecodeIoRequest(message, &batch->frame); !decoded.ok()) {
+    context_->metrics->requests_malformed->Increment();
+    session->client->Break(decoded);
+    return;
+  }
+  Process(batch, workers_[session->home].get());
 }
 
 void IoEngine::SubmitFrame(std::shared_ptr<ClientSession> session, IoRequestFrame frame) {

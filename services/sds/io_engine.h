@@ -40,10 +40,16 @@ class IoEngine {
   // Finishes what is queued. Streams must be closed before.
   void Stop();
 
+  // `home`: the index of the worker that parses and verifies what the client sends.
+  [[nodiscard]] std::shared_ptr<ClientSession> NewSession(std::shared_ptr<IoClient> client,
+                                                          size_t home);
+  // For a client of one request: homes go round.
   [[nodiscard]] std::shared_ptr<ClientSession> NewSession(std::shared_ptr<IoClient> client);
-  // Takes one message; `window_bytes` are released to the client when it is done with.
-  void Submit(std::shared_ptr<ClientSession> session, grpc::ByteBuffer message,
+  // Takes one message, on the session's home worker; `window_bytes` are released to the client when
+  // it is done with.
+  void Submit(const std::shared_ptr<ClientSession>& session, const grpc::ByteBuffer& message,
               size_t window_bytes);
+  // Takes one request, from any thread.
   void SubmitFrame(std::shared_ptr<ClientSession> session, IoRequestFrame frame);
 
   // Takes the newer ones of the entries: checked, persisted, then in force on every worker when

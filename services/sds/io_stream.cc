@@ -1,208 +1,150 @@
 #include "services/sds/io_stream.h"
 
+#include <iterator>
 #include <utility>
 
 #include "services/common/errors.h"
 
 namespace tessera::sds {
 
-void IoStream::Start(const v1::SdsHello& hello) {
-  window_bytes_ = hello.window_bytes();
-  self_ = shared_from_this();
-  session_ = engine_->NewSession(self_);
-  metrics_->open_streams->Increment();
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    *gathered_.header.mutable_hello() = hello;
-    has_gathered_ = true;
-    step = NextStep();
+void IoStream::OnAccepted(bool ok) {
+  parts_.on_accepted(self_, ok);
+  if (!ok) {
+    self_ = nullptr;
+    return;
   }
-  Take(step);
+  const v1::SdsHello hello = parts_.hello();
+  window_bytes_ = hello.window_bytes();
+  session_ = parts_.engine->NewSession(self_, parts_.home);
+  parts_.metrics->open_streams->Increment();
+  *gathered_.header.mutable_hello() = hello;
+  has_gathered_ = true;
+  Proceed();
+  OperationEnded();
 }
 
-IoStream::Step IoStream::NextStep() {
-  Step step;
-  if (finished_) return step;
-  if (has_gathered_ && !writing_ && !broken_) {
-    outgoing_ = EncodeIoResponse(gathered_);
-    gathered_ = IoResponseFrame{};
-    has_gathered_ = false;
-    writing_bytes_ = reply_bytes_;
-    writing_ = true;
-    step.write = true;
-  }
-  if (!read_closed_ && !reading_ && request_bytes_ + reply_bytes_ < window_bytes_) {
-    if (budget_->HasRoom()) {
-      reading_ = true;
-      starting_read_ = true;
-      step.read = true;
-    } else if (!waiting_for_room_) {
-      waiting_for_room_ = true;
-      step.wait_for_room = true;
-    }
-  }
+void IoStream::Proceed() {
+  if (finished_ || session_ == nullptr) return;
+  if (has_gathered_ && !writing_ && !broken_) WriteGathered();
+  if (!read_closed_ && !reading_ && request_bytes_ + reply_bytes_ < window_bytes_) ReadNext();
   // A read in progress may stay: it ends with the call.
-  const bool idle = !writing_ && !starting_read_ && messages_ == 0;
+  const bool idle = !writing_ && messages_ == 0;
   if (idle && read_closed_ && (broken_ || !has_gathered_)) {
     finished_ = true;
-    step.finish = true;
+    ++operations_;
+    rpc_.Finish(ToGrpcStatus(final_status_), static_cast<QueueTag*>(&finished_tag_));
   }
-  return step;
 }
 
-void IoStream::Take(const Step& step) {
-  if (step.write) StartWrite(&outgoing_);
-  if (step.read) {
-    StartRead(&incoming_);
-    Step next;
-    {
-      absl::MutexLock lock(&mutex_);
-      starting_read_ = false;
-      next = NextStep();
-    }
-    Take(next);
+void IoStream::WriteGathered() {
+  const grpc::ByteBuffer outgoing = EncodeIoResponse(gathered_);
+  gathered_.header.Clear();
+  gathered_.payload.clear();
+  has_gathered_ = false;
+  writing_bytes_ = reply_bytes_;
+  writing_ = true;
+  ++operations_;
+  rpc_.Write(outgoing, static_cast<QueueTag*>(&written_));
+}
+
+void IoStream::ReadNext() {
+  if (parts_.budget->HasRoom()) {
+    reading_ = true;
+    ++operations_;
+    rpc_.Read(&incoming_, static_cast<QueueTag*>(&read_));
+    return;
   }
-  if (step.wait_for_room) {
-    budget_->OnRoom([weak = weak_from_this()] {
-      const std::shared_ptr<IoStream> stream = weak.lock();
-      if (stream == nullptr) return;
-      Step next;
-      {
-        absl::MutexLock lock(&stream->mutex_);
-        stream->waiting_for_room_ = false;
-        next = stream->NextStep();
-      }
-      stream->Take(next);
+  if (std::exchange(waiting_for_room_, true)) return;
+  parts_.budget->OnRoom([weak = weak_from_this()] {
+    const std::shared_ptr<IoStream> stream = weak.lock();
+    if (stream == nullptr) return;
+    stream->AtHome([stream] {
+      stream->waiting_for_room_ = false;
+      stream->Proceed();
     });
-  }
-  if (step.finish) {
-    absl::Status status;
-    {
-      absl::MutexLock lock(&mutex_);
-      status = final_status_;
-    }
-    Finish(ToGrpcStatus(status));
-  }
+  });
 }
 
-void IoStream::OnReadDone(bool ok) {
-  size_t bytes = 0;
-  grpc::ByteBuffer message;
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    reading_ = false;
-    if (!ok || read_closed_) {
-      read_closed_ = true;
-      step = NextStep();
-    } else {
-      message.Swap(&incoming_);
-      bytes = message.Length();
-      request_bytes_ += bytes;
-      ++messages_;
-      budget_->Take(bytes);
-    }
+void IoStream::OnRead(bool ok) {
+  reading_ = false;
+  if (!ok || read_closed_) {
+    read_closed_ = true;
+  } else {
+    grpc::ByteBuffer message;
+    message.Swap(&incoming_);
+    const size_t bytes = message.Length();
+    request_bytes_ += bytes;
+    ++messages_;
+    parts_.budget->Take(bytes);
+    parts_.engine->Submit(session_, message, bytes);
   }
-  if (message.Valid()) {
-    engine_->Submit(session_, std::move(message), bytes);
-    absl::MutexLock lock(&mutex_);
-    step = NextStep();
-  }
-  Take(step);
+  Proceed();
+  OperationEnded();
 }
 
-void IoStream::OnWriteDone(bool ok) {
-  Step step;
-  uint64_t sent_bytes = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    writing_ = false;
-    sent_bytes = writing_bytes_;
-    reply_bytes_ -= writing_bytes_;
-    writing_bytes_ = 0;
-    if (!ok) {
-      broken_ = true;
-      read_closed_ = true;
-    }
-    step = NextStep();
+void IoStream::OnWritten(bool ok) {
+  writing_ = false;
+  reply_bytes_ -= writing_bytes_;
+  parts_.budget->Release(std::exchange(writing_bytes_, 0));
+  if (!ok) {
+    broken_ = true;
+    read_closed_ = true;
   }
-  budget_->Release(sent_bytes);
-  Take(step);
+  Proceed();
+  OperationEnded();
+}
+
+void IoStream::OnFinished(bool) { OperationEnded(); }
+
+void IoStream::OperationEnded() {
+  if (--operations_ > 0 || !finished_) return;
+  const std::shared_ptr<IoStream> last = std::move(self_);  // workers may hold others
+  parts_.metrics->open_streams->Decrement();
+  parts_.budget->Release(std::exchange(reply_bytes_, 0));
+  session_ = nullptr;
+  parts_.on_closed(this);
 }
 
 void IoStream::Deliver(IoResponseFrame frame) {
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (finished_ || broken_) return;
-    const uint64_t bytes = PayloadBytes(frame.payload) + frame.header.ByteSizeLong();
-    reply_bytes_ += bytes;
-    budget_->Take(bytes);
-    if (!has_gathered_) {
-      gathered_ = std::move(frame);
-      has_gathered_ = true;
-    } else {
-      gathered_.header.MergeFrom(frame.header);
-      gathered_.payload.insert(gathered_.payload.end(),
-                               std::make_move_iterator(frame.payload.begin()),
-                               std::make_move_iterator(frame.payload.end()));
-    }
-    step = NextStep();
+  AtHome([self = shared_from_this(), frame = std::move(frame)]() mutable {
+    self->Gather(std::move(frame));
+  });
+}
+
+void IoStream::Gather(IoResponseFrame frame) {
+  if (finished_ || broken_) return;
+  const uint64_t bytes = PayloadBytes(frame.payload) + frame.header.ByteSizeLong();
+  reply_bytes_ += bytes;
+  parts_.budget->Take(bytes);
+  if (!has_gathered_) {
+    gathered_ = std::move(frame);
+    has_gathered_ = true;
+  } else {
+    gathered_.header.MergeFrom(frame.header);
+    gathered_.payload.insert(gathered_.payload.end(),
+                             std::make_move_iterator(frame.payload.begin()),
+                             std::make_move_iterator(frame.payload.end()));
   }
-  Take(step);
+  Proceed();
 }
 
 void IoStream::Release(size_t bytes) {
-  budget_->Release(bytes);
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    request_bytes_ -= bytes;
-    --messages_;
-    step = NextStep();
-  }
-  Take(step);
+  parts_.budget->Release(bytes);
+  AtHome([self = shared_from_this(), bytes] {
+    self->request_bytes_ -= bytes;
+    --self->messages_;
+    self->Proceed();
+  });
 }
 
 void IoStream::Break(const absl::Status& why) {
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (final_status_.ok()) final_status_ = why;
-    read_closed_ = true;
-    step = NextStep();
-  }
-  Take(step);
+  AtHome([self = shared_from_this(), why] {
+    if (self->final_status_.ok()) self->final_status_ = why;
+    self->read_closed_ = true;
+    self->Proceed();
+  });
 }
 
 void IoStream::Close() { Break(absl::UnavailableError("the server stops")); }
-
-void IoStream::OnCancel() {
-  Step step;
-  {
-    absl::MutexLock lock(&mutex_);
-    broken_ = true;
-    read_closed_ = true;
-    if (final_status_.ok()) final_status_ = absl::CancelledError("cancelled");
-    step = NextStep();
-  }
-  Take(step);
-}
-
-void IoStream::OnDone() {
-  metrics_->open_streams->Decrement();
-  uint64_t unsent_bytes = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    unsent_bytes = reply_bytes_;
-    reply_bytes_ = 0;
-  }
-  budget_->Release(unsent_bytes);
-  on_closed_();
-  session_ = nullptr;
-  const std::shared_ptr<IoStream> last =
-      std::move(self_);  // destroyed here unless a worker holds it
-}
 
 }  // namespace tessera::sds

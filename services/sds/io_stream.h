@@ -1,24 +1,28 @@
 // One client's stream: messages in to the engine, results out, gathered while a message is being
 // written.
 //
+// A stream lives on one worker, its home: the worker polls the stream's completion queue, decodes
+// and verifies what comes, and writes the answers, all on its own thread.
+//
 // Bounded: when the requests in progress and the replies not yet sent reach the window, or all
 // streams together reach the server's budget, the stream is not read until they have shrunk.
 //
-// Threads: gRPC's callbacks only hand over; Deliver, Release and Break come from workers.
+// Threads: the home worker's; Deliver, Release, Break and Close from any, they hand over to it.
 #ifndef TESSERA_SERVICES_SDS_IO_STREAM_H_
 #define TESSERA_SERVICES_SDS_IO_STREAM_H_
+
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/async_stream.h>
+#include <grpcpp/support/byte_buffer.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <utility>
 
-#include <grpcpp/support/byte_buffer.h>
-#include <grpcpp/support/server_callback.h>
-
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "services/common/grpc_queue.h"
 #include "services/common/io_codec.h"
 #include "services/sds/io_budget.h"
 #include "services/sds/io_engine.h"
@@ -27,17 +31,30 @@
 
 namespace tessera::sds {
 
-class IoStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
-                       public IoClient,
-                       public std::enable_shared_from_this<IoStream> {
+class IoStream final : public IoClient, public std::enable_shared_from_this<IoStream> {
  public:
-  // `on_closed` is called once, when gRPC is done with the stream. The engine and the budget must
-  // outlive it.
-  IoStream(IoEngine* engine, IoBudget* budget, SdsMetrics* metrics, std::function<void()> on_closed)
-      : engine_(engine), budget_(budget), metrics_(metrics), on_closed_(std::move(on_closed)) {}
+  using Rpc = grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
+  struct Parts {
+    IoEngine* engine = nullptr;  // these three must outlive the stream
+    IoBudget* budget = nullptr;
+    SdsMetrics* metrics = nullptr;
+    size_t home = 0;  // index of the worker
+    std::function<v1::SdsHello()> hello;
+    // A client has come (or none will any more: `accepted` is false): time to wait for the next.
+    std::function<void(std::shared_ptr<IoStream>, bool accepted)> on_accepted;
+    // Called once for an accepted stream, when gRPC is done with it.
+    std::function<void(IoStream*)> on_closed;
+  };
+  explicit IoStream(Parts parts) : parts_(std::move(parts)), rpc_(&context_) {}
 
-  // Says hello and begins to read. Once.
-  void Start(const v1::SdsHello& hello);
+  // Hands context, call and tag to `request`, which asks gRPC for the next call of the method. The
+  // stream keeps itself alive from then on until gRPC is done with it.
+  template <typename Request>
+  void Accept(Request request) {
+    self_ = shared_from_this();
+    ++operations_;
+    request(&context_, &rpc_, static_cast<QueueTag*>(&accepted_));
+  }
   // The server stops: ends the stream as soon as nothing is in progress.
   void Close();
 
@@ -46,50 +63,56 @@ class IoStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
   void Release(size_t bytes) override;
   void Break(const absl::Status& why) override;
 
-  // grpc::ServerBidiReactor.
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnCancel() override;
-  void OnDone() override;
-
  private:
-  // What is to be done after the lock is released: gRPC may call back from inside its Start
-  // functions.
-  struct Step {
-    bool read = false;
-    bool write = false;
-    bool finish = false;
-    bool wait_for_room = false;
-  };
-  [[nodiscard]] Step NextStep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Take(const Step& step);
+  void OnAccepted(bool ok);
+  void OnRead(bool ok);
+  void OnWritten(bool ok);
+  void OnFinished(bool ok);
+  // Runs `task` on the home worker: at once when this is it.
+  template <typename Task>
+  void AtHome(Task task) {
+    DeviceWorker* home = parts_.engine->workers()[parts_.home].get();
+    if (home->OnThisThread()) {
+      task();
+    } else {
+      home->Post(std::move(task));  // a worker that has stopped has no streams any more
+    }
+  }
+  void Gather(IoResponseFrame frame);
+  // Begins what can be begun.
+  void Proceed();
+  void WriteGathered();
+  void ReadNext();
+  // An operation of gRPC is over; the last one of a finished stream ends its life.
+  void OperationEnded();
 
-  IoEngine* const engine_;
-  IoBudget* const budget_;
-  SdsMetrics* const metrics_;
-  const std::function<void()> on_closed_;
-  uint64_t window_bytes_ = 0;               // set by Start
-  std::shared_ptr<ClientSession> session_;  // set by Start; refers back here until OnDone
-  std::shared_ptr<IoStream> self_;          // until OnDone: gRPC's own reference
+  const Parts parts_;
+  grpc::ServerContext context_;
+  Rpc rpc_;
+  MemberTag<IoStream, &IoStream::OnAccepted> accepted_{this};
+  MemberTag<IoStream, &IoStream::OnRead> read_{this};
+  MemberTag<IoStream, &IoStream::OnWritten> written_{this};
+  MemberTag<IoStream, &IoStream::OnFinished> finished_tag_{this};
 
-  grpc::ByteBuffer incoming_;  // of the read in progress
-  grpc::ByteBuffer outgoing_;  // of the write in progress
+  uint64_t window_bytes_ = 0;               // from the hello
+  std::shared_ptr<ClientSession> session_;  // refers back here until the end
+  std::shared_ptr<IoStream> self_;          // gRPC's reference
+  int operations_ = 0;                      // that gRPC will give a tag back for
 
-  absl::Mutex mutex_;
-  uint64_t request_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // in progress
-  uint64_t messages_ ABSL_GUARDED_BY(mutex_) = 0;       // in progress
-  uint64_t reply_bytes_ ABSL_GUARDED_BY(mutex_) = 0;    // gathered, and being written
-  uint64_t writing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // being written
-  IoResponseFrame gathered_ ABSL_GUARDED_BY(mutex_);
-  bool has_gathered_ ABSL_GUARDED_BY(mutex_) = false;
-  bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  bool starting_read_ ABSL_GUARDED_BY(mutex_) = false;  // StartRead is about to be called
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool waiting_for_room_ ABSL_GUARDED_BY(mutex_) = false;
-  bool read_closed_ ABSL_GUARDED_BY(mutex_) = false;  // the client sends no more, or may not
-  bool broken_ ABSL_GUARDED_BY(mutex_) = false;       // nothing more can be sent
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Status final_status_ ABSL_GUARDED_BY(mutex_);
+  grpc::ByteBuffer incoming_;   // of the read in progress
+  uint64_t request_bytes_ = 0;  // in progress
+  uint64_t messages_ = 0;       // in progress
+  uint64_t reply_bytes_ = 0;    // gathered, and being written
+  uint64_t writing_bytes_ = 0;  // being written
+  IoResponseFrame gathered_;
+  bool has_gathered_ = false;
+  bool reading_ = false;
+  bool writing_ = false;
+  bool waiting_for_room_ = false;
+  bool read_closed_ = false;  // the client sends no more, or may not
+  bool broken_ = false;       // nothing more can be sent
+  bool finished_ = false;
+  absl::Status final_status_;
 };
 
 }  // namespace tessera::sds

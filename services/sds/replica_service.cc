@@ -18,31 +18,34 @@ constexpr absl::Duration kEpochWait = absl::Seconds(2);
 
 }  // namespace
 
-grpc::ServerUnaryReactor* ReplicaServiceImpl::BeginCopy(grpc::CallbackServerContext* context,
-                                                        const v1::BeginCopyRequest* request,
-                                                        v1::BeginCopyResponse* response) {
-  return rpc_->Unary(context, request, response,
-                     [this](const CallContext&, const v1::BeginCopyRequest& begin,
-                            v1::BeginCopyResponse* base) -> absl::Status {
-                       TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker, CheckTicket(begin.ticket()));
-                       return ReadCursors(worker, begin.ticket(), base);
-                     });
+grpc::Status ReplicaServiceImpl::BeginCopy(grpc::ServerContext* context,
+                                           const v1::BeginCopyRequest* request,
+                                           v1::BeginCopyResponse* response) {
+  return rpc_->RunUnary(context, *request, response,
+                        [this](const CallContext&, const v1::BeginCopyRequest& begin,
+                               v1::BeginCopyResponse* base) -> absl::Status {
+                          TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker,
+                                                   CheckTicket(begin.ticket()));
+                          return ReadCursors(worker, begin.ticket(), base);
+                        });
 }
 
-grpc::ServerWriteReactor<v1::ListChunkVersionsResponse>* ReplicaServiceImpl::ListChunkVersions(
-    grpc::CallbackServerContext* context, const v1::ListChunkVersionsRequest* request) {
-  return rpc_->ServerStream<v1::ListChunkVersionsRequest, v1::ListChunkVersionsResponse>(
-      context, request,
+grpc::Status ReplicaServiceImpl::ListChunkVersions(
+    grpc::ServerContext* context, const v1::ListChunkVersionsRequest* request,
+    grpc::ServerWriter<v1::ListChunkVersionsResponse>* out) {
+  return rpc_->RunServerStream<v1::ListChunkVersionsRequest, v1::ListChunkVersionsResponse>(
+      context, *request, out,
       [this](const CallContext&, const v1::ListChunkVersionsRequest& list,
              StreamWriter<v1::ListChunkVersionsResponse>& writer) {
         return List(list.ticket(), writer);
       });
 }
 
-grpc::ServerWriteReactor<v1::CopyChunksResponse>* ReplicaServiceImpl::CopyChunks(
-    grpc::CallbackServerContext* context, const v1::CopyChunksRequest* request) {
-  return rpc_->ServerStream<v1::CopyChunksRequest, v1::CopyChunksResponse>(
-      context, request,
+grpc::Status ReplicaServiceImpl::CopyChunks(grpc::ServerContext* context,
+                                            const v1::CopyChunksRequest* request,
+                                            grpc::ServerWriter<v1::CopyChunksResponse>* out) {
+  return rpc_->RunServerStream<v1::CopyChunksRequest, v1::CopyChunksResponse>(
+      context, *request, out,
       [this](const CallContext&, const v1::CopyChunksRequest& copy,
              StreamWriter<v1::CopyChunksResponse>& writer) { return Copy(copy, writer); });
 }

@@ -1,6 +1,6 @@
 // ReplicaService: this server as the source of a learner.
 //
-// Threads: handlers run on the dispatcher's threads.
+// Threads: gRPC's for synchronous methods, which may block.
 #ifndef TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_
 #define TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_
 
@@ -11,19 +11,19 @@
 
 namespace tessera::sds {
 
-class ReplicaServiceImpl final : public v1::ReplicaService::CallbackService {
+class ReplicaServiceImpl final : public v1::ReplicaService::Service {
  public:
   // All must outlive the service.
   ReplicaServiceImpl(IoEngine* engine, const EngineContext* context, RpcDispatcher* rpc)
       : engine_(engine), context_(context), rpc_(rpc) {}
 
-  grpc::ServerUnaryReactor* BeginCopy(grpc::CallbackServerContext* context,
-                                      const v1::BeginCopyRequest* request,
-                                      v1::BeginCopyResponse* response) override;
-  grpc::ServerWriteReactor<v1::ListChunkVersionsResponse>* ListChunkVersions(
-      grpc::CallbackServerContext* context, const v1::ListChunkVersionsRequest* request) override;
-  grpc::ServerWriteReactor<v1::CopyChunksResponse>* CopyChunks(
-      grpc::CallbackServerContext* context, const v1::CopyChunksRequest* request) override;
+  grpc::Status BeginCopy(grpc::ServerContext* context, const v1::BeginCopyRequest* request,
+                         v1::BeginCopyResponse* response) override;
+  grpc::Status ListChunkVersions(
+      grpc::ServerContext* context, const v1::ListChunkVersionsRequest* request,
+      grpc::ServerWriter<v1::ListChunkVersionsResponse>* writer) override;
+  grpc::Status CopyChunks(grpc::ServerContext* context, const v1::CopyChunksRequest* request,
+                          grpc::ServerWriter<v1::CopyChunksResponse>* writer) override;
 
  private:
   // The worker of the group, when the ticket is good and this server is in sync in its epoch.

@@ -128,10 +128,17 @@ absl::Status SdsServer::StartListeners() {
   const std::string socket = options_.state_folder + "/data.sock";
   GrpcServerOptions data{.listen = {options_.data_listen}, .security = options_.security};
   data.data_plane = true;
+  data.queues = static_cast<int>(engine_->workers().size());
   const bool has_socket = socket.size() <= kSocketPathLimit;
   if (has_socket) data.listen.push_back("unix:" + socket);
   TESSERA_ASSIGN_OR_RETURN(data_server_,
                            GrpcServer::Start(data, {chunk_service_.get(), replica_service_.get()}));
+  std::vector<grpc::ServerCompletionQueue*> queues;
+  for (size_t i = 0; i < data_server_->queues().size(); ++i) {
+    queues.push_back(data_server_->queues()[i].get());
+    engine_->workers()[i]->EnterQueue(queues.back());
+  }
+  chunk_service_->AcceptStreams(std::move(queues));
   TESSERA_ASSIGN_OR_RETURN(control_server_, GrpcServer::Start({.listen = {options_.control_listen},
                                                                .security = options_.security},
                                                               {control_service_.get()}));
@@ -267,6 +274,9 @@ void SdsServer::Stop() {
   http_server_ = nullptr;
   for (GrpcServer* server : {data_server_.get(), control_server_.get(), management_server_.get()}) {
     if (server != nullptr) server->Shutdown(1'000);
+  }
+  if (engine_ != nullptr) {
+    for (const auto& worker : engine_->workers()) worker->LeaveQueue();
   }
   if (rpc_ != nullptr) rpc_->Shutdown();
   if (engine_ != nullptr) engine_->Stop();

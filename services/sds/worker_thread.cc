@@ -1,5 +1,6 @@
 #include "services/sds/worker_thread.h"
 
+#include <grpc/support/time.h>
 #include <pthread.h>
 
 #include <utility>
@@ -7,6 +8,14 @@
 #include "absl/synchronization/notification.h"
 
 namespace tessera::sds {
+namespace {
+
+// The thread's queue is its own to poll.
+[[maybe_unused]] const bool kPolling = PollQueuesByThemselves();
+// Tags of one cycle: the hook must not wait for a flood to end.
+constexpr int kTagsOfACycle = 64;
+
+}  // namespace
 
 void WorkerThread::Start(const std::string& name, std::function<void()> end_of_cycle) {
   end_of_cycle_ = std::move(end_of_cycle);
@@ -22,6 +31,9 @@ bool WorkerThread::Post(Task task) {
   absl::MutexLock lock(&mutex_);
   if (stopping_) return false;
   queue_.push_back(std::move(task));
+  if (sleeps_in_grpc_ && !std::exchange(alarm_set_, true)) {
+    alarm_.Set(grpc_queue_, gpr_inf_past(GPR_CLOCK_MONOTONIC), static_cast<QueueTag*>(&woken_));
+  }
   return true;
 }
 
@@ -45,23 +57,66 @@ void WorkerThread::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void WorkerThread::EnterQueue(grpc::CompletionQueue* queue) {
+  RunAndWait([this, queue] { grpc_queue_ = queue; });
+}
+
+void WorkerThread::LeaveQueue() {
+  RunAndWait([this] {
+    if (grpc_queue_ == nullptr) return;
+    DrainQueue(grpc_queue_);
+    grpc_queue_ = nullptr;
+  });
+}
+
 size_t WorkerThread::queued() const {
   absl::MutexLock lock(&mutex_);
   return queue_.size();
 }
 
+void WorkerThread::Woken(bool) {
+  absl::MutexLock lock(&mutex_);
+  alarm_set_ = false;
+}
+
+bool WorkerThread::AwaitTasks(std::vector<Task>* tasks) {
+  absl::MutexLock lock(&mutex_);
+  const auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !queue_.empty() || stopping_;
+  };
+  mutex_.Await(absl::Condition(&awake));
+  tasks->swap(queue_);
+  return !tasks->empty();
+}
+
+void WorkerThread::AwaitTag() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!queue_.empty()) return;
+    sleeps_in_grpc_ = true;
+  }
+  void* tag = nullptr;
+  bool ok = false;
+  const bool got = grpc_queue_->Next(&tag, &ok);
+  {
+    absl::MutexLock lock(&mutex_);
+    sleeps_in_grpc_ = false;
+  }
+  if (got) static_cast<QueueTag*>(tag)->Done(ok);
+}
+
+bool WorkerThread::NextTasks(std::vector<Task>* tasks) {
+  if (grpc_queue_ == nullptr) return AwaitTasks(tasks);
+  AwaitTag();
+  RunReadyTags(grpc_queue_, kTagsOfACycle);
+  absl::MutexLock lock(&mutex_);
+  tasks->swap(queue_);
+  return true;
+}
+
 void WorkerThread::Run() {
   std::vector<Task> tasks;
-  while (true) {
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-        return !queue_.empty() || stopping_;
-      };
-      mutex_.Await(absl::Condition(&awake));
-      if (queue_.empty()) return;
-      tasks.swap(queue_);
-    }
+  while (NextTasks(&tasks)) {
     for (Task& task : tasks) task();
     tasks.clear();
     end_of_cycle_();

@@ -1,6 +1,9 @@
-// One thread that runs tasks in the order posted, in cycles: all tasks that have gathered, then the
-// end-of- cycle hook. Under load cycles grow by themselves, and what the hook does once serves them
+// One thread that runs tasks in the order posted, in cycles: all that has gathered, then the
+// end-of-cycle hook. Under load cycles grow by themselves, and what the hook does once serves them
 // all.
+//
+// It can wait in a gRPC completion queue and run that queue's tags as well (QueueTag): then what
+// arrives from the network is worked on by the thread that received it.
 //
 // Bounded by its users: stream windows bound the IO that can be queued, control tasks are waited
 // for.
@@ -8,6 +11,9 @@
 // Threads: Post and RunAndWait from any; RunAndWait not from the thread itself.
 #ifndef TESSERA_SERVICES_SDS_WORKER_THREAD_H_
 #define TESSERA_SERVICES_SDS_WORKER_THREAD_H_
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/completion_queue.h>
 
 #include <cstddef>
 #include <functional>
@@ -18,6 +24,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/grpc_queue.h"
 
 namespace tessera::sds {
 
@@ -36,20 +43,37 @@ class WorkerThread {
   bool Post(Task task);
   // Posts and waits until the task has run; false once stopped.
   bool RunAndWait(Task task);
-  // Runs what is queued, ends the thread. Idempotent.
+  // Runs what is queued, ends the thread. Idempotent. The queue must have been left.
   void Stop();
+
+  // From now on the thread polls `queue`.
+  void EnterQueue(grpc::CompletionQueue* queue);
+  // Shuts the queue down, runs its last tags, and waits as before. Nothing begins operations on the
+  // queue any more, and its server has been shut down. Nothing to do when there is none.
+  void LeaveQueue();
 
   [[nodiscard]] size_t queued() const;
   [[nodiscard]] bool IsCurrent() const { return std::this_thread::get_id() == thread_.get_id(); }
 
  private:
   void Run();
+  // Waits for tasks or tags and runs the tags. False: stopped, and nothing is left.
+  bool NextTasks(std::vector<Task>* tasks);
+  bool AwaitTasks(std::vector<Task>* tasks);
+  // Runs one tag, waiting for it as long as no task is posted.
+  void AwaitTag();
+  void Woken(bool ok);
 
   std::function<void()> end_of_cycle_;
   mutable absl::Mutex mutex_;
   std::vector<Task> queue_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = true;
-  std::thread thread_;  // Start and Stop only
+  bool sleeps_in_grpc_ ABSL_GUARDED_BY(mutex_) = false;  // a task needs an alarm to be seen
+  bool alarm_set_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Alarm alarm_;  // set under the mutex; free again when its tag has come
+  MemberTag<WorkerThread, &WorkerThread::Woken> woken_{this};
+  grpc::CompletionQueue* grpc_queue_ = nullptr;  // the thread's
+  std::thread thread_;                           // Start and Stop only
 };
 
 }  // namespace tessera::sds

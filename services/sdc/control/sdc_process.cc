@@ -72,7 +72,8 @@ class Process final : public SdcProcess {
     engine.replica_timeout = options_.replica_timeout;
     engine.flush_timeout = options_.flush_timeout;
     engine.io_timeout = options_.io_timeout;
-    engine_ = std::make_unique<IoEngine>(loop_, engine, credentials);
+    engine_ = std::make_unique<IoEngine>(loop_, engine,
+                                         options_.security.insecure ? nullptr : credentials);
     TESSERA_RETURN_IF_ERROR(ListenNbd());
 
     mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);

@@ -19,6 +19,7 @@ IoEngine::IoEngine(EventLoop& loop, EngineOptions options,
     : loop_(loop),
       options_(std::move(options)),
       credentials_(std::move(credentials)),
+      queue_(loop),
       hook_(loop.AddTurnEndHook([this] { SendReports(); })) {}
 
 IoEngine::~IoEngine() {
@@ -116,7 +117,7 @@ SdsStream* IoEngine::StreamTo(uint64_t sds_id) {
   options.own_host_id = options_.own_host_id;
   options.credentials = credentials_;
   auto& stream = streams_[sds_id];
-  stream = std::make_unique<SdsStream>(loop_, static_cast<SdsStream::Observer&>(*this),
+  stream = std::make_unique<SdsStream>(loop_, queue_, static_cast<SdsStream::Observer&>(*this),
                                        std::move(options));
   SdsStream* made = stream.get();
   made->SetAddress(*address);

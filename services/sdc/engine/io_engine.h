@@ -23,7 +23,7 @@ namespace tessera::sdc {
 
 class IoEngine final : public ExportTable, private EngineContext, private SdsStream::Observer {
  public:
-  // `loop` must outlive the engine.
+  // `loop` must outlive the engine. `credentials` null: plain text.
   IoEngine(EventLoop& loop, EngineOptions options,
            std::shared_ptr<grpc::ChannelCredentials> credentials);
   ~IoEngine() override;
@@ -82,6 +82,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   EventLoop& loop_;
   const EngineOptions options_;
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;  // shared with the streams
+  StreamQueue queue_;
   ClusterLink* link_ = nullptr;
   const EventLoop::HookId hook_;
   EngineCounters counters_;

@@ -1,21 +1,14 @@
 #include "services/sdc/engine/sds_stream.h"
 
-#include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/support/client_callback.h>
-
 #include <algorithm>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "services/common/logging.h"
 
 namespace tessera::sdc {
 namespace {
 
-constexpr char kMethod[] = "/tessera.v1.ChunkService/Io";
 // A message is closed at either of these, so that a long one does not delay the first answers.
 constexpr size_t kMessagePayloadBytes = 1 << 20;
 constexpr int kMessageOperations = 256;
@@ -28,126 +21,11 @@ constexpr uint64_t kDefaultWindowBytes = 4 << 20;
 constexpr auto kFirstRetry = std::chrono::milliseconds(50);
 constexpr auto kLongestRetry = std::chrono::milliseconds(1000);
 
-std::shared_ptr<grpc::Channel> NewStreamChannel(
-    const std::string& target, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(64 << 20);
-  arguments.SetMaxSendMessageSize(64 << 20);
-  // A stopped or vanished server must show within the detection time, also while it only flushes.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 1'500);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 1'500);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 8 << 20);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_FRAME_SIZE, 1 << 20);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(target, credentials, arguments);
-}
-
 }  // namespace
 
-// One attempt at a stream. gRPC's threads call the On... methods, the loop thread the others. The
-// hold keeps gRPC from ending the call while the loop may still start writes on it.
-class SdsStream::Call final : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
- public:
-  Call(EventLoop& loop, SdsStream* stream, std::shared_ptr<grpc::Channel> channel)
-      : loop_(loop), stream_(stream), channel_(std::move(channel)), stub_(channel_) {}
-
-  void Start(std::shared_ptr<Call> self) {
-    self_ = std::move(self);
-    stub_.PrepareBidiStreamingCall(&context_, kMethod, grpc::StubOptions(), this);
-    AddHold();
-    StartRead(&incoming_);
-    StartCall();
-  }
-  void Write(const grpc::ByteBuffer& buffer) {
-    outgoing_ = buffer;
-    StartWrite(&outgoing_);
-  }
-  // The loop starts nothing more on it. Once.
-  void Release() {
-    if (std::exchange(released_, true)) return;
-    context_.TryCancel();
-    RemoveHold();
-  }
-  // The stream hears nothing more of it.
-  void Detach() { stream_ = nullptr; }
-  void WaitUntilOver() { over_->WaitForNotification(); }
-
-  void OnReadDone(bool ok) override {
-    if (!ok) {
-      Post([](SdsStream& stream, Call& call) {
-        if (stream.call_.get() == &call) stream.BreakOff("the stream was closed");
-      });
-      return;
-    }
-    bool post = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      received_.emplace_back();
-      received_.back().Swap(&incoming_);
-      post = !std::exchange(posted_, true);
-    }
-    StartRead(&incoming_);
-    if (post) Post([](SdsStream& stream, Call& call) { call.Deliver(stream); });
-  }
-  void OnWriteDone(bool ok) override {
-    if (!ok) return;  // the read side sees the end, too
-    Post([](SdsStream& stream, Call& call) {
-      if (stream.call_.get() == &call) stream.WriteDone();
-    });
-  }
-  void OnDone(const grpc::Status& status) override {
-    // The last reference must not go here (destroying a channel in a callback can deadlock): it
-    // goes on the loop, or with the owner, who waits for `over`. So nothing of this is touched
-    // after the Post.
-    const std::shared_ptr<absl::Notification> over = over_;
-    EventLoop& loop = loop_;
-    loop.Post([self = std::move(self_), status] {
-      if (self->stream_ != nullptr) self->stream_->Ended(self.get(), status);
-    });
-    over->Notify();
-  }
-
- private:
-  template <typename Task>
-  void Post(Task task) {
-    loop_.Post([self = self_, task] {
-      if (self->stream_ != nullptr) task(*self->stream_, *self);
-    });
-  }
-  void Deliver(SdsStream& stream) {
-    std::deque<grpc::ByteBuffer> received;
-    {
-      absl::MutexLock lock(&mutex_);
-      received.swap(received_);
-      posted_ = false;
-    }
-    for (const grpc::ByteBuffer& buffer : received) {
-      if (stream_ == nullptr || stream.call_.get() != this) return;
-      stream.Received(buffer);
-    }
-  }
-
-  EventLoop& loop_;
-  SdsStream* stream_;                             // loop thread; null: detached
-  const std::shared_ptr<grpc::Channel> channel_;  // gRPC keeps references of its own
-  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub_;
-  grpc::ClientContext context_;
-  grpc::ByteBuffer outgoing_;   // from Write until OnWriteDone
-  grpc::ByteBuffer incoming_;   // gRPC's, but in OnReadDone
-  bool released_ = false;       // loop thread
-  std::shared_ptr<Call> self_;  // until OnDone
-  const std::shared_ptr<absl::Notification> over_ =
-      std::make_shared<absl::Notification>();  // shared with OnDone
-  absl::Mutex mutex_;
-  std::deque<grpc::ByteBuffer> received_ ABSL_GUARDED_BY(mutex_);
-  bool posted_ ABSL_GUARDED_BY(mutex_) = false;
-};
-
-SdsStream::SdsStream(EventLoop& loop, Observer& observer, Options options)
+SdsStream::SdsStream(EventLoop& loop, StreamQueue& queue, Observer& observer, Options options)
     : loop_(loop),
+      queue_(queue),
       observer_(observer),
       options_(std::move(options)),
       hook_(loop.AddTurnEndHook([this] { SendNext(); })) {}
@@ -186,8 +64,8 @@ void SdsStream::Connect() {
     return;
   }
   state_ = State::kConnecting;
-  call_ = std::make_shared<Call>(loop_, this, NewStreamChannel(target_, options_.credentials));
-  call_->Start(call_);
+  call_ = std::make_shared<StreamCall>(loop_, queue_, static_cast<StreamCall::Listener*>(this));
+  call_->Start(target_, options_.credentials);
   timer_ = loop_.After(options_.connect_timeout, [this] { ConnectTimedOut(); });
   timer_set_ = true;
 }
@@ -202,7 +80,7 @@ void SdsStream::BreakOff(const std::string& why) {
   if (timer_set_) loop_.Cancel(timer_);
   timer_set_ = false;
   call_->Release();
-  ending_.push_back(std::move(call_));
+  if (!call_->over()) ending_.push_back(call_);
   call_.reset();
   writing_ = false;
   messages_ahead_ = 0;
@@ -234,15 +112,14 @@ void SdsStream::BreakOff(const std::string& why) {
   observer_.StreamUnreachable(*this, why);
 }
 
-void SdsStream::Ended(Call* call, const grpc::Status& status) {
-  if (call_.get() == call) {
-    BreakOff(absl::StrCat("the stream ended: ", status.error_message()));
-  }
-  std::erase_if(ending_, [call](const auto& ending) { return ending.get() == call; });
+void SdsStream::CallEnded(StreamCall& call, const std::string& why) {
+  if (call_.get() == &call) BreakOff(why);
+  std::erase_if(ending_, [&call](const auto& ending) { return ending.get() == &call; });
 }
 
-void SdsStream::Received(const grpc::ByteBuffer& buffer) {
-  const absl::Status status = DecodeIoResponse(buffer, &response_);
+void SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) {
+  if (call_.get() != &call) return;
+  const absl::Status status = DecodeIoResponse(message, &response_);
   if (!status.ok()) {
     BreakOff(std::string(status.message()));
     return;
@@ -375,7 +252,11 @@ bool SdsStream::FlushesOnly(const IoRequestFrame& frame) {
 }
 
 void SdsStream::SendNext() {
-  if (state_ != State::kOpen || writing_ || gathered_.empty()) return;
+  if (state_ != State::kOpen || gathered_.empty()) return;
+  if (writing_) {
+    call_->ExpectWritten();
+    return;
+  }
   if (!FlushesOnly(gathered_.front())) {
     uint32_t waiting = 0;
     for (const IoRequestFrame& frame : gathered_) {
@@ -397,7 +278,8 @@ void SdsStream::SendNext() {
   }
 }
 
-void SdsStream::WriteDone() {
+void SdsStream::CallWrote(StreamCall& call) {
+  if (call_.get() != &call) return;
   writing_ = false;
   SendNext();
 }

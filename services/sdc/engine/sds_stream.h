@@ -6,11 +6,10 @@
 //
 // The stream connects on its own for as long as it exists: at once after a break, then, when that
 // failed too, after 50 ms growing to 1 s. It connects over the unix socket when server and client
-// share a host. Each attempt uses a fresh channel, so gRPC's own back-off never adds to ours.
-// Operations in flight when it breaks are handed back: whether the server did them is unknown.
+// share a host. Operations in flight when it breaks are handed back: whether the server did them is
+// unknown.
 //
-// Threads: made and used on the loop thread; destroyed there or after the loop has ended. gRPC's
-// callbacks only post.
+// Threads: made and used on the loop thread; destroyed there or after the loop has ended.
 #ifndef TESSERA_SERVICES_SDC_ENGINE_SDS_STREAM_H_
 #define TESSERA_SERVICES_SDC_ENGINE_SDS_STREAM_H_
 
@@ -25,6 +24,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "services/common/io_codec.h"
+#include "services/sdc/engine/stream_call.h"
+#include "services/sdc/engine/stream_queue.h"
 #include "services/sdc/event_loop.h"
 #include "services/sdc/rules/map_cache.h"
 #include "services/sdc/rules/placement_group_writer.h"
@@ -49,7 +50,7 @@ struct InFlightOperation {
   uint64_t sent_nanos = 0;
 };
 
-class SdsStream {
+class SdsStream final : private StreamCall::Listener {
  public:
   class Observer {
    public:
@@ -69,7 +70,8 @@ class SdsStream {
   struct Options {
     uint64_t sds_id = 0;
     std::string own_host_id;
-    std::shared_ptr<grpc::ChannelCredentials> credentials;  // shared by all streams
+    std::shared_ptr<grpc::ChannelCredentials>
+        credentials;  // shared by all streams; null: plain text
     EventLoop::Duration connect_timeout = std::chrono::seconds(2);
   };
   struct Counters {
@@ -78,9 +80,9 @@ class SdsStream {
     uint64_t operations = 0;
   };
 
-  // `loop` and `observer` must outlive the stream.
-  SdsStream(EventLoop& loop, Observer& observer, Options options);
-  ~SdsStream();
+  // All three must outlive the stream.
+  SdsStream(EventLoop& loop, StreamQueue& queue, Observer& observer, Options options);
+  ~SdsStream() override;
   SdsStream(const SdsStream&) = delete;
   SdsStream& operator=(const SdsStream&) = delete;
 
@@ -124,17 +126,17 @@ class SdsStream {
                                                          InFlightOperation::Kind becomes);
 
  private:
-  class Call;
   enum class State : uint8_t { kIdle, kConnecting, kOpen, kWaiting };
   static constexpr uint32_t kOperationBytes = 160;
 
   void Connect();
   void ConnectTimedOut();
-  void Ended(Call* call, const grpc::Status& status);
-  void Received(const grpc::ByteBuffer& buffer);
+  // StreamCall::Listener.
+  void CallReceived(StreamCall& call, const grpc::ByteBuffer& message) override;
+  void CallWrote(StreamCall& call) override;
+  void CallEnded(StreamCall& call, const std::string& why) override;
   void Hello(const v1::SdsHello& hello);
   void Results(const IoResponseFrame& frame);
-  void WriteDone();
   void SendNext();
   [[nodiscard]] static bool FlushesOnly(const IoRequestFrame& frame);
   void BreakOff(const std::string& why);
@@ -142,6 +144,7 @@ class SdsStream {
   IoRequestFrame& Gathering();
 
   EventLoop& loop_;
+  StreamQueue& queue_;
   Observer& observer_;
   const Options options_;
   const EventLoop::HookId hook_;
@@ -151,9 +154,9 @@ class SdsStream {
 
   State state_ = State::kIdle;
   bool unreachable_ = false;
-  uint32_t failures_ = 0;                      // to connect, in a row
-  std::shared_ptr<Call> call_;                 // shared with gRPC until the call is over
-  std::vector<std::shared_ptr<Call>> ending_;  // cancelled, not over yet
+  uint32_t failures_ = 0;                            // to connect, in a row
+  std::shared_ptr<StreamCall> call_;                 // shared with gRPC until the call is over
+  std::vector<std::shared_ptr<StreamCall>> ending_;  // cancelled, not over yet
   EventLoop::TimerId timer_ = 0;
   bool timer_set_ = false;
 
@@ -166,7 +169,7 @@ class SdsStream {
   std::vector<uint32_t> free_slots_;
 
   bool writing_ = false;
-  uint32_t messages_ahead_ = 0;          // sent, not answered yet (about: see Received)
+  uint32_t messages_ahead_ = 0;          // sent, not answered yet (about: see CallReceived)
   std::deque<IoRequestFrame> gathered_;  // bounded by the window
   std::vector<IoRequestFrame> spare_frames_;
   IoResponseFrame response_;
