@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <cstdlib>
+#include <string_view>
 #include <thread>
 
 #include "libchunk/seeded_random.h"
@@ -40,13 +42,19 @@ class TestCluster final : public ClusterLink {
         replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
       }
     }
-    engine = std::make_unique<IoEngine>(loop_, options, grpc::InsecureChannelCredentials());
+    engine = std::make_unique<IoEngine>(loop_, options, Credentials());
     engine->SetLink(this);
     thread_ = std::thread([this] { loop_.Run(); });
     OnLoop([this] {
       REQUIRE(engine->ApplyMap(Map()).ok());
       engine->SetGrant("test", MakeGrant());
     });
+  }
+  // The build runs these tests with both kinds of streams (see stream_queue.h).
+  static std::shared_ptr<grpc::ChannelCredentials> Credentials() {
+    const char* streams = std::getenv("TESSERA_TEST_STREAMS");
+    const bool watched = streams != nullptr && std::string_view(streams) == "watched";
+    return watched ? nullptr : grpc::InsecureChannelCredentials();
   }
   // A loaded machine is no failed replica.
   static EngineOptions PatientOptions() {

@@ -117,12 +117,12 @@ void SdsStream::CallEnded(StreamCall& call, const std::string& why) {
   std::erase_if(ending_, [&call](const auto& ending) { return ending.get() == &call; });
 }
 
-void SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) {
-  if (call_.get() != &call) return;
+bool SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) {
+  if (call_.get() != &call) return false;
   const absl::Status status = DecodeIoResponse(message, &response_);
   if (!status.ok()) {
     BreakOff(std::string(status.message()));
-    return;
+    return false;
   }
   if (response_.header.has_hello()) Hello(response_.header.hello());
   if (state_ == State::kOpen && response_.header.results_size() > 0) {
@@ -130,6 +130,7 @@ void SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) 
     if (messages_ahead_ > 0) --messages_ahead_;
     Results(response_);
   }
+  return in_flight_ > 0;
 }
 
 void SdsStream::Hello(const v1::SdsHello& hello) {

@@ -132,7 +132,7 @@ class SdsStream final : private StreamCall::Listener {
   void Connect();
   void ConnectTimedOut();
   // StreamCall::Listener.
-  void CallReceived(StreamCall& call, const grpc::ByteBuffer& message) override;
+  bool CallReceived(StreamCall& call, const grpc::ByteBuffer& message) override;
   void CallWrote(StreamCall& call) override;
   void CallEnded(StreamCall& call, const std::string& why) override;
   void Hello(const v1::SdsHello& hello);

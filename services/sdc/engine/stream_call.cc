@@ -135,21 +135,21 @@ void StreamCall::AwaitConnection() {
   }
   readable_ = watched;
   loop_.Watch(readable_, EventLoop::kReadable, [this](uint32_t) { queue_.Poll(); });
-  queue_.CallBegan();
   Begin(grpc::CreateCustomInsecureChannelFromFd("tessera", socket, StreamArguments()),
         queue_.watched());
 }
 
 void StreamCall::Begin(std::shared_ptr<grpc::Channel> channel, grpc::CompletionQueue* queue) {
   completions_ = queue;
+  queue_.CallBegan();
   stub_ = std::make_unique<grpc::GenericStub>(std::move(channel));
   rpc_ = stub_->PrepareCall(&context_, kMethod, queue);
   ++operations_;
   rpc_->StartCall(static_cast<QueueTag*>(&started_));
-  Read();
 }
 
 void StreamCall::Read() {
+  if (std::exchange(reading_, true)) return;
   ++operations_;
   rpc_->Read(&incoming_, static_cast<QueueTag*>(&read_));
 }
@@ -162,6 +162,12 @@ void StreamCall::Write(const grpc::ByteBuffer& message) {
   writing_ = true;
   ++operations_;
   rpc_->Write(message, static_cast<QueueTag*>(&written_));
+  Read();
+}
+
+void StreamCall::ReadWhenIdle() {
+  idle_told_ = false;
+  if (!finishing_) Read();
 }
 
 void StreamCall::ExpectWritten() {
@@ -192,6 +198,7 @@ void StreamCall::Release() {
     return;
   }
   context_.TryCancel();
+  if (started_call_ && !finishing_) Read();  // whose failure is the end
 }
 
 void StreamCall::WaitUntilOver() {
@@ -200,14 +207,25 @@ void StreamCall::WaitUntilOver() {
   while (!over_) queue_.RunOne(completions_);
 }
 
-void StreamCall::OnStarted(bool) { OperationEnded(); }
+// Nothing is read before: the server greets at once, and the listener may then write, which gRPC
+// does not allow until it is told here that the call has started.
+void StreamCall::OnStarted(bool) {
+  started_call_ = true;
+  Read();
+  OperationEnded();
+}
 
 void StreamCall::OnRead(bool ok) {
+  reading_ = false;
   if (ok && !released_) {
     grpc::ByteBuffer message;
     message.Swap(&incoming_);
-    Read();
-    if (listener_ != nullptr) listener_->CallReceived(*this, message);
+    const bool more = listener_ == nullptr || listener_->CallReceived(*this, message);
+    if (more || released_) {
+      Read();
+    } else if (!reading_ && !std::exchange(idle_told_, true)) {
+      queue_.ReadAtNextTick(weak_from_this());
+    }
   } else if (!std::exchange(finishing_, true)) {
     ++operations_;
     rpc_->Finish(&status_, static_cast<QueueTag*>(&finished_));
@@ -230,7 +248,7 @@ void StreamCall::OnFinished(bool) { OperationEnded(); }
 
 void StreamCall::OperationEnded() {
   if (--operations_ > 0 || !finishing_) return;
-  if (completions_ == queue_.watched()) queue_.CallEnded();
+  queue_.CallEnded();
   End(absl::StrCat("the stream ended: ",
                    status_.ok() ? "closed by the server" : status_.error_message()));
 }

@@ -25,7 +25,10 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   class Listener {
    public:
     virtual ~Listener() = default;
-    virtual void CallReceived(StreamCall& call, const grpc::ByteBuffer& message) = 0;
+    // Whether another message is expected before the next Write. A read that waits makes gRPC open
+    // its flow-control window at once, in a packet of its own that wakes the server for nothing; so
+    // without one expected the read goes along with the next Write.
+    virtual bool CallReceived(StreamCall& call, const grpc::ByteBuffer& message) = 0;
     // The message of Write was taken: the next may follow.
     virtual void CallWrote(StreamCall& call) = 0;
     // Nothing more comes. Also after Release.
@@ -49,6 +52,8 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   // The listener hears nothing more.
   void Detach() { listener_ = nullptr; }
   [[nodiscard]] bool over() const { return over_; }
+  // For the queue: an idle stream reads again, so that its end is noticed.
+  void ReadWhenIdle();
   // Of a released call. For destructors.
   void WaitUntilOver();
 
@@ -83,6 +88,9 @@ class StreamCall final : public std::enable_shared_from_this<StreamCall> {
   grpc::ByteBuffer incoming_;
   grpc::Status status_;
   int operations_ = 0;  // that gRPC will give a tag back for
+  bool started_call_ = false;
+  bool reading_ = false;
+  bool idle_told_ = false;  // the queue will call ReadWhenIdle
   bool writing_ = false;
   bool asked_ = false;  // ExpectWritten is under way
   bool released_ = false;

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "services/sdc/engine/stream_call.h"
+
 namespace tessera::sdc {
 namespace {
 
@@ -42,7 +44,14 @@ void StreamQueue::CallBegan() {
 void StreamQueue::Tick() {
   tick_set_ = calls_ > 0;
   if (tick_set_) tick_ = loop_.After(kTick, [this] { Tick(); });
+  for (const std::weak_ptr<StreamCall>& weak : std::exchange(idle_, {})) {
+    if (const std::shared_ptr<StreamCall> call = weak.lock(); call != nullptr) call->ReadWhenIdle();
+  }
   Poll();
+}
+
+void StreamQueue::ReadAtNextTick(std::weak_ptr<StreamCall> call) {
+  idle_.push_back(std::move(call));
 }
 
 void StreamQueue::Poll() { RunReadyTags(&watched_, kTagsOfAPoll); }

@@ -15,6 +15,7 @@
 #include <grpcpp/completion_queue.h>
 
 #include <chrono>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -25,9 +26,11 @@
 
 namespace tessera::sdc {
 
+class StreamCall;
+
 class StreamQueue {
  public:
-  static constexpr EventLoop::Duration kTick = std::chrono::milliseconds(20);
+  static constexpr EventLoop::Duration kTick = std::chrono::milliseconds(50);
 
   // `loop` must outlive the queue.
   explicit StreamQueue(EventLoop& loop) : loop_(loop) {}
@@ -41,9 +44,12 @@ class StreamQueue {
   // For the others.
   [[nodiscard]] grpc::CompletionQueue* threaded();
 
-  // A watched call began, or is over.
+  // A call began, or is over.
   void CallBegan();
   void CallEnded() { --calls_; }
+
+  // Calls StreamCall::ReadWhenIdle then.
+  void ReadAtNextTick(std::weak_ptr<StreamCall> call);
 
   // Runs the watched queue's tags that are there.
   void Poll();
@@ -64,7 +70,8 @@ class StreamQueue {
   grpc::CompletionQueue watched_;
   grpc::CompletionQueue threaded_;
   std::thread thread_;  // of the second queue, once it was asked for
-  int calls_ = 0;       // watched
+  int calls_ = 0;
+  std::vector<std::weak_ptr<StreamCall>> idle_;  // each call at most once
   bool tick_set_ = false;
   EventLoop::TimerId tick_ = 0;
 
