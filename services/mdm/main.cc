@@ -21,6 +21,7 @@ int Fail(const absl::Status& status, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::SkipDeadlockSearch();
   tessera::BlockTerminationSignals();
   tessera::mdm::MdmOptions options;
   CLI::App app(

@@ -128,6 +128,7 @@ absl::Status Complete(Flags* flags) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::SkipDeadlockSearch();
   tessera::BlockTerminationSignals();
   CLI::App app{"Tessera storage data client: offers volumes to applications over NBD."};
   Flags flags;

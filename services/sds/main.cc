@@ -26,6 +26,7 @@ int Fail(const absl::Status& status, int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  tessera::SkipDeadlockSearch();
   tessera::BlockTerminationSignals();
   tessera::sds::SdsOptions options;
   CLI::App app("Tessera's storage data server: chunks on local disks, replication, resync.",

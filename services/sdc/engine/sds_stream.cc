@@ -17,6 +17,9 @@ constexpr size_t kSpareFrames = 4;
 // together when the next answer arrives: a message costs many times what one more operation in it
 // does. At depth 1 nothing waits, since nothing is under way.
 constexpr uint32_t kMessagesAhead = 2;
+// While nothing is under way, so many operations leave before the turn's end: the server works on
+// them while the rest is signed, and from then on two halves of the queue take turns.
+constexpr int kEarlyOperations = 8;
 constexpr uint64_t kDefaultWindowBytes = 4 << 20;
 constexpr auto kFirstRetry = std::chrono::milliseconds(50);
 constexpr auto kLongestRetry = std::chrono::milliseconds(1000);
@@ -220,6 +223,10 @@ void SdsStream::ShowEntry(const MapCache::Group& group) {
 
 v1::IoOperation* SdsStream::Add(const InFlightOperation& operation,
                                 std::span<const grpc::Slice> payload) {
+  if (messages_ahead_ == 0 && !writing_ && !gathered_.empty() &&
+      gathered_.front().header.operations_size() >= kEarlyOperations) {
+    SendNext();
+  }
   uint32_t index;
   if (free_slots_.empty()) {
     index = static_cast<uint32_t>(slots_.size());
