@@ -25,12 +25,16 @@ Allocator::Allocator(uint64_t total_blocks, const std::vector<uint32_t>& free_of
   space_.limit_blocks = total_blocks_;
 }
 
+uint64_t Allocator::Limit() const { return std::min(space_.limit_blocks, total_blocks_); }
+
+uint64_t Allocator::WarmMax() const {
+  const uint64_t taken = space_.in_use_blocks + space_.reserved_blocks;
+  return std::min(kWarmBlocksMax, (Limit() - std::min(Limit(), taken)) / 2);
+}
+
 bool Allocator::Reserve(uint64_t count) {
   absl::MutexLock lock(&mutex_);
-  if (space_.in_use_blocks + space_.reserved_blocks + count >
-      std::min(space_.limit_blocks, total_blocks_)) {
-    return false;
-  }
+  if (space_.in_use_blocks + space_.reserved_blocks + count > Limit()) return false;
   space_.reserved_blocks += count;
   return true;
 }
@@ -73,6 +77,7 @@ void Allocator::Take(uint64_t group_number, const FreeRun& run, DeviceExtents* e
   group.uncommitted += run.count;
   const uint64_t first = group_number * kGroupBlocks + run.first;
   cursor_ = first + run.count;
+  warm_.Remove({first, run.count});
   if (!extents->empty() && extents->back().first_block + extents->back().count == first) {
     extents->back().count += run.count;
   } else {
@@ -99,49 +104,99 @@ absl::StatusOr<uint64_t> Allocator::TakeFromGroup(uint64_t group_number, uint32_
   return taken;
 }
 
+absl::Status Allocator::TakeExtent(const DeviceExtent& extent, DeviceExtents* extents) {
+  absl::Status status;
+  const uint64_t cursor = cursor_;
+  ForEachGroupPart(extent, [&](uint64_t group_number, uint32_t first, uint32_t count) {
+    if (status.ok()) status = Load(group_number).status();
+    if (status.ok()) Take(group_number, {first, count}, extents);
+  });
+  cursor_ = cursor;
+  return status;
+}
+
+absl::Status Allocator::TakeNear(uint64_t near, uint64_t* remaining, DeviceExtents* extents) {
+  if (near >= total_blocks_) return absl::OkStatus();
+  CHUNK_ASSIGN_OR_RETURN(Group * group, Load(near / kGroupBlocks));
+  const uint32_t first = near % kGroupBlocks;
+  if (group->bitmap->InUse(first)) return absl::OkStatus();
+  const FreeRun run =
+      group->bitmap->FindRun(first, EndOfGroup(near / kGroupBlocks), 1,
+                             static_cast<uint32_t>(std::min<uint64_t>(*remaining, kGroupBlocks)));
+  Take(near / kGroupBlocks, run, extents);
+  *remaining -= run.count;
+  return absl::OkStatus();
+}
+
+absl::Status Allocator::TakeWarm(uint64_t* remaining, DeviceExtents* extents) {
+  if (const auto run = warm_.FindRun(warm_cursor_, *remaining)) {
+    CHUNK_RETURN_IF_ERROR(TakeExtent({*run, *remaining}, extents));
+    warm_cursor_ = *run + *remaining;
+    *remaining = 0;
+    return absl::OkStatus();
+  }
+  // So many cold blocks may take more space than there is: then scattered warm ones will do.
+  const uint64_t room = Limit() - std::min(Limit(), space_.in_use_blocks);
+  const uint64_t wanted = *remaining + warm_.blocks();
+  uint64_t excess = std::min(*remaining, wanted - std::min(wanted, room));
+  while (excess > 0 && warm_.blocks() > 0) {
+    const DeviceExtent next = warm_.ExtentAt(warm_cursor_);
+    const uint64_t count = std::min(next.count, excess);
+    CHUNK_RETURN_IF_ERROR(TakeExtent({next.first_block, count}, extents));
+    warm_cursor_ = next.first_block + count;
+    *remaining -= count;
+    excess -= count;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Allocator::TakeAny(uint64_t* remaining, DeviceExtents* extents) {
+  // First a single run, from the cursor on and then anywhere; then whatever is free.
+  const uint64_t start = cursor_ < total_blocks_ ? cursor_ : 0;
+  const uint64_t start_group = start / kGroupBlocks;
+  for (uint64_t i = 0; i <= groups_.size() && *remaining > 0; ++i) {
+    const auto whole = static_cast<uint32_t>(std::min<uint64_t>(*remaining, kGroupBlocks));
+    CHUNK_ASSIGN_OR_RETURN(const uint64_t taken,
+                           TakeFromGroup((start_group + i) % groups_.size(),
+                                         static_cast<uint32_t>(i == 0 ? start % kGroupBlocks : 0),
+                                         whole, *remaining, extents));
+    *remaining -= taken;
+  }
+  for (uint64_t i = 0; i < groups_.size() && *remaining > 0; ++i) {
+    CHUNK_ASSIGN_OR_RETURN(const uint64_t taken, TakeFromGroup((start_group + i) % groups_.size(),
+                                                               0, 1, *remaining, extents));
+    *remaining -= taken;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<DeviceExtents> Allocator::Allocate(uint64_t count, std::optional<uint64_t> near) {
   absl::MutexLock lock(&mutex_);
   CHUNK_CHECK(space_.reserved_blocks >= count);
   DeviceExtents extents;
   uint64_t remaining = count;
   absl::Status status;
-  const auto take = [&](uint64_t group_number, uint32_t from, uint64_t count_min, uint64_t limit) {
-    absl::StatusOr<uint64_t> taken = TakeFromGroup(
-        group_number, from, static_cast<uint32_t>(std::min<uint64_t>(count_min, kGroupBlocks)),
-        limit, &extents);
-    status.Update(taken.status());
-    if (taken.ok()) remaining -= *taken;
+  const auto account = [&](const auto& take) {
+    const uint64_t before = remaining;
+    if (status.ok() && remaining > 0) status = take();
+    space_.in_use_blocks += before - remaining;
   };
-  if (near && *near < total_blocks_) {
-    absl::StatusOr<Group*> group = Load(*near / kGroupBlocks);
-    status.Update(group.status());
-    const uint32_t first = *near % kGroupBlocks;
-    if (group.ok() && !(*group)->bitmap->InUse(first)) {
-      take(*near / kGroupBlocks, first, 1, std::min<uint64_t>(remaining, 1));
-      while (remaining > 0 && cursor_ % kGroupBlocks != 0 && cursor_ < total_blocks_ &&
-             !(*group)->bitmap->InUse(cursor_ % kGroupBlocks)) {
-        take(*near / kGroupBlocks, cursor_ % kGroupBlocks, 1, 1);
-      }
-    }
+  for (;;) {
+    if (near) account([&] { return TakeNear(*near, &remaining, &extents); });
+    account([&] { return TakeWarm(&remaining, &extents); });
+    account([&] { return TakeAny(&remaining, &extents); });
+    if (remaining == 0 || !status.ok() || space_.held_blocks == 0) break;
+    mutex_.Await(absl::Condition(
+        +[](Allocator* allocator)
+             ABSL_NO_THREAD_SAFETY_ANALYSIS { return allocator->space_.held_blocks == 0; },
+        this));
   }
-  // First a single run, from the cursor on and then anywhere; then whatever is free.
-  const uint64_t start = cursor_ < total_blocks_ ? cursor_ : 0;
-  const uint64_t start_group = start / kGroupBlocks;
-  for (uint64_t i = 0; i <= groups_.size() && remaining > 0 && status.ok(); ++i) {
-    const uint64_t group_number = (start_group + i) % groups_.size();
-    take(group_number, i == 0 ? start % kGroupBlocks : 0, remaining, remaining);
-  }
-  for (uint64_t i = 0; i < groups_.size() && remaining > 0 && status.ok(); ++i) {
-    take((start_group + i) % groups_.size(), 0, 1, remaining);
-  }
-  space_.in_use_blocks += count - remaining;
-  space_.reserved_blocks -= count - remaining;
   if (!status.ok()) {
-    ReleaseLocked(extents);
-    space_.reserved_blocks += count - remaining;
+    space_.in_use_blocks -= Free(extents);
     return status;
   }
   CHUNK_CHECK(remaining == 0);
+  space_.reserved_blocks -= count;
   return extents;
 }
 
@@ -196,7 +251,8 @@ absl::Status Allocator::HoldFreed(std::span<const DeviceExtent> extents) {
   return absl::OkStatus();
 }
 
-void Allocator::ReleaseLocked(std::span<const DeviceExtent> extents) {
+uint64_t Allocator::Free(std::span<const DeviceExtent> extents) {
+  uint64_t freed = 0;
   for (const DeviceExtent& extent : extents) {
     ForEachGroupPart(extent, [&](uint64_t group_number, uint32_t first, uint32_t count) {
       Group& group = groups_[group_number];
@@ -204,20 +260,99 @@ void Allocator::ReleaseLocked(std::span<const DeviceExtent> extents) {
       CHUNK_CHECK(group.bitmap->Assign(first, count, false) == count);
       group.free_blocks += count;
       group.uncommitted -= count;
-      space_.in_use_blocks -= count;
     });
+    freed += extent.count;
   }
+  return freed;
 }
 
 void Allocator::Release(std::span<const DeviceExtent> extents) {
   absl::MutexLock lock(&mutex_);
-  ReleaseLocked(extents);
+  space_.in_use_blocks -= Free(extents);
+}
+
+std::vector<DeviceExtent> Allocator::ReleaseWarm(std::span<const DeviceExtent> extents) {
+  absl::MutexLock lock(&mutex_);
+  std::vector<DeviceExtent> rest;
+  for (const DeviceExtent& extent : extents) {
+    const uint64_t max = WarmMax();
+    const uint64_t room = max - std::min(max, warm_.blocks());
+    const uint64_t keep = warm_.extents() >= kWarmExtentsMax ? 0 : std::min(room, extent.count);
+    const DeviceExtent kept{extent.first_block, keep};
+    if (keep > 0) {
+      space_.in_use_blocks -= Free(std::span(&kept, 1));
+      warm_.Add(kept);
+    }
+    if (keep < extent.count) rest.push_back({extent.first_block + keep, extent.count - keep});
+  }
+  return rest;
 }
 
 void Allocator::ReturnToReserved(std::span<const DeviceExtent> extents) {
   absl::MutexLock lock(&mutex_);
-  ReleaseLocked(extents);
-  for (const DeviceExtent& extent : extents) space_.reserved_blocks += extent.count;
+  const uint64_t freed = Free(extents);
+  space_.in_use_blocks -= freed;
+  space_.reserved_blocks += freed;
+  for (const DeviceExtent& extent : extents) warm_.Add(extent);
+}
+
+void Allocator::AgeWarm() {
+  absl::MutexLock lock(&mutex_);
+  warm_.Age();
+}
+
+absl::StatusOr<std::vector<DeviceExtent>> Allocator::HoldWarm(Which which, uint64_t blocks_max) {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t max = WarmMax();
+  const bool too_many = warm_.blocks() > max || warm_.extents() > kWarmExtentsMax;
+  std::vector<DeviceExtent> unused = warm_.Unused(kWarmAgeMax, blocks_max);
+  if (which == Which::kAll) {
+    unused = warm_.Unused(0, blocks_max);
+  } else if (unused.empty() && too_many) {
+    const uint64_t excess = warm_.blocks() > max ? warm_.blocks() - max : warm_.blocks() / 2;
+    unused = warm_.Unused(0, std::min(blocks_max, excess));
+  }
+  DeviceExtents held;
+  for (const DeviceExtent& extent : unused) {
+    absl::Status taken = TakeExtent(extent, &held);
+    if (!taken.ok()) {
+      Free(held);
+      return taken;
+    }
+  }
+  for (const DeviceExtent& extent : held) space_.held_blocks += extent.count;
+  return std::vector<DeviceExtent>(held.begin(), held.end());
+}
+
+absl::StatusOr<DeviceExtent> Allocator::HoldCold(uint64_t* from, uint64_t end) {
+  absl::MutexLock lock(&mutex_);
+  end = std::min(end, total_blocks_);
+  while (*from < end) {
+    const uint64_t group_number = *from / kGroupBlocks;
+    const uint64_t group_first = group_number * kGroupBlocks;
+    CHUNK_ASSIGN_OR_RETURN(Group * group, Load(group_number));
+    const auto group_end =
+        static_cast<uint32_t>(std::min<uint64_t>(kGroupBlocks, end - group_first));
+    const FreeRun run = group->bitmap->FindRun(*from % kGroupBlocks, group_end, 1, kGroupBlocks);
+    if (run.count == 0) {
+      *from = group_first + kGroupBlocks;
+      continue;
+    }
+    const uint64_t first = group_first + run.first;
+    const WarmPool::Run temperature = warm_.RunAt(first);
+    *from = std::min(first + run.count, temperature.end);
+    if (temperature.warm) continue;
+    DeviceExtents held;
+    CHUNK_RETURN_IF_ERROR(TakeExtent({first, *from - first}, &held));
+    space_.held_blocks += held.front().count;
+    return held.front();
+  }
+  return DeviceExtent{};
+}
+
+void Allocator::ReleaseHeld(std::span<const DeviceExtent> extents) {
+  absl::MutexLock lock(&mutex_);
+  space_.held_blocks -= Free(extents);
 }
 
 void Allocator::Trim() {
@@ -231,7 +366,9 @@ void Allocator::Trim() {
 
 Allocator::Space Allocator::space() {
   absl::MutexLock lock(&mutex_);
-  return space_;
+  Space space = space_;
+  space.warm_blocks = warm_.blocks();
+  return space;
 }
 
 }  // namespace tessera::chunk

@@ -9,6 +9,9 @@
 #   SKIP_PLACE_SYNC   a checkpoint does not sync the blocks it has moved
 #   SKIP_FOLDER_SYNC  Open does not sync the store's folder and its parent
 #   SKIP_REWRITE      recovery does not write again what a failed sync may have left in memory only
+#   SKIP_COMMIT_SYNC  blocks are reused, and the journal freed, before the commit that frees them is durable
+#   REUSE_SUPERSEDED  a block that a later change replaced is reused before a checkpoint has freed it
+#   SKIP_SWEEP        free blocks that held space at a crash are never given back
 #   SKIP_CRC          block checksums are not checked on reads
 # A crash test that stays green with one of them is itself broken. One build directory serves all:
 # only the source with the macro is compiled again for each. Exit status: 0 when all are found.
@@ -54,6 +57,9 @@ expect_red SKIP_DATA_SYNC --seeds 1..40
 expect_red SKIP_PLACE_SYNC --seeds 1..40
 expect_red SKIP_FOLDER_SYNC --seeds 1..40
 expect_red SKIP_REWRITE --seeds 1..40 --faults sync
+expect_red SKIP_COMMIT_SYNC --seeds 1..40
+expect_red REUSE_SUPERSEDED --seeds 1..40
+expect_red SKIP_SWEEP --seeds 1..40
 expect_red SKIP_CRC --seeds 1..20 --operations 400 --faults flip
 
 if build "" "$build_directory/none.log" && crash "$build_directory/none.log" --seeds 1..40 &&

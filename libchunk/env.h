@@ -51,6 +51,10 @@ class File {
   // fdatasync(2). Any error is INTERNAL and final: see the crash model above.
   [[nodiscard]] virtual absl::Status SyncData() = 0;
 
+  // Begins to write what was written so far to the device and does not wait for it. A hint, so that
+  // SyncData finds less to do: it promises nothing, and SyncData reports its errors.
+  virtual void StartWriteBack() = 0;
+
   // Reserves space for the range, reading as zeros where nothing was written; extends the size.
   // RESOURCE_EXHAUSTED when the device is full.
   [[nodiscard]] virtual absl::Status Allocate(uint64_t offset, uint64_t length_bytes) = 0;

@@ -25,7 +25,7 @@ namespace tessera::chunk {
 namespace {
 
 // IOV_MAX of Linux is 1024; fewer at a time cost nothing and stay on the stack.
-constexpr size_t kSlicesPerCall = 64;
+constexpr size_t kSlicesPerCall = 256;
 constexpr size_t kZeroBufferBytes = 64u << 10;
 
 // The one table from errno to a status code of env.h.
@@ -129,6 +129,11 @@ class PosixFile final : public File {
       return absl::InternalError(absl::StrCat("fdatasync ", path_, ": ", std::strerror(errno)));
     }
     return absl::OkStatus();
+  }
+
+  void StartWriteBack() override {
+    // An error here is kept by the kernel for the next fdatasync.
+    (void)sync_file_range(descriptor_.number(), 0, 0, SYNC_FILE_RANGE_WRITE);
   }
 
   absl::Status Allocate(uint64_t offset, uint64_t length_bytes) override {

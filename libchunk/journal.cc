@@ -12,6 +12,9 @@ namespace {
 constexpr uint64_t kPageBytes = 4096;
 constexpr std::array<std::byte, kPageBytes> kZeroPage{};
 constexpr size_t kScanBytes = 1u << 20;
+// A kernel that keeps a file's pages in folios as large as the writes that made them looks at each
+// block of a folio at every later write to it. Appends are small: so shall the folios be.
+constexpr size_t kFormatBytes = 64u << 10;
 
 uint64_t RoundUp(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 uint64_t RoundDown(uint64_t value, uint64_t unit) { return value / unit * unit; }
@@ -25,10 +28,10 @@ Journal::Journal(std::unique_ptr<File> file, const JournalGeometry& geometry)
 
 absl::Status Journal::Format(File* file, uint64_t size_bytes) {
   CHUNK_RETURN_IF_ERROR(file->Allocate(0, size_bytes));
-  const std::vector<std::byte> zeroes(kScanBytes);
-  for (uint64_t offset = 0; offset < size_bytes; offset += kScanBytes) {
+  const std::vector<std::byte> zeroes(kFormatBytes);
+  for (uint64_t offset = 0; offset < size_bytes; offset += kFormatBytes) {
     const auto piece = std::span<const std::byte>(zeroes).first(
-        std::min<uint64_t>(kScanBytes, size_bytes - offset));
+        std::min<uint64_t>(kFormatBytes, size_bytes - offset));
     CHUNK_RETURN_IF_ERROR(file->Write(offset, std::span(&piece, 1)));
   }
   return file->SyncData();

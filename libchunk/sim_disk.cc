@@ -49,6 +49,7 @@ class SimulatedDisk::OpenedFile final : public File {
     return disk_->WriteNode(*node_, path_, epoch_, offset, slices);
   }
   absl::Status SyncData() override { return disk_->SyncNode(*node_, path_, epoch_); }
+  void StartWriteBack() override {}  // what is not synced may be on the medium anyway
   absl::Status Allocate(uint64_t offset, uint64_t length_bytes) override {
     return disk_->ReshapeNode(*node_, CallKind::kAllocate, path_, epoch_, offset, length_bytes);
   }

@@ -1,6 +1,8 @@
 // Opening, closing, flushing and the two threads of a store.
 #include "libchunk/store.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <bit>
 #include <random>
@@ -320,6 +322,9 @@ void StoreImpl::FlushAsync(std::function<void(absl::Status)> done) {
 void StoreImpl::StartThreads() {
   flusher_ = std::thread([this] { FlusherLoop(); });
   checkpointer_ = std::thread([this] { CheckpointLoop(); });
+  // For whoever looks at the process from outside; a name that does not stick is no loss.
+  (void)pthread_setname_np(flusher_.native_handle(), "chunk-flusher");
+  (void)pthread_setname_np(checkpointer_.native_handle(), "chunk-checkpt");
 }
 
 void StoreImpl::StopThreads() {
@@ -357,30 +362,43 @@ void StoreImpl::RequestCheckpoint() {
   checkpoint_requested_ = true;
 }
 
+void StoreImpl::RequestWriteBack() {
+  if (!parts_.options.background_threads) return;
+  absl::MutexLock lock(&work_mutex_);
+  write_back_requested_ = true;
+}
+
 void StoreImpl::CheckpointLoop() {
   uint64_t idle_since_lsn = 0;
   uint64_t done_lsn = appended_lsn_;
   for (;;) {
-    bool requested = false;
+    bool requested = false, write_back = false;
     {
       absl::MutexLock lock(&work_mutex_);
       work_mutex_.AwaitWithTimeout(absl::Condition(
                                        +[](StoreImpl* store) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-                                         return store->stopping_ || store->checkpoint_requested_;
+                                         return store->stopping_ || store->checkpoint_requested_ ||
+                                                store->write_back_requested_;
                                        },
                                        this),
                                    kIdleInterval);
       if (stopping_) return;
       requested = std::exchange(checkpoint_requested_, false);
+      write_back = std::exchange(write_back_requested_, false);
+    }
+    if (write_back && !requested) {
+      parts_.data->StartWriteBack();
+      journal_->StartWriteBack();
+      continue;
     }
     // Idle: nothing was appended for a whole interval, and something is still in the journal.
     const uint64_t lsn = appended_lsn_;
     const bool idle = !requested && lsn == idle_since_lsn && lsn != done_lsn;
     idle_since_lsn = lsn;
-    if (!requested && !idle) continue;
     absl::MutexLock lock(&checkpoint_mutex_);
     // An error is kept in failed(), or the next attempt reports it to the writer that needs room.
-    if (Checkpoint().ok()) done_lsn = lsn;
+    if ((requested || idle) && Checkpoint().ok()) done_lsn = lsn;
+    TidySpace().IgnoreError();
   }
 }
 
@@ -441,15 +459,18 @@ StoreStats StoreImpl::stats() {
 }
 
 absl::Status StoreImpl::RunBackgroundWork(bool force) {
-  if (!force && !CheckpointDue()) return CheckAlive();
   absl::MutexLock lock(&checkpoint_mutex_);
-  return Checkpoint();
+  if (force || CheckpointDue()) CHUNK_RETURN_IF_ERROR(Checkpoint());
+  return TidySpace();
 }
 
 absl::Status StoreImpl::Close() {
   StopThreads();
   CHUNK_RETURN_IF_ERROR(CheckAlive());
   CHUNK_RETURN_IF_ERROR(RunBackgroundWork(true));
+  CHUNK_RETURN_IF_ERROR(GiveBackWarm(Allocator::Which::kAll, kAllBlocks).status());
+  // The holes, too: after a clean stop nobody looks for blocks that came back.
+  if (absl::Status synced = parts_.data->SyncData(); !synced.ok()) return Fail(synced);
   CHUNK_RETURN_IF_ERROR(SyncUpTo(appended_lsn_));
   closed_ = true;
   absl::MutexLock lock(&superblock_mutex_);

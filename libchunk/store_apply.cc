@@ -21,6 +21,8 @@ constexpr int kRoomAttemptsMax = 64;
 constexpr int kSpaceAttemptsMax = 3;
 // Direct data not yet synced is read again by recovery: this bounds that work.
 constexpr uint64_t kDirectUnsyncedBytesMax = 256u << 20;
+// Written to the page cache until the device is told to begin with it.
+constexpr uint64_t kWriteBackBytes = 16u << 20;
 // Overlay entries (16 bytes each) of both overlays at which a checkpoint is due, and at which
 // writers wait for it.
 constexpr uint64_t kOverlayEntriesHard = 1u << 20;
@@ -199,14 +201,34 @@ absl::StatusOr<bool> StoreImpl::PrepareDirect(uint32_t count, const PayloadSlice
   group->direct_bytes += uint64_t{count} * kBlockBytes;
   SliceCursor cursor(slices);
   for (const DeviceExtent& extent : *extents) {
-    PayloadSlices piece;
+    if (group->direct_writes.empty() ||
+        group->direct_writes.back().end_block != extent.first_block) {
+      group->direct_writes.emplace_back().first_block = extent.first_block;
+    }
+    DirectWrite& write = group->direct_writes.back();
+    write.end_block = extent.first_block + extent.count;
     cursor.Take(extent.count * kBlockBytes,
-                [&](std::span<const std::byte> bytes) { piece.push_back(bytes); });
-    absl::Status written = parts_.data->Write(extent.first_block * kBlockBytes, piece);
-    if (absl::IsResourceExhausted(written)) return written;
-    if (!written.ok()) return Fail(written);
+                [&](std::span<const std::byte> bytes) { write.slices.push_back(bytes); });
   }
   return true;
+}
+
+absl::Status StoreImpl::WriteDirect(Group* group) {
+  for (const DirectWrite& write : group->direct_writes) {
+    for (bool again = true; again;) {
+      again = false;
+      absl::Status written = parts_.data->Write(write.first_block * kBlockBytes, write.slices);
+      if (written.ok()) continue;
+      if (!absl::IsResourceExhausted(written)) return Fail(written);
+      // The file system is full. What is kept warm may be what it lacks.
+      CHUNK_ASSIGN_OR_RETURN(const uint64_t given,
+                             GiveBackWarm(Allocator::Which::kAll, kAllBlocks));
+      if (given == 0) return written;
+      again = true;
+    }
+  }
+  group->direct_writes.clear();
+  return absl::OkStatus();
 }
 
 absl::Status StoreImpl::PrepareWrite(const Change& change, Group* group) {
@@ -305,8 +327,8 @@ absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
 void StoreImpl::GiveBack(Group* group) {
   if (group->direct.empty()) return;
   // A write that failed for good may still reach these blocks: they are not used again before the
-  // next Open.
-  if (!is_failed_) allocator_->Release(group->direct);
+  // next Open. An error of ReleaseBlocks is in failed().
+  if (!is_failed_) ReleaseBlocks(group->direct).IgnoreError();
   group->direct.clear();
 }
 
@@ -327,6 +349,7 @@ absl::Status StoreImpl::LoadRowInto(const ChunkKey& key, Group* group) {
 
 absl::Status StoreImpl::Commit(Group* group) {
   CHUNK_RETURN_IF_ERROR(RecordLossTold());
+  CHUNK_RETURN_IF_ERROR(WriteDirect(group));
   int space_attempts = 0;
   for (int attempt = 0; attempt < kRoomAttemptsMax;) {
     const uint64_t seen = checkpoint_attempts_;
@@ -401,6 +424,11 @@ absl::Status StoreImpl::CommitOnce(Group* group, Shortage* shortage) {
   }
   appended_lsn_ = journal_->head().next_lsn - 1;
   journal_used_bytes_ = journal_->used_bytes();
+  not_written_back_bytes_ += group->direct_bytes + group->payload_bytes;
+  if (not_written_back_bytes_ > kWriteBackBytes) {
+    not_written_back_bytes_ = 0;
+    RequestWriteBack();
+  }
   if (CheckpointDue() || direct_unsynced_bytes_ > kDirectUnsyncedBytesMax) RequestCheckpoint();
   return absl::OkStatus();
 }

@@ -1,15 +1,15 @@
 // store_bench: processor time and latency of a Store on a real folder.
 //
-//   store_bench FOLDER [--seconds S] [--json]
+//   store_bench FOLDER [--seconds S] [--case TEXT] [--json]
 //
-// Makes a store of its own in FOLDER/store_bench and deletes its files at the end. For each case it
-// prints the processor time of an operation with everything that the store does for it in the
-// background (getrusage of the whole process, user and system), and the time on the clock. Warm:
-// the working set has been written and read once before.
+// Makes a store of its own in FOLDER/store_bench and deletes its files at the end. For each case
+// (--case: whose name contains TEXT) it prints the processor time of an operation with everything
+// that the store does for it in the background, how much of that was in the kernel, what each
+// thread took, and the time on the clock of one call. Work that the kernel does in threads of its
+// own (write-back, the file system's journal) is not in it. Warm: the working set has been written
+// and read once before. `plain` cases are the same without a store, for comparison.
 //
 // Exit status: 0; 1 when the store returned an error; 2 for wrong arguments.
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "libchunk/bench_usage.h"
 #include "libchunk/env_posix.h"
 #include "libchunk/seeded_random.h"
 #include "libchunk/status_macros.h"
@@ -30,64 +31,73 @@
 namespace tessera::chunk {
 namespace {
 
-constexpr uint64_t kChunks = 256;
+constexpr uint64_t kChunks = 1024;
+constexpr uint64_t kSmallChunks = 256;  // the working set of small reads and writes
 constexpr uint64_t kSeed = 42;
 constexpr uint32_t kSmallBytes = 4096;
 constexpr uint32_t kLargeBytes = 128u << 10;
+constexpr uint32_t kHugeBytes = 1u << 20;
+constexpr uint64_t kPlainFileBytes = 256u << 20;
 constexpr uint64_t kStream = 1;
 
 struct Arguments {
   std::string folder;
   uint64_t seconds = 2;  // for each case
+  std::string only;      // cases whose name contains it; empty: all
   bool json = false;
 };
 
 struct Result {
   std::string name;
   uint64_t operations = 0;
-  double processor_nanos = 0;  // an operation
-  double clock_nanos = 0;      // an operation
-  double median_nanos = 0;     // of one call
-  double p99_nanos = 0;        // of one call
-};
+  double clock_nanos = 0;                                      // an operation
+  UsageByThread usage;                                         // in all
+  double median_nanos = 0, p99_nanos = 0, greatest_nanos = 0;  // of one call
 
-uint64_t ProcessorNanos() {
-  rusage usage;
-  (void)getrusage(RUSAGE_SELF, &usage);  // cannot fail for a valid argument
-  const auto nanos = [](const timeval& time) {
-    return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000u +
-           static_cast<uint64_t>(time.tv_usec) * 1'000u;
-  };
-  return nanos(usage.ru_utime) + nanos(usage.ru_stime);
-}
+  double processor_nanos() const {
+    double sum = 0;
+    for (const auto& [name, thread] : usage) sum += static_cast<double>(thread.nanos);
+    return sum / static_cast<double>(operations);
+  }
+  double system_nanos() const {
+    double sum = 0;
+    for (const auto& [name, thread] : usage) sum += thread.system_nanos();
+    return sum / static_cast<double>(operations);
+  }
+};
 
 class Bench {
  public:
-  Bench(PosixEnv* env, Store* store, uint64_t seconds)
-      : env_(env), store_(store), limit_nanos_(seconds * 1'000'000'000u), random_(kSeed) {
+  Bench(PosixEnv* env, Store* store, const Arguments& arguments)
+      : env_(env), store_(store), arguments_(arguments), random_(kSeed) {
     for (std::byte& byte : data_) byte = static_cast<std::byte>(random_.Next());
   }
 
   absl::Status Run() {
     CHUNK_RETURN_IF_ERROR(Warm());
-    CHUNK_RETURN_IF_ERROR(
-        Measure("write 4k, batches of 1", 1, [&] { return Write(1, kSmallBytes); }));
-    CHUNK_RETURN_IF_ERROR(
-        Measure("write 4k, batches of 32", 32, [&] { return Write(32, kSmallBytes); }));
+    const auto small = [&](size_t count) { return [this, count] { return WriteSmall(count); }; };
+    const auto large = [&](size_t count, uint32_t bytes) {
+      return [this, count, bytes] { return WriteNext(count, bytes); };
+    };
+    CHUNK_RETURN_IF_ERROR(Measure("write 4k, batches of 1", 1, small(1)));
+    CHUNK_RETURN_IF_ERROR(Measure("write 4k, batches of 32", 32, small(32)));
     CHUNK_RETURN_IF_ERROR(Measure("read 4k, warm", 1, [&] { return Read(/*cached=*/false); }));
     CHUNK_RETURN_IF_ERROR(
         Measure("read 4k, cached call", 1, [&] { return Read(/*cached=*/true); }));
-    CHUNK_RETURN_IF_ERROR(Measure("write 128k", 1, [&] { return Write(1, kLargeBytes); }));
-    return Measure("write 4k and flush", 1, [&]() -> absl::Status {
-      CHUNK_RETURN_IF_ERROR(Write(1, kSmallBytes));
+    CHUNK_RETURN_IF_ERROR(Measure("overwrite 128k, batches of 1", 1, large(1, kLargeBytes)));
+    CHUNK_RETURN_IF_ERROR(Measure("overwrite 128k, batches of 8", 8, large(8, kLargeBytes)));
+    CHUNK_RETURN_IF_ERROR(Measure("overwrite 1m, batches of 2", 2, large(2, kHugeBytes)));
+    CHUNK_RETURN_IF_ERROR(Measure("write 4k and flush", 1, [&]() -> absl::Status {
+      CHUNK_RETURN_IF_ERROR(WriteSmall(1));
       return store_->Flush();
-    });
+    }));
+    return MeasurePlain();
   }
 
   const std::vector<Result>& results() const { return results_; }
 
  private:
-  ChunkKey RandomKey() { return {1, random_.Below(kChunks), 0}; }
+  ChunkKey RandomKey() { return {1, random_.Below(kSmallChunks), 0}; }
 
   // Every chunk whole, then moved to its place and read once.
   absl::Status Warm() {
@@ -127,18 +137,35 @@ class Bench {
     return result;
   }
 
-  absl::Status Write(size_t count, uint32_t length_bytes) {
+  absl::Status Apply(size_t count, const std::function<Change(size_t)>& make) {
     changes_.resize(count);
     slices_.resize(count);
     statuses_.resize(count);
-    const uint64_t places = store_->chunk_bytes() / length_bytes;
-    for (size_t i = 0; i < count; ++i) {
-      const auto offset_bytes = static_cast<uint32_t>(random_.Below(places)) * length_bytes;
-      changes_[i] = MakeChange(RandomKey(), offset_bytes, length_bytes, slices_[i]);
-    }
+    for (size_t i = 0; i < count; ++i) changes_[i] = make(i);
     store_->Apply(changes_, statuses_);
     for (const absl::Status& status : statuses_) CHUNK_RETURN_IF_ERROR(status);
     return absl::OkStatus();
+  }
+
+  // Random 4 KiB blocks.
+  absl::Status WriteSmall(size_t count) {
+    const uint64_t places = store_->chunk_bytes() / kSmallBytes;
+    return Apply(count, [&](size_t i) {
+      const auto offset_bytes = static_cast<uint32_t>(random_.Below(places)) * kSmallBytes;
+      return MakeChange(RandomKey(), offset_bytes, kSmallBytes, slices_[i]);
+    });
+  }
+
+  // The next ranges of all chunks, round and round, as a sequential writer makes them.
+  absl::Status WriteNext(size_t count, uint32_t length_bytes) {
+    return Apply(count, [&](size_t i) {
+      const uint64_t unit = (next_bytes_ + length_bytes - 1) / length_bytes * length_bytes;
+      const uint64_t at = unit % (kChunks * store_->chunk_bytes());
+      next_bytes_ = at + length_bytes;
+      return MakeChange({1, at / store_->chunk_bytes(), 0},
+                        static_cast<uint32_t>(at % store_->chunk_bytes()), length_bytes,
+                        slices_[i]);
+    });
   }
 
   absl::Status Read(bool cached) {
@@ -153,13 +180,40 @@ class Bench {
     return store_->Read(key, offset_bytes, out);
   }
 
+  // pwrite and fdatasync in a file that was written in full: the least that a flush costs here.
+  absl::Status MeasurePlain() {
+    const std::string path = arguments_.folder + "/store_bench/plain";
+    CHUNK_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
+                           env_->OpenFile(path, OpenMode::kCreateIfMissing));
+    const std::span<const std::byte> data(data_);
+    for (uint64_t at = 0; at < kPlainFileBytes; at += data.size()) {
+      CHUNK_RETURN_IF_ERROR(file->Write(at, std::span(&data, 1)));
+    }
+    CHUNK_RETURN_IF_ERROR(file->SyncData());
+    const std::span<const std::byte> slice = data.first(kSmallBytes);
+    uint64_t at = 0;
+    CHUNK_RETURN_IF_ERROR(Measure("plain: write 4k and fdatasync", 1, [&]() -> absl::Status {
+      at = (at + kSmallBytes) % kPlainFileBytes;
+      CHUNK_RETURN_IF_ERROR(file->Write(at, std::span(&slice, 1)));
+      return file->SyncData();
+    }));
+    const std::span<const std::byte> large = data.first(kLargeBytes);
+    return Measure("plain: overwrite 128k", 1, [&]() -> absl::Status {
+      at = (at + kLargeBytes) / kLargeBytes * kLargeBytes % kPlainFileBytes;
+      return file->Write(at, std::span(&large, 1));
+    });
+  }
+
   absl::Status Measure(const std::string& name, size_t operations_per_call,
                        const std::function<absl::Status()>& call) {
+    if (name.find(arguments_.only) == std::string::npos) return absl::OkStatus();
+    const uint64_t limit_nanos = arguments_.seconds * 1'000'000'000u;
     std::vector<uint64_t> latencies;
-    const uint64_t processor_start = ProcessorNanos();
+    latencies.reserve(1u << 20);
+    const UsageByThread usage_before = ReadUsage();
     const uint64_t start = env_->NowNanos();
     uint64_t now = start;
-    while (now - start < limit_nanos_) {
+    while (now - start < limit_nanos) {
       CHUNK_RETURN_IF_ERROR(call());
       const uint64_t after = env_->NowNanos();
       latencies.push_back(after - now);
@@ -167,53 +221,63 @@ class Bench {
     }
     // The debt that the writes leave to the checkpoint belongs to them.
     CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/true));
-    const auto operations = static_cast<double>(latencies.size() * operations_per_call);
-    std::sort(latencies.begin(), latencies.end());
     Result result;
     result.name = name;
+    result.usage = ReadUsage() - usage_before;
     result.operations = latencies.size() * operations_per_call;
-    result.processor_nanos = static_cast<double>(ProcessorNanos() - processor_start) / operations;
-    result.clock_nanos = static_cast<double>(now - start) / operations;
+    result.clock_nanos = static_cast<double>(now - start) / static_cast<double>(result.operations);
+    std::sort(latencies.begin(), latencies.end());
     result.median_nanos = static_cast<double>(latencies[latencies.size() / 2]);
     result.p99_nanos = static_cast<double>(latencies[latencies.size() * 99 / 100]);
+    result.greatest_nanos = static_cast<double>(latencies.back());
     results_.push_back(result);
     return absl::OkStatus();
   }
 
   PosixEnv* const env_;
   Store* const store_;
-  const uint64_t limit_nanos_;
+  const Arguments arguments_;
   SeededRandom random_;
-  std::vector<std::byte> data_ = std::vector<std::byte>(kLargeBytes);
+  std::vector<std::byte> data_ = std::vector<std::byte>(kHugeBytes);
   std::vector<std::byte> out_ = std::vector<std::byte>(kLargeBytes);
   uint64_t sequence_ = 0;
+  uint64_t next_bytes_ = 0;
   std::vector<Change> changes_;
   std::vector<std::span<const std::byte>> slices_;
   std::vector<absl::Status> statuses_;
   std::vector<Result> results_;
 };
 
-void Print(const std::vector<Result>& results, bool json) {
-  if (!json)
-    std::printf("%-26s %10s %12s %12s %12s %12s\n", "case", "operations", "CPU ns/op",
-                "clock ns/op", "median ns", "p99 ns");
-  if (json) std::printf("[");
+void PrintTable(const std::vector<Result>& results) {
+  std::printf("%-30s %9s %9s %9s %9s %9s %9s %9s  %s\n", "case (times in us)", "operations",
+              "clock/op", "CPU/op", "system/op", "median", "p99", "max", "CPU/op by thread");
+  for (const Result& result : results) {
+    std::printf("%-30s %9lu %9.2f %9.2f %9.2f %9.1f %9.1f %9.1f ", result.name.c_str(),
+                result.operations, result.clock_nanos / 1e3, result.processor_nanos() / 1e3,
+                result.system_nanos() / 1e3, result.median_nanos / 1e3, result.p99_nanos / 1e3,
+                result.greatest_nanos / 1e3);
+    for (const auto& [name, thread] : result.usage) {
+      std::printf(" %s %.2f", name.c_str(),
+                  static_cast<double>(thread.nanos) / 1e3 / static_cast<double>(result.operations));
+    }
+    std::printf("\n");
+  }
+}
+
+void PrintJson(const std::vector<Result>& results) {
+  std::printf("[");
   bool first = true;
   for (const Result& result : results) {
-    if (json) {
-      std::printf(
-          "%s\n  {\"case\": \"%s\", \"operations\": %lu, \"processor_nanos\": %.0f, "
-          "\"clock_nanos\": %.0f, \"median_nanos\": %.0f, \"p99_nanos\": %.0f}",
-          first ? "" : ",", result.name.c_str(), result.operations, result.processor_nanos,
-          result.clock_nanos, result.median_nanos, result.p99_nanos);
-    } else {
-      std::printf("%-26s %10lu %12.0f %12.0f %12.0f %12.0f\n", result.name.c_str(),
-                  result.operations, result.processor_nanos, result.clock_nanos,
-                  result.median_nanos, result.p99_nanos);
-    }
+    std::printf(
+        "%s\n  {\"case\": \"%s\", \"operations\": %lu, \"processor_nanos\": %.0f, "
+        "\"system_nanos\": %.0f, \"clock_nanos\": %.0f, \"median_nanos\": %.0f, "
+        "\"p99_nanos\": %.0f, \"greatest_nanos\": %.0f}",
+        first ? "" : ",", result.name.c_str(), result.operations, result.processor_nanos(),
+        result.system_nanos(), result.clock_nanos, result.median_nanos, result.p99_nanos,
+        result.greatest_nanos);
     first = false;
   }
-  if (json) std::printf("\n]\n");
+  std::printf("\n]\n");
 }
 
 absl::Status DeleteFiles(PosixEnv& env, const std::string& folder) {
@@ -227,11 +291,11 @@ absl::Status RunBench(const Arguments& arguments) {
   const std::string folder = arguments.folder + "/store_bench";
   CHUNK_RETURN_IF_ERROR(env.CreateFolder(folder));
   StoreOptions options;
-  options.capacity_bytes = uint64_t{2} << 30;
+  options.capacity_bytes = uint64_t{8} << 30;
   CHUNK_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(&env, folder, options));
-  Bench bench(&env, store.get(), arguments.seconds);
+  Bench bench(&env, store.get(), arguments);
   const absl::Status status = bench.Run();
-  Print(bench.results(), arguments.json);
+  arguments.json ? PrintJson(bench.results()) : PrintTable(bench.results());
   CHUNK_RETURN_IF_ERROR(status);
   CHUNK_RETURN_IF_ERROR(store->Close());
   store.reset();
@@ -244,6 +308,8 @@ std::optional<Arguments> Parse(int count, char** words) {
     const std::string_view word = words[i];
     if (word == "--json") {
       arguments.json = true;
+    } else if (word == "--case" && i + 1 < count) {
+      arguments.only = words[++i];
     } else if (word == "--seconds" && i + 1 < count) {
       const std::string_view value = words[++i];
       const auto [end, error] =
@@ -266,7 +332,7 @@ std::optional<Arguments> Parse(int count, char** words) {
 int main(int argc, char** argv) {
   const auto arguments = tessera::chunk::Parse(argc, argv);
   if (!arguments.has_value()) {
-    std::fprintf(stderr, "usage: %s FOLDER [--seconds S] [--json]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s FOLDER [--seconds S] [--case TEXT] [--json]\n", argv[0]);
     return 2;
   }
   const absl::Status status = tessera::chunk::RunBench(*arguments);

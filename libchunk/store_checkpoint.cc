@@ -13,6 +13,9 @@ namespace tessera::chunk {
 namespace {
 
 constexpr uint64_t kOverlayEntriesSoft = 256u << 10;
+// Blocks that wait for a checkpoint to free them (128 MiB): half of what may be kept warm, so that
+// a steady stream of overwrites lives on the same space.
+constexpr uint64_t kFreeableBlocksMax = kWarmBlocksMax / 2;
 // Pages of meta.db that one chunk's row may dirty: table, two indexes, and their share of splits.
 constexpr uint64_t kTransactionBytesPerChunk = 16u << 10;
 constexpr size_t kCopyBytesMax = 1u << 20;
@@ -51,7 +54,7 @@ bool StoreImpl::CheckpointDue() {
   // A transaction's size goes with the chunks in it; near the end of the space it must fit the
   // reserve.
   return journal_used_bytes_ > journal_->size_bytes() / 2 ||
-         overlay_entries_ > kOverlayEntriesSoft ||
+         overlay_entries_ > kOverlayEntriesSoft || freeable_ > kFreeableBlocksMax ||
          (space_is_tight_ &&
           overlay_chunks_ * kTransactionBytesPerChunk > parts_.options.reserve_bytes / 2);
 }
@@ -78,30 +81,48 @@ absl::Status StoreImpl::Checkpoint() {
   CHUNK_RETURN_IF_ERROR(CheckAlive());
   // A checkpoint that failed for want of space has left its frozen overlay; that comes first.
   for (int round = 0; round < 2; ++round) {
-    Placement placement;
-    const auto frozen = [this] {
+    const auto has_frozen = [this] {
       absl::MutexLock lock(&state_mutex_);
-      return frozen_.get();
+      return frozen_ != nullptr;
     };
-    placement.frozen = frozen();
-    const bool left_over = placement.frozen != nullptr;
+    const bool left_over = has_frozen();
     if (!left_over && !Freeze()) return absl::OkStatus();
-    placement.frozen = frozen();
-    absl::Status status = PlaceAll(&placement);
-    if (status.ok()) status = CommitMetadata(&placement);
-    ++checkpoint_attempts_;
-    if (!status.ok()) {
-      // Out of space is undone and tried again later; anything else is the device's end.
-      if (!absl::IsResourceExhausted(status)) return Fail(status);
-      UndoPlacement(&placement);
-      return status;
+    absl::Status status = MoveFrozen();
+    if (absl::IsResourceExhausted(status)) {
+      // The file system is full. What is kept warm may be what it lacks.
+      CHUNK_ASSIGN_OR_RETURN(const uint64_t given,
+                             GiveBackWarm(Allocator::Which::kAll, kAllBlocks));
+      if (given > 0) status = MoveFrozen();
     }
-    CHUNK_RETURN_IF_ERROR(PunchFreed(placement));
-    Thaw(placement);
-    ++checkpoints_;
+    CHUNK_RETURN_IF_ERROR(status);
     if (!left_over) break;
   }
   UpdateSpaceLimit();
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::MoveFrozen() {
+  Placement placement;
+  {
+    absl::MutexLock lock(&state_mutex_);
+    placement.frozen = frozen_.get();
+  }
+  absl::Status status = PlaceAll(&placement);
+  if (status.ok()) status = CommitMetadata(&placement);
+  ++checkpoint_attempts_;
+  if (!status.ok()) {
+    // Out of space is undone and tried again later; anything else is the device's end.
+    if (!absl::IsResourceExhausted(status)) return Fail(status);
+    UndoPlacement(&placement);
+    return status;
+  }
+  // From here on no crash can bring back a row or a record that refers to what was freed.
+  std::vector<DeviceExtent> free = placement.freed;
+  free.insert(free.end(), placement.frozen->superseded.begin(), placement.frozen->superseded.end());
+  allocator_->Committed(placement.mapped);
+  CHUNK_RETURN_IF_ERROR(ReleaseBlocks(Merged(std::move(free))));
+  Thaw();
+  ++checkpoints_;
   return absl::OkStatus();
 }
 
@@ -304,23 +325,7 @@ absl::Status StoreImpl::CommitMetadata(Placement* placement) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::PunchFreed(const Placement& placement) {
-  // Before the blocks can be given out again: a hole punched later would hit new data.
-  std::vector<DeviceExtent> holes = placement.freed;
-  holes.insert(holes.end(), placement.frozen->superseded.begin(),
-               placement.frozen->superseded.end());
-  for (const DeviceExtent& extent : Merged(std::move(holes))) {
-    absl::Status punched =
-        parts_.data->PunchHole(extent.first_block * kBlockBytes, extent.count * kBlockBytes);
-    if (!punched.ok()) return Fail(punched);
-  }
-  return absl::OkStatus();
-}
-
-void StoreImpl::Thaw(const Placement& placement) {
-  allocator_->Committed(placement.mapped);
-  allocator_->Release(placement.freed);
-  allocator_->Release(placement.frozen->superseded);
+void StoreImpl::Thaw() {
   std::unique_ptr<Overlay> done;  // destroyed after the locks
   {
     absl::MutexLock append_lock(&append_mutex_);

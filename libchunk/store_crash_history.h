@@ -96,6 +96,7 @@ class CrashRun {
   void Plan(Trouble trouble);
   absl::Status Endure(Trouble trouble);
   absl::Status CheckFailedStore();
+  absl::Status CheckSpaceGivenBack();
   absl::Status Restart(bool close);
   absl::Status FlipAndRead();
   absl::Status Recover(bool lose_power, bool faults_struck);

@@ -159,6 +159,18 @@ void CrashRun::Stop(bool lose_power) {
   disk_.CancelFault();
 }
 
+// What is closed holds space for the blocks that are mapped, and for no others.
+absl::Status CrashRun::CheckSpaceGivenBack() {
+  const auto file = disk_.OpenFile(absl::StrCat(kFolder, "/data"), OpenMode::kMustExist);
+  CHUNK_RETURN_IF_ERROR(file.status());
+  const auto allocated_bytes = (*file)->AllocatedBytes();
+  CHUNK_RETURN_IF_ERROR(allocated_bytes.status());
+  const uint64_t mapped_bytes = model_.mapped_blocks() * kBlockBytes;
+  if (*allocated_bytes == mapped_bytes) return absl::OkStatus();
+  return Violation(absl::StrCat("closed: the data file occupies ", *allocated_bytes, " bytes, ",
+                                mapped_bytes, " are mapped"));
+}
+
 absl::Status CrashRun::Restart(bool close) {
   if (!close) return Recover(/*lose_power=*/false, /*faults_struck=*/false);
   CHUNK_RETURN_IF_ERROR(store_->Close());
@@ -166,6 +178,7 @@ absl::Status CrashRun::Restart(bool close) {
   model_.Flushed();
   const bool power_lost = random_.Chance(1, 2);
   Stop(power_lost);
+  CHUNK_RETURN_IF_ERROR(CheckSpaceGivenBack());
   return OpenAndCheck(power_lost, model_.steps(), /*faults_struck=*/false, /*clean=*/true);
 }
 

@@ -1,7 +1,7 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
-// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_checkpoint.cc
-// and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the parts share
-// memory.
+// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_checkpoint.cc,
+// store_space.cc and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the
+// parts share memory.
 //
 // Layers of a chunk: *active* overlay (changes since the last freeze), *frozen* overlay (what a
 // checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint changes
@@ -120,6 +120,11 @@ class StoreImpl final : public Store {
     BlockSource before;  // what the merge started from; still so when the record is appended
     std::unique_ptr<std::array<std::byte, kBlockBytes>> bytes;
   };
+  // Neighbouring device blocks and the caller's bytes for them.
+  struct DirectWrite {
+    uint64_t first_block = 0, end_block = 0;
+    PayloadSlices slices;
+  };
   // Changes on their way into one journal record.
   struct Group {
     absl::InlinedVector<Operation, 4> operations;
@@ -127,7 +132,8 @@ class StoreImpl final : public Store {
     size_t payload_bytes = 0;
     size_t header_bytes = sizeof(RecordHeader);
     std::vector<MergedBlock> merged;
-    std::vector<DeviceExtent> direct;  // written and not yet recorded: to be given back on failure
+    std::vector<DeviceExtent> direct;        // not yet recorded: to be given back on failure
+    std::vector<DirectWrite> direct_writes;  // still to be done
     uint64_t direct_bytes = 0;
     absl::flat_hash_map<ChunkKey, SharedRow, ChunkKeyHash> rows;  // loaded at rows_epoch
     uint64_t rows_epoch = 0;
@@ -156,6 +162,7 @@ class StoreImpl final : public Store {
   void FlusherLoop();
   void CheckpointLoop();
   void RequestCheckpoint();
+  void RequestWriteBack();
   void UpdateSpaceLimit();
   absl::StatusOr<uint64_t> MeasureUsedBytes();
 
@@ -172,6 +179,8 @@ class StoreImpl final : public Store {
   // Adds the blocks to `operation` as direct write; false when there is no fresh space for them.
   absl::StatusOr<bool> PrepareDirect(uint32_t count, const PayloadSlices& slices, Group* group,
                                      Operation* operation);
+  // Does the group's direct writes: one call for what lies side by side.
+  absl::Status WriteDirect(Group* group);
   // Reads a block for merging; `bytes` of the result hold its present content.
   absl::StatusOr<MergedBlock> BeginMerge(const ChunkKey& key, uint32_t block);
   // Appends the group's record and makes it visible. ABORTED: a merged block has changed meanwhile,
@@ -253,6 +262,8 @@ class StoreImpl final : public Store {
 
   struct Placement;  // what a checkpoint has done so far
   absl::Status Checkpoint() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  // One attempt to move what is frozen.
+  absl::Status MoveFrozen() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   bool CheckpointDue();
   // False when there is nothing to checkpoint.
   bool Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
@@ -265,9 +276,22 @@ class StoreImpl final : public Store {
   absl::Status CommitMetadata(Placement* placement)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   absl::Status PutSpace(Placement* placement);
-  absl::Status PunchFreed(const Placement& placement);
-  void Thaw(const Placement& placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  void Thaw() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   void UndoPlacement(Placement* placement);
+
+  // ---- store_space.cc
+
+  absl::Status Punch(std::span<const DeviceExtent> extents);
+  // The blocks are free from now on: warm, or punched where there is enough that is warm.
+  absl::Status ReleaseBlocks(std::span<const DeviceExtent> extents);
+  static constexpr uint64_t kAllBlocks = ~uint64_t{0};
+  // Gives the space of warm blocks back, at most so many; returns of how many.
+  absl::StatusOr<uint64_t> GiveBackWarm(Allocator::Which which, uint64_t blocks_max);
+  // Looks whether free blocks hold space that nobody knows of.
+  absl::Status PlanSweep();
+  absl::Status Sweep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  // Once an interval: gives back what was not used again, and some of what the sweep finds.
+  absl::Status TidySpace() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
 
   // ---- store_recovery.cc
 
@@ -297,11 +321,15 @@ class StoreImpl final : public Store {
   std::vector<std::pair<StreamId, std::optional<CursorValue>>> frozen_cursors_
       ABSL_GUARDED_BY(checkpoint_mutex_);
   MetadataDatabase::Totals frozen_totals_ ABSL_GUARDED_BY(checkpoint_mutex_);
+  // Device blocks that the sweep has still to look at.
+  uint64_t sweep_next_ ABSL_GUARDED_BY(checkpoint_mutex_) = 0;
+  uint64_t sweep_end_ ABSL_GUARDED_BY(checkpoint_mutex_) = 0;
 
   absl::Mutex append_mutex_ ABSL_ACQUIRED_AFTER(checkpoint_mutex_);
   Journal* const journal_;  // its appending half under append_mutex_
   bool direct_unsynced_ ABSL_GUARDED_BY(append_mutex_) = false;
   uint64_t direct_unsynced_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;
+  uint64_t not_written_back_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;  // about
   RecordBuilder builder_ ABSL_GUARDED_BY(append_mutex_);
 
   absl::Mutex state_mutex_ ABSL_ACQUIRED_AFTER(append_mutex_);
@@ -318,6 +346,7 @@ class StoreImpl final : public Store {
 
   absl::Mutex work_mutex_;
   bool checkpoint_requested_ ABSL_GUARDED_BY(work_mutex_) = false;
+  bool write_back_requested_ ABSL_GUARDED_BY(work_mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(work_mutex_) = false;
   struct FlushWaiter {
     uint64_t lsn;
@@ -338,7 +367,8 @@ class StoreImpl final : public Store {
   std::atomic<uint64_t> writes_ = 0, write_bytes_ = 0, reads_ = 0, read_bytes_ = 0, flushes_ = 0,
                         syncs_ = 0, checkpoints_ = 0, checkpoint_attempts_ = 0,
                         checksum_errors_ = 0;
-  std::atomic<uint64_t> freeable_ = 0;  // changes since the last checkpoint that will free blocks
+  // Changes since the last freeze that will free blocks: a block each, or a chunk.
+  std::atomic<uint64_t> freeable_ = 0;
   std::atomic<uint64_t> journal_used_bytes_ = 0, overlay_entries_ = 0, overlay_chunks_ = 0;
   std::atomic<bool> space_is_tight_ = false;  // as of the last checkpoint
 };

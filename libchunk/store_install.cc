@@ -135,7 +135,12 @@ void StoreImpl::InstallBlocks(const Operation& operation, uint64_t payload_posit
       ++active_->entry_count;
       overlay_entries_.fetch_add(1, std::memory_order_relaxed);
     } else if (entry->kind == EntryKind::kDirect) {
+#ifdef TESSERA_PLANT_REUSE_SUPERSEDED  // see check_planted_bugs.sh
+      const DeviceExtent block_now_free{entry->location, 1};
+      allocator_->Release(std::span(&block_now_free, 1));
+#else
       AddBlock(&active_->superseded, entry->location);
+#endif
       ++freeable_;
     }
     if (entry->reserved) ++*reserved;

@@ -27,6 +27,7 @@ absl::Status StoreImpl::Recover() {
   CHUNK_ASSIGN_OR_RETURN(const Chain chain, Replay(applied));
   CHUNK_RETURN_IF_ERROR(BeginIncarnation(chain, applied.position));
   UpdateSpaceLimit();
+  CHUNK_RETURN_IF_ERROR(PlanSweep());
   if (parts_.options.background_threads) StartThreads();
   return absl::OkStatus();
 }
