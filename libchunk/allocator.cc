@@ -192,7 +192,9 @@ absl::StatusOr<DeviceExtents> Allocator::Allocate(uint64_t count, std::optional<
         this));
   }
   if (!status.ok()) {
-    space_.in_use_blocks -= Free(extents);
+    // A step that failed in the middle has taken more than it counted.
+    Free(extents);
+    space_.in_use_blocks -= count - remaining;
     return status;
   }
   CHUNK_CHECK(remaining == 0);
@@ -330,6 +332,10 @@ absl::StatusOr<DeviceExtent> Allocator::HoldCold(uint64_t* from, uint64_t end) {
   while (*from < end) {
     const uint64_t group_number = *from / kGroupBlocks;
     const uint64_t group_first = group_number * kGroupBlocks;
+    if (groups_[group_number].free_blocks == 0) {
+      *from = group_first + kGroupBlocks;
+      continue;
+    }
     CHUNK_ASSIGN_OR_RETURN(Group * group, Load(group_number));
     const auto group_end =
         static_cast<uint32_t>(std::min<uint64_t>(kGroupBlocks, end - group_first));

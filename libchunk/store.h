@@ -107,8 +107,10 @@ struct Extent {
 
 struct StoreStats {
   uint64_t capacity_bytes = 0;  // that the store may use
-  uint64_t used_bytes = 0;      // blocks, journal and metadata: what `du` says, to the block
-  uint64_t data_bytes = 0;      // mapped blocks only
+  // Blocks, journal and metadata: what `du` says, to the block. With it the space of free blocks
+  // that is kept for the next writes, at most 256 MiB and half of what is free.
+  uint64_t used_bytes = 0;
+  uint64_t data_bytes = 0;  // mapped blocks only
   uint64_t chunks = 0;
   uint64_t journal_used_bytes = 0;
   uint64_t journal_bytes = 0;

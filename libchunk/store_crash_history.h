@@ -96,7 +96,7 @@ class CrashRun {
   void Plan(Trouble trouble);
   absl::Status Endure(Trouble trouble);
   absl::Status CheckFailedStore();
-  absl::Status CheckSpaceGivenBack();
+  absl::Status CheckSpaceGivenBack(const std::string& when);
   absl::Status Restart(bool close);
   absl::Status FlipAndRead();
   absl::Status Recover(bool lose_power, bool faults_struck);
@@ -115,6 +115,7 @@ class CrashRun {
   uint64_t sequence_ = 0;
   uint64_t stamp_ = 0;
   bool device_is_tight_ = false;
+  bool sync_failed_since_boot_ = false;
   bool loss_told_ = false;  // by the last Open, and nothing flushed since
   bool ended_ = false;
 };

@@ -9,7 +9,8 @@
 //  - After an I/O error in a change or flush: the store is failed, refuses changes, and reads no
 //    wrong bytes; opened again it holds at least what it had flushed.
 //  - A full store or device: RESOURCE_EXHAUSTED and nothing changed; trims and deletes go on.
-//  - Closed, the data file occupies what is mapped, whatever crashes went before.
+//  - Closed, the data file occupies what is mapped, whatever crashes went before. After a failed
+//    sync that is so once the store has been opened again and had time to sweep.
 //  - Flipped bits: DATA_LOSS or the right bytes, never wrong ones.
 //
 // Crashes also fall into Open, so that recovery is recovered from. The same options give the same
