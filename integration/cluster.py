@@ -11,9 +11,13 @@ import subprocess
 import tempfile
 import time
 
+from sanitizer_reports import reports_in
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = pathlib.Path(os.environ.get("TESSERA_BIN", ROOT / "build/release/bin"))
 GRPCURL = shutil.which("grpcurl")
+# All time-outs of the tests are for a plain build; a sanitizer build is some times slower.
+TIMEOUT_FACTOR = float(os.environ.get("TESSERA_TIMEOUT_FACTOR", "1"))
 
 
 class CommandFailed(Exception):
@@ -28,7 +32,10 @@ class CommandFailed(Exception):
 def run(arguments, timeout=300, **options):
     """Runs a command to its end and returns its standard output."""
     result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True,
-                            timeout=timeout, check=False, **options)
+                            timeout=timeout * TIMEOUT_FACTOR, check=False, **options)
+    # An exit code alone could be the one that a test expects.
+    if reports := reports_in(result.stderr):
+        raise AssertionError("\n".join([" ".join(map(str, arguments)), *reports]))
     if result.returncode != 0:
         raise CommandFailed(arguments, result.returncode, result.stdout + result.stderr)
     return result.stdout
@@ -36,6 +43,7 @@ def run(arguments, timeout=300, **options):
 
 def wait_until(condition, what, timeout=60.0):
     """Polls until condition() is true. The bound is for a stuck cluster, not for a slow machine."""
+    timeout *= TIMEOUT_FACTOR
     end = time.monotonic() + timeout
     while True:
         value = condition()
@@ -56,6 +64,7 @@ class Part:
         self.arguments = arguments
         self.state = cluster.folder / name
         self.process = None
+        self.ended_by_test = False
 
     def start(self):
         self.state.mkdir(mode=0o700, exist_ok=True)
@@ -66,6 +75,7 @@ class Part:
         self.process = subprocess.Popen([str(BIN / self.binary), *map(str, arguments)], stdin=subprocess.DEVNULL,
                                         stdout=log, stderr=log, start_new_session=True)
         log.close()
+        self.ended_by_test = False
 
         def ready():
             if self.process.poll() is not None:
@@ -79,7 +89,8 @@ class Part:
         return dict(line.split("=", 1) for line in text.splitlines())
 
     def log(self):
-        return (self.cluster.folder / "log" / f"{self.name}.log").read_text(errors="replace")
+        path = self.cluster.folder / "log" / f"{self.name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def pid(self):
@@ -89,7 +100,24 @@ class Part:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             if number in (signal.SIGKILL, signal.SIGTERM):
-                self.process.wait(60)
+                self.ended_by_test = True
+                self.process.wait(60 * TIMEOUT_FACTOR)
+
+    def end(self):
+        """Ends the process in good order and returns all that was wrong with it, as lines for a person."""
+        faults = []
+        if self.process is not None and not self.ended_by_test:
+            ended = self.process.poll() is not None
+            try:
+                self.kill(signal.SIGCONT)
+                self.kill(signal.SIGTERM)
+            except subprocess.TimeoutExpired as late:
+                self.kill(signal.SIGKILL)
+                faults.append(f"{self.name} did not end within {late.timeout:.0f} s of SIGTERM")
+            if self.process.returncode != 0:
+                faults.append(f"{self.name} ended {'by itself ' if ended else ''}with {self.process.returncode}; "
+                              f"the end of its log:\n{self.log()[-3000:]}")
+        return faults + [f"{self.name}: {report}" for report in reports_in(self.log())]
 
     def alive(self):
         return self.process is not None and self.process.poll() is None
@@ -150,11 +178,13 @@ class Cluster:
             part.kill()
 
     def stop(self):
-        for part in reversed(self.parts):
-            part.kill(signal.SIGCONT)
-            part.kill(signal.SIGTERM)
+        """Ends every process and removes the folder. AssertionError when a process had ended by itself, ended
+        with another exit code than 0, or left a sanitizer's report in its log."""
+        faults = [fault for part in reversed(self.parts) for fault in part.end()]
         if self.own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if faults:
+            raise AssertionError("\n".join(faults))
 
     def cli(self, *arguments, timeout=120):
         return run([BIN / "tessera", "--endpoint", self.mdm_address, *arguments], timeout=timeout)

@@ -10,6 +10,7 @@ import unittest
 
 import cluster as tessera
 from cluster import run, wait_until
+from sanitizer_reports import reports_in_folder
 
 ROOT = tessera.ROOT
 
@@ -119,7 +120,7 @@ class VolumeAsDisk(ClusterTest):
         victim.kill(signal.SIGKILL)
         wait_until(lambda: "degraded" in self.status(), "the loss to be noticed")
         victim.start()
-        thread.join(600)
+        thread.join(600 * tessera.TIMEOUT_FACTOR)
         self.assertEqual(errors, [])
         self.wait_healthy()
         self.assertIn(", 0 different", self.verify("failover"))
@@ -174,8 +175,8 @@ class Administration(unittest.TestCase):
         self.assertGreater(len(blocks), 8)
         script = "set -euo pipefail\n" + "\n".join(blocks)
         environment = {**os.environ, "TESSERA_MDM": with_domain.mdm_address}
-        result = subprocess.run(["bash", "-x", "-c", script], capture_output=True, text=True, timeout=300,
-                                env=environment, check=False)
+        result = subprocess.run(["bash", "-x", "-c", script], capture_output=True, text=True,
+                                timeout=300 * tessera.TIMEOUT_FACTOR, env=environment, check=False)
         self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr[-3000:])
 
 
@@ -272,6 +273,7 @@ class QuickStart(unittest.TestCase):
         run([command, "stop"], env=environment)
         for pid in pids.values():
             self.assertFalse(is_running(pid.strip()), f"process {pid} still runs")
+        self.assertEqual(reports_in_folder(folder / "log"), [])
         run([command, "clean"], env=environment)
         self.assertFalse(folder.exists())
 

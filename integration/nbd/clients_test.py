@@ -17,7 +17,7 @@ import unittest
 import nbd_harness as nbd
 
 SERVER = None
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 120 * nbd.TIMEOUT_FACTOR
 MEBIBYTE = 1 << 20
 
 

@@ -10,7 +10,9 @@ import subprocess
 import tempfile
 import unittest
 
-PATIENCE_SECONDS = 60
+import nbd_harness as nbd
+
+PATIENCE_SECONDS = 60 * nbd.TIMEOUT_FACTOR
 
 
 def run(*command):
