@@ -13,6 +13,8 @@ import sys
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools" / "sanitizers"))
+import environment as sanitizers  # noqa: E402  pylint: disable=wrong-import-position
 
 
 class Tally:
@@ -117,6 +119,7 @@ def run_python(tally, pattern):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--integration-only", action="store_true")
+    parser.add_argument("--skip-checks", action="store_true", help="no checks of the source")
     parser.add_argument("--pattern", default="", help="only integration files whose path has this in it")
     arguments = parser.parse_args()
     os.chdir(ROOT)
@@ -125,10 +128,13 @@ def main():
     os.environ["PATH"] = os.pathsep.join(
         [os.environ["TESSERA_BIN"], cache + "/bin", cache + "/npm/node_modules/.bin", os.environ["PATH"],
          "/usr/sbin", "/sbin"])
+    build = pathlib.Path(os.environ["TESSERA_BIN"]).parent
+    os.environ.update(sanitizers.environment(build))
     tally = Tally()
     if not arguments.integration_only:
-        run_checks(tally)
-        run_ctest(tally, pathlib.Path(os.environ["TESSERA_BIN"]).parent)
+        if not arguments.skip_checks:
+            run_checks(tally)
+        run_ctest(tally, build)
     run_python(tally, arguments.pattern)
     if tally.skipped:
         print("\nskipped:")

@@ -3,10 +3,20 @@
 # tessera_test(NAME SOURCES .. DEPS .. [LABEL unit] [TIMEOUT s])   Catch2 binary, one ctest entry
 # All take warnings as errors; includes are spelled from the top of the tree.
 
+# Time-outs of tests are for a plain build.
+set(TESSERA_TEST_TIMEOUT_FACTOR 1)
+if(TESSERA_SANITIZE)
+  set(TESSERA_TEST_TIMEOUT_FACTOR 6)
+endif()
+
 function(tessera_compile_options target)
   target_compile_options(${target} PRIVATE
     -Wall -Wextra -Wpedantic -Wnon-virtual-dtor -Woverloaded-virtual -Wimplicit-fallthrough
     -Wno-missing-field-initializers $<$<BOOL:${TESSERA_WERROR}>:-Werror>)
+  if(TESSERA_SANITIZE)
+    # GCC's flow analysis trips over the sanitizers' checks. The plain builds have this warning.
+    target_compile_options(${target} PRIVATE -Wno-maybe-uninitialized)
+  endif()
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
 endfunction()
 
@@ -71,6 +81,7 @@ function(tessera_test name)
   if(NOT A_TIMEOUT)
     set(A_TIMEOUT 900)
   endif()
+  math(EXPR timeout "${A_TIMEOUT} * ${TESSERA_TEST_TIMEOUT_FACTOR}")
   add_executable(${name} ${A_SOURCES})
   target_link_libraries(${name} PRIVATE ${A_DEPS} tessera_catch_main)
   tessera_compile_options(${name})
@@ -80,5 +91,5 @@ function(tessera_test name)
     tessera_pch(${name})
   endif()
   add_test(NAME ${name} COMMAND ${name} ${A_ARGS})
-  set_tests_properties(${name} PROPERTIES LABELS ${A_LABEL} TIMEOUT ${A_TIMEOUT})
+  set_tests_properties(${name} PROPERTIES LABELS ${A_LABEL} TIMEOUT ${timeout})
 endfunction()
