@@ -1,10 +1,13 @@
-// Tells ThreadSanitizer about absl::Mutex.
+// Tells ThreadSanitizer about absl::Mutex, Notification and BlockingCounter.
 //
-// Debian's Abseil is not instrumented, so ThreadSanitizer would take everything that an absl::Mutex
-// guards for a race. Linked into every program of a thread-sanitizer build, these functions stand
+// Debian's Abseil is not instrumented, so ThreadSanitizer would take everything that these order
+// for a race. Linked into every program of a thread-sanitizer build, these functions stand
 // before the library's, call them, and announce acquire and release through
 // sanitizer/tsan_interface.h. Conditions of Await are evaluated by whichever thread unlocks, with
 // the lock held: their reads are ignored.
+//
+// gRPC's own locks are absl::Mutex too and call these functions, so most of the order that gRPC
+// makes between threads is seen.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
@@ -58,16 +61,20 @@ auto GivenUp(void* mutex, Wait wait) {
 }  // namespace
 
 #define TESSERA_ABSL(name) "_ZN4absl7debian3" name
+#define TESSERA_ABSL_CONST(name) "_ZNK4absl7debian3" name
 // absl::Duration and absl::Time: 12 bytes, passed in two registers.
 struct TwoWords {
   int64_t high;
   uint32_t low;
 };
 
-#define TESSERA_WRAP(result, function, symbol, ...)       \
-  extern "C" __attribute__((visibility("default")))       \
-  result function(__VA_ARGS__) asm(TESSERA_ABSL(symbol)); \
+#define TESSERA_WRAP_SYMBOL(result, function, symbol, ...)                                    \
+  extern "C" __attribute__((visibility("default"))) result function(__VA_ARGS__) asm(symbol); \
   extern "C" result function(__VA_ARGS__)
+#define TESSERA_WRAP(result, function, symbol, ...) \
+  TESSERA_WRAP_SYMBOL(result, function, TESSERA_ABSL(symbol), __VA_ARGS__)
+#define TESSERA_WRAP_CONST(result, function, symbol, ...) \
+  TESSERA_WRAP_SYMBOL(result, function, TESSERA_ABSL_CONST(symbol), __VA_ARGS__)
 
 TESSERA_WRAP(void, WrapLock, "5Mutex4LockEv", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex4LockEv"));
@@ -150,4 +157,51 @@ TESSERA_WRAP(void, WrapDestroy, "5MutexD1Ev", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5MutexD1Ev"));
   real(mutex);
   __tsan_mutex_destroy(mutex, 0);
+}
+
+// A notification's flag follows its mutex, which is one word. HasBeenNotified is inline: it reads
+// the flag with acquire in instrumented code, so the release is announced at the flag's address.
+static void* FlagOf(void* notification) { return static_cast<char*>(notification) + sizeof(void*); }
+
+TESSERA_WRAP(void, WrapNotify, "12Notification6NotifyEv", void* notification) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("12Notification6NotifyEv"));
+  __tsan_release(FlagOf(notification));
+  real(notification);
+}
+TESSERA_WRAP_CONST(void, WrapWaitNotified, "12Notification19WaitForNotificationEv",
+                   void* notification) {
+  static const auto real =
+      Real<void (*)(void*)>(TESSERA_ABSL_CONST("12Notification19WaitForNotificationEv"));
+  real(notification);
+  __tsan_acquire(FlagOf(notification));
+}
+TESSERA_WRAP_CONST(bool, WrapWaitNotifiedTimeout,
+                   "12Notification30WaitForNotificationWithTimeoutENS0_8DurationE",
+                   void* notification, TwoWords timeout) {
+  static const auto real = Real<bool (*)(void*, TwoWords)>(
+      TESSERA_ABSL_CONST("12Notification30WaitForNotificationWithTimeoutENS0_8DurationE"));
+  const bool notified = real(notification, timeout);
+  if (notified) __tsan_acquire(FlagOf(notification));
+  return notified;
+}
+TESSERA_WRAP_CONST(bool, WrapWaitNotifiedDeadline,
+                   "12Notification31WaitForNotificationWithDeadlineENS0_4TimeE", void* notification,
+                   TwoWords deadline) {
+  static const auto real = Real<bool (*)(void*, TwoWords)>(
+      TESSERA_ABSL_CONST("12Notification31WaitForNotificationWithDeadlineENS0_4TimeE"));
+  const bool notified = real(notification, deadline);
+  if (notified) __tsan_acquire(FlagOf(notification));
+  return notified;
+}
+// Only the last decrement takes the counter's mutex; the others are ordered by its atomic count.
+TESSERA_WRAP(bool, WrapDecrement, "15BlockingCounter14DecrementCountEv", void* counter) {
+  static const auto real =
+      Real<bool (*)(void*)>(TESSERA_ABSL("15BlockingCounter14DecrementCountEv"));
+  __tsan_release(counter);
+  return real(counter);
+}
+TESSERA_WRAP(void, WrapCounterWait, "15BlockingCounter4WaitEv", void* counter) {
+  static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("15BlockingCounter4WaitEv"));
+  real(counter);
+  __tsan_acquire(counter);
 }
