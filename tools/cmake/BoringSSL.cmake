@@ -47,11 +47,15 @@ function(tessera_add_boringssl)
   target_include_directories(tessera_boringssl_crypto PRIVATE ${source_root}/src/crypto)
   target_compile_definitions(tessera_boringssl_crypto PRIVATE
     BORINGSSL_IMPLEMENTATION _XOPEN_SOURCE=700 NDEBUG ${definitions})
-  # One section a function lets the partial link drop all but the few that libtoken calls. The
-  # sanitizers stay off: the assembler code is blind to them, and this code is not ours to check.
+  # The sanitizers stay off: the assembler code is blind to them, and this code is not ours to check.
+  # Without their flags all builds compile the same objects, so the compiler cache has them already.
+  get_target_property(options tessera_boringssl_crypto COMPILE_OPTIONS)
+  list(FILTER options EXCLUDE REGEX "sanitize")
+  set_target_properties(tessera_boringssl_crypto PROPERTIES COMPILE_OPTIONS "${options}")
+  # One section a function lets the partial link drop all but the few that libtoken calls.
   target_compile_options(tessera_boringssl_crypto PRIVATE
     -O2 -w -Wa,--noexecstack
-    $<$<COMPILE_LANGUAGE:C>:-ffunction-sections -fdata-sections -fno-sanitize=all>)
+    $<$<COMPILE_LANGUAGE:C>:-ffunction-sections -fdata-sections>)
 endfunction()
 
 if(NOT TARGET tessera_boringssl_crypto)
