@@ -114,7 +114,7 @@ class Part:
             except subprocess.TimeoutExpired as late:
                 self.kill(signal.SIGKILL)
                 faults.append(f"{self.name} did not end within {late.timeout:.0f} s of SIGTERM")
-            if self.process.returncode != 0:
+            if ended or self.process.returncode != 0:
                 faults.append(f"{self.name} ended {'by itself ' if ended else ''}with {self.process.returncode}; "
                               f"the end of its log:\n{self.log()[-3000:]}")
         return faults + [f"{self.name}: {report}" for report in reports_in(self.log())]
