@@ -6,8 +6,8 @@
 // sanitizer/tsan_interface.h. Conditions of Await are evaluated by whichever thread unlocks, with
 // the lock held: their reads are ignored.
 //
-// gRPC's own locks are absl::Mutex too and call these functions, so most of the order that gRPC
-// makes between threads is seen.
+// gRPC's own locks are absl::Mutex too and call these functions. For callers outside the program
+// only the order counts: how a library nests its locks is not ours to judge.
 #include <dlfcn.h>
 #include <sanitizer/tsan_interface.h>
 
@@ -17,6 +17,9 @@
 extern "C" {
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
+// Bounds of the program's code, by the linker.
+extern const char __executable_start;
+extern const char etext;
 }
 
 namespace {
@@ -34,26 +37,47 @@ Function Real(const char* name) {
   return reinterpret_cast<Function>(found);
 }
 
+bool InProgram(const void* return_address) {
+  return return_address >= &__executable_start && return_address < &etext;
+}
+
+// Announces for a mutex what its caller may see: from the program a lock, from a library the order.
+void Unlocking(void* mutex, bool in_program) {
+  if (in_program) {
+    __tsan_mutex_pre_unlock(mutex, 0);
+    __tsan_mutex_post_unlock(mutex, 0);
+  } else {
+    __tsan_release(mutex);
+  }
+}
+void Locked(void* mutex, bool in_program) {
+  if (in_program) {
+    __tsan_mutex_pre_lock(mutex, 0);
+    __tsan_mutex_post_lock(mutex, 0, 0);
+  } else {
+    __tsan_acquire(mutex);
+  }
+}
+
 // The library calls its own functions through the same names: only the outermost call counts.
 thread_local int waiting = 0;
 
 // What the calling thread holds is given up for the time of `wait` and held again afterwards.
 template <typename Wait>
-auto GivenUp(void* mutex, Wait wait) {
+auto GivenUp(void* mutex, const void* return_address, Wait wait) {
   if (waiting > 0) return wait();
-  struct Depth {
-    Depth() { ++waiting; }
-    ~Depth() { --waiting; }
-  } depth;
-  __tsan_mutex_pre_unlock(mutex, 0);
-  __tsan_mutex_post_unlock(mutex, 0);
-  struct Again {
-    void* mutex;
-    ~Again() {
-      __tsan_mutex_pre_lock(mutex, 0);
-      __tsan_mutex_post_lock(mutex, 0, 0);
+  struct Turn {
+    Turn(void* mutex_in, bool in_program_in) : mutex(mutex_in), in_program(in_program_in) {
+      ++waiting;
+      Unlocking(mutex, in_program);
     }
-  } again{mutex};
+    ~Turn() {
+      Locked(mutex, in_program);
+      --waiting;
+    }
+    void* const mutex;
+    const bool in_program;
+  } turn(mutex, InProgram(return_address));
   IgnoredReads ignored;
   return wait();
 }
@@ -78,12 +102,23 @@ struct TwoWords {
 
 TESSERA_WRAP(void, WrapLock, "5Mutex4LockEv", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex4LockEv"));
+  if (!InProgram(__builtin_return_address(0))) {
+    real(mutex);
+    __tsan_acquire(mutex);
+    return;
+  }
   __tsan_mutex_pre_lock(mutex, 0);
   real(mutex);
   __tsan_mutex_post_lock(mutex, 0, 0);
 }
 TESSERA_WRAP(void, WrapUnlock, "5Mutex6UnlockEv", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex6UnlockEv"));
+  if (!InProgram(__builtin_return_address(0))) {
+    __tsan_release(mutex);
+    IgnoredReads ignored;
+    real(mutex);
+    return;
+  }
   __tsan_mutex_pre_unlock(mutex, 0);
   {
     IgnoredReads ignored;
@@ -93,6 +128,11 @@ TESSERA_WRAP(void, WrapUnlock, "5Mutex6UnlockEv", void* mutex) {
 }
 TESSERA_WRAP(bool, WrapTryLock, "5Mutex7TryLockEv", void* mutex) {
   static const auto real = Real<bool (*)(void*)>(TESSERA_ABSL("5Mutex7TryLockEv"));
+  if (!InProgram(__builtin_return_address(0))) {
+    const bool locked = real(mutex);
+    if (locked) __tsan_acquire(mutex);
+    return locked;
+  }
   __tsan_mutex_pre_lock(mutex, __tsan_mutex_try_lock);
   const bool locked = real(mutex);
   __tsan_mutex_post_lock(mutex, __tsan_mutex_try_lock | (locked ? 0 : __tsan_mutex_try_lock_failed),
@@ -101,12 +141,23 @@ TESSERA_WRAP(bool, WrapTryLock, "5Mutex7TryLockEv", void* mutex) {
 }
 TESSERA_WRAP(void, WrapReaderLock, "5Mutex10ReaderLockEv", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex10ReaderLockEv"));
+  if (!InProgram(__builtin_return_address(0))) {
+    real(mutex);
+    __tsan_acquire(mutex);
+    return;
+  }
   __tsan_mutex_pre_lock(mutex, __tsan_mutex_read_lock);
   real(mutex);
   __tsan_mutex_post_lock(mutex, __tsan_mutex_read_lock, 0);
 }
 TESSERA_WRAP(void, WrapReaderUnlock, "5Mutex12ReaderUnlockEv", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5Mutex12ReaderUnlockEv"));
+  if (!InProgram(__builtin_return_address(0))) {
+    __tsan_release(mutex);
+    IgnoredReads ignored;
+    real(mutex);
+    return;
+  }
   __tsan_mutex_pre_unlock(mutex, __tsan_mutex_read_lock);
   {
     IgnoredReads ignored;
@@ -129,34 +180,44 @@ TESSERA_WRAP(void, WrapAwait, "5Mutex5AwaitERKNS0_9ConditionE", void* mutex,
              const void* condition) {
   static const auto real =
       Real<void (*)(void*, const void*)>(TESSERA_ABSL("5Mutex5AwaitERKNS0_9ConditionE"));
-  GivenUp(mutex, [&] { real(mutex, condition); });
+  GivenUp(mutex, __builtin_return_address(0), [&] { real(mutex, condition); });
 }
 TESSERA_WRAP(bool, WrapAwaitTimeout, "5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE",
              void* mutex, const void* condition, TwoWords timeout) {
   static const auto real = Real<bool (*)(void*, const void*, TwoWords)>(
       TESSERA_ABSL("5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE"));
-  return GivenUp(mutex, [&] { return real(mutex, condition, timeout); });
+  return GivenUp(mutex, __builtin_return_address(0),
+                 [&] { return real(mutex, condition, timeout); });
 }
 TESSERA_WRAP(bool, WrapAwaitDeadline, "5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE",
              void* mutex, const void* condition, TwoWords deadline) {
   static const auto real = Real<bool (*)(void*, const void*, TwoWords)>(
       TESSERA_ABSL("5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE"));
-  return GivenUp(mutex, [&] { return real(mutex, condition, deadline); });
+  return GivenUp(mutex, __builtin_return_address(0),
+                 [&] { return real(mutex, condition, deadline); });
 }
 TESSERA_WRAP(void, WrapWait, "7CondVar4WaitEPNS0_5MutexE", void* variable, void* mutex) {
   static const auto real = Real<void (*)(void*, void*)>(TESSERA_ABSL("7CondVar4WaitEPNS0_5MutexE"));
-  GivenUp(mutex, [&] { real(variable, mutex); });
+  GivenUp(mutex, __builtin_return_address(0), [&] { real(variable, mutex); });
 }
 TESSERA_WRAP(bool, WrapWaitTimeout, "7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE",
              void* variable, void* mutex, TwoWords timeout) {
   static const auto real = Real<bool (*)(void*, void*, TwoWords)>(
       TESSERA_ABSL("7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE"));
-  return GivenUp(mutex, [&] { return real(variable, mutex, timeout); });
+  return GivenUp(mutex, __builtin_return_address(0),
+                 [&] { return real(variable, mutex, timeout); });
+}
+TESSERA_WRAP(bool, WrapWaitDeadline, "7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE",
+             void* variable, void* mutex, TwoWords deadline) {
+  static const auto real = Real<bool (*)(void*, void*, TwoWords)>(
+      TESSERA_ABSL("7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE"));
+  return GivenUp(mutex, __builtin_return_address(0),
+                 [&] { return real(variable, mutex, deadline); });
 }
 TESSERA_WRAP(void, WrapDestroy, "5MutexD1Ev", void* mutex) {
   static const auto real = Real<void (*)(void*)>(TESSERA_ABSL("5MutexD1Ev"));
   real(mutex);
-  __tsan_mutex_destroy(mutex, 0);
+  if (InProgram(__builtin_return_address(0))) __tsan_mutex_destroy(mutex, 0);
 }
 
 // A notification's flag follows its mutex, which is one word. HasBeenNotified is inline: it reads
