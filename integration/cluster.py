@@ -65,6 +65,8 @@ class Part:
         self.state = cluster.folder / name
         self.process = None
         self.ended_by_test = False
+        self.prefix = []        # a command that runs the binary: nsenter, say
+        self.environment = {}   # in addition to ours
 
     def start(self):
         self.state.mkdir(mode=0o700, exist_ok=True)
@@ -72,8 +74,9 @@ class Part:
         endpoints.unlink(missing_ok=True)
         log = open(self.cluster.folder / "log" / f"{self.name}.log", "ab")
         arguments = self.arguments() if callable(self.arguments) else self.arguments
-        self.process = subprocess.Popen([str(BIN / self.binary), *map(str, arguments)], stdin=subprocess.DEVNULL,
-                                        stdout=log, stderr=log, start_new_session=True)
+        self.process = subprocess.Popen([*map(str, self.prefix), str(BIN / self.binary), *map(str, arguments)],
+                                        stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                                        env={**os.environ, **self.environment})
         log.close()
         self.ended_by_test = False
 

@@ -16,6 +16,7 @@ RULES = {
     "services/sdc": ["services/common", "libtoken", "tessera/v1", "google/rpc"],
     "tools/cli": ["services/common", "libchunk", "tessera/v1", "google/rpc"],
     "integration": ["services", "libtoken", "libchunk", "tessera/v1", "google/rpc"],
+    "tools/verify_io": [],
     "tools/bench": ["services", "libtoken", "libchunk", "tessera/v1", "google/rpc"],
 }
 # Headers of other libraries that only some folders may see.

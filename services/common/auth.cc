@@ -44,6 +44,33 @@ bool Caller::Has(v1::Role role) const {
   return std::find(roles.begin(), roles.end(), role) != roles.end();
 }
 
+std::optional<Caller> CallerOfCertificate(
+    const std::vector<std::string>& subject_alternative_names) {
+  constexpr std::string_view kScheme = "spiffe://";
+  for (const std::string& name : subject_alternative_names) {
+    std::string_view rest = name;
+    if (rest.substr(0, kScheme.size()) != kScheme) continue;
+    rest.remove_prefix(kScheme.size());
+    const size_t role_at = rest.find('/');
+    const size_t id_at = role_at == std::string_view::npos ? role_at : rest.find('/', role_at + 1);
+    if (id_at == std::string_view::npos || role_at == 0 || id_at + 1 == rest.size()) continue;
+    const std::string_view role = rest.substr(role_at + 1, id_at - role_at - 1);
+    Caller caller;
+    if (role == "admin") {
+      caller.roles = {v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+    } else if (role == "operator") {
+      caller.roles = {v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+    } else if (role == "viewer") {
+      caller.roles = {v1::ROLE_VIEWER};
+    } else {
+      continue;
+    }
+    caller.name = name;
+    return caller;
+  }
+  return std::nullopt;
+}
+
 absl::StatusOr<Caller> InsecureAuthenticator::Authenticate(std::string_view authorization) const {
   if (!authorization.empty() && nodes_ != nullptr) return nodes_->Authenticate(authorization);
   Caller caller;

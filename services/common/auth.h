@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,12 @@ struct Caller {
 
   [[nodiscard]] bool Has(v1::Role role) const;
 };
+
+// The person that a verified client certificate stands for, by its SAN URI
+// "spiffe://<cluster>/<role>/<id>" with the role admin, operator or viewer; nothing for others. Parts
+// prove who they are by their secrets: a certificate alone says nothing of an incarnation.
+[[nodiscard]] std::optional<Caller> CallerOfCertificate(
+    const std::vector<std::string>& subject_alternative_names);
 
 class Authenticator {
  public:

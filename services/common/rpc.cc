@@ -82,6 +82,13 @@ RpcDispatcher::Admission RpcDispatcher::Admit(const grpc::ServerContextBase& con
   if (const auto header = metadata.find("authorization"); header != metadata.end()) {
     admission.authorization.assign(header->second.data(), header->second.size());
   }
+  if (const auto security = context.auth_context();
+      security != nullptr && security->IsPeerAuthenticated()) {
+    for (const grpc::string_ref& name :
+         security->FindPropertyValues("x509_subject_alternative_name")) {
+      admission.certificate_names.emplace_back(name.data(), name.size());
+    }
+  }
   admission.peer = context.peer();
   admission.started = std::chrono::steady_clock::now();
   const auto latest = std::chrono::system_clock::now() + options_.default_deadline;
@@ -99,6 +106,11 @@ absl::StatusOr<Caller> RpcDispatcher::Authorize(const Admission& admission) cons
   const auto& roles = admission.method->roles;
   const bool anyone = std::find(roles.begin(), roles.end(), v1::ROLE_ANYONE) != roles.end();
   absl::StatusOr<Caller> caller = authenticator_->Authenticate(admission.authorization);
+  if (!caller.ok()) {
+    if (auto person = CallerOfCertificate(admission.certificate_names)) {
+      caller = *std::move(person);
+    }
+  }
   if (!caller.ok()) {
     if (!anyone) return WithReason(caller.status(), "UNAUTHENTICATED");
     caller = Caller{};

@@ -213,6 +213,7 @@ class RpcDispatcher {
   struct Admission {
     const Method* method = nullptr;
     std::string authorization;
+    std::vector<std::string> certificate_names;  // of a verified client certificate
     std::string peer;
     std::chrono::system_clock::time_point deadline;
     std::chrono::steady_clock::time_point started;

@@ -175,6 +175,25 @@ TEST_CASE("Plain text is refused off loopback, and TLS names the flag that is mi
   CHECK(security.Check({"0.0.0.0:1"}).code() == absl::StatusCode::kInvalidArgument);
 }
 
+TEST_CASE("A client certificate stands for a person, never for a part") {
+  const auto roles_of = [](const std::vector<std::string>& names) {
+    const auto caller = CallerOfCertificate(names);
+    return caller.has_value() ? caller->roles : std::vector<v1::Role>{};
+  };
+  CHECK(roles_of({"localhost", "spiffe://c1/admin/jo"}) ==
+        std::vector<v1::Role>{v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER});
+  CHECK(roles_of({"spiffe://c1/operator/jo"}) ==
+        std::vector<v1::Role>{v1::ROLE_OPERATOR, v1::ROLE_VIEWER});
+  CHECK(roles_of({"spiffe://c1/viewer/jo"}) == std::vector<v1::Role>{v1::ROLE_VIEWER});
+  for (const char* name : {"admin", "spiffe://c1/admin", "spiffe://c1/admin/", "spiffe:///admin/jo",
+                           "spiffe://c1/sds/7", "spiffe://c1/mdm/1", "https://c1/admin/jo",
+                           "xspiffe://c1/admin/jo", ""}) {
+    CAPTURE(name);
+    CHECK(roles_of({name}).empty());
+  }
+  CHECK(CallerOfCertificate({"spiffe://c1/admin/jo"})->name == "spiffe://c1/admin/jo");
+}
+
 TEST_CASE("A dispatcher of an unknown service does not start") {
   MetricRegistry metrics("test");
   CHECK(RpcDispatcher::Create({.services = {"tessera.v1.NoService"}}, std::make_shared<ByKind>(),

@@ -1,0 +1,101 @@
+"""The short forms of pause_table.py, chaos.py and fence.py: fixed seeds, bounded, in every run of the tests."""
+import os
+import pathlib
+import sys
+import unittest
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+import steps  # noqa: E402  pylint: disable=wrong-import-position
+from chaos import Chaos  # noqa: E402  pylint: disable=wrong-import-position
+from fault_disk import need_fuse  # noqa: E402  pylint: disable=wrong-import-position
+from fence import Fence  # noqa: E402  pylint: disable=wrong-import-position
+from hosts import need_root_and_tools  # noqa: E402  pylint: disable=wrong-import-position
+from pause_table import GOALS_MS, Bench  # noqa: E402  pylint: disable=wrong-import-position
+
+SEED = int(os.environ.get("TESSERA_SEED", "20240611"))
+CHAOS_SECONDS = 45
+FENCE_TRIES = 20
+# What a busy machine adds to a pause; the table is measured on a quiet one.
+PATIENCE = 2
+
+
+def setUpModule():
+    os.environ["PATH"] += os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
+    need_root_and_tools()
+    print(f"seed {SEED}")
+
+
+class Pauses(unittest.TestCase):
+    """One cluster, every kind of fault after another, then the whole history."""
+
+    def test_clients_hardly_notice_faults(self):
+        need_fuse()
+        bench = Bench(SEED)
+        self.addCleanup(bench.stop)
+        try:
+            bench.start()
+            for kind, goal in GOALS_MS.items():
+                with self.subTest(kind=kind):
+                    figures = bench.attempt(kind)
+                    print(f"{kind}: {figures}")
+                    self.assertLessEqual(figures["longest_pause_ms"], PATIENCE * goal)
+            verdict = bench.load.verdict()
+            self.assertEqual(verdict["violations"], 0, verdict)
+            self.assertTrue(verdict["read_back"])
+            self.assertIn(", 0 different", bench.cluster.verify("volume"))
+        except BaseException:
+            bench.cluster.print_logs()
+            raise
+
+
+class UnderChaos(unittest.TestCase):
+    def test_nothing_is_lost_or_wrong_whatever_dies(self):
+        chaos = Chaos(SEED, rate=250)
+        self.addCleanup(chaos.stop)
+        try:
+            chaos.start()
+            chaos.run(CHAOS_SECONDS)
+            for volume, (verdict, line) in chaos.judge().items():
+                with self.subTest(volume=volume):
+                    self.assertEqual(verdict["violations"], 0, verdict)
+                    self.assertTrue(verdict["read_back"])
+                    self.assertIn(", 0 different", line)
+        except BaseException:
+            chaos.cluster.print_logs()
+            raise
+
+
+class Loss(unittest.TestCase):
+    def test_io_goes_on_over_a_network_that_loses_packets(self):
+        chaos = Chaos(SEED, rate=250)
+        self.addCleanup(chaos.stop)
+        chaos.start()
+        fault = steps.Lose(chaos.cluster.sds[0], 3)
+        fault.inject()
+        for load in chaos.loads.values():
+            load.wait_for_progress(1000, timeout=120)
+        fault.clear()
+        chaos.cluster.wait_redundant()
+        for verdict, line in chaos.judge().values():
+            self.assertEqual(verdict["violations"], 0, verdict)
+            self.assertIn(", 0 different", line)
+
+
+class AfterUnmap(unittest.TestCase):
+    def test_a_client_that_kept_its_grant_changes_nothing(self):
+        fence = Fence(SEED)
+        self.addCleanup(fence.stop)
+        try:
+            fence.start()
+            verdict = fence.run(FENCE_TRIES)
+        except BaseException:
+            fence.cluster.print_logs()
+            raise
+        self.assertEqual(verdict["violations"], 0, verdict)
+        # Else nothing was in flight, and the tries showed nothing.
+        self.assertGreater(fence.refused, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
