@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 
 import cluster as tessera
 from cluster import Part, run, wait_until
@@ -13,7 +14,10 @@ from hosts import Network, tied_to_us
 from pki import CertificateAuthority
 
 REDUNDANCY_SECONDS = 180
-DEGRADED = 8  # exit code of `tessera status`
+REACH_SECONDS = 60
+# Exit codes of `tessera`.
+UNREACHABLE = 6
+DEGRADED = 8
 
 
 class FaultCluster(tessera.Cluster):
@@ -90,8 +94,15 @@ class FaultCluster(tessera.Cluster):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def cli(self, *arguments, timeout=120):
-        return run([*self.admin_host.prefix(), tessera.BIN / "tessera", "--endpoint", self.mdm_address,
-                    *self.admin_flags, *arguments], timeout=timeout)
+        # Tried again when the MDM can't be reached: it may be on its way back, and connections may take long.
+        end = time.monotonic() + REACH_SECONDS
+        while True:
+            try:
+                return run([*self.admin_host.prefix(), tessera.BIN / "tessera", "--endpoint", self.mdm_address,
+                            *self.admin_flags, *arguments], timeout=timeout)
+            except tessera.CommandFailed as error:
+                if error.code != UNREACHABLE or time.monotonic() > end:
+                    raise
 
     def create_volume(self, name, size="1GiB", sdc="sdc1"):  # pylint: disable=arguments-differ
         self.cli("volume", "create", name, "--size", size)
@@ -133,7 +144,13 @@ class FaultCluster(tessera.Cluster):
 
     def verify(self, name):
         """`tessera volume verify` of a volume at rest: its line of figures."""
-        return self.cli("volume", "verify", name).strip().splitlines()[-1]
+        try:
+            output = self.cli("volume", "verify", name)
+        except tessera.CommandFailed as error:
+            if error.code != DEGRADED:
+                raise
+            output = error.output
+        return output.strip().splitlines()[-1]
 
     def print_logs(self, characters=4000):
         """The ends of all logs, for a run that failed."""

@@ -16,12 +16,11 @@ import signal
 import sys
 import time
 
-import nbd
-
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from cluster import wait_until  # noqa: E402  pylint: disable=wrong-import-position
 from fault_cluster import FaultCluster  # noqa: E402  pylint: disable=wrong-import-position
+import nbd_client  # noqa: E402  pylint: disable=wrong-import-position
 from load import VerifyingLoad  # noqa: E402  pylint: disable=wrong-import-position
 
 MIB = 1 << 20
@@ -30,8 +29,7 @@ VOLUME_BYTES = 16 * MIB
 
 def content(uri, size=VOLUME_BYTES, piece=4 * MIB):
     """Digest of a volume's whole content."""
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
+    handle = nbd_client.connect(uri)
     digest = hashlib.sha256()
     for offset in range(0, size, piece):
         digest.update(handle.pread(min(piece, size - offset), offset))
@@ -62,12 +60,10 @@ class Fence:
 
     def gone_from(self, sdc):
         """Whether the client has noticed: it offers the volume to nobody."""
-        handle = nbd.NBD()
         try:
-            handle.connect_uri(self.cluster.uri("volume", sdc))
-            handle.shutdown()
+            nbd_client.connect(self.cluster.uri("volume", sdc)).shutdown()
             return False
-        except nbd.Error:
+        except nbd_client.Error:
             return True
 
     def attempt(self):

@@ -8,12 +8,11 @@ import os
 import pathlib
 import sys
 
-import nbd
-
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 from cluster import wait_until  # noqa: E402  pylint: disable=wrong-import-position
 from fault_cluster import FaultCluster  # noqa: E402  pylint: disable=wrong-import-position
+import nbd_client  # noqa: E402  pylint: disable=wrong-import-position
 
 MIB = 1 << 20
 COPIED = "tessera_sds_learner_copied_bytes_total"
@@ -21,8 +20,7 @@ COPIED = "tessera_sds_learner_copied_bytes_total"
 
 def fill(uri, begin_mib, end_mib, salt):
     """Writes every MiB of the range with content of its own, and flushes."""
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
+    handle = nbd_client.connect(uri)
     for mib in range(begin_mib, end_mib):
         word = (mib * 1000003 + salt).to_bytes(8, "little")
         handle.pwrite(word * (MIB // 8), mib * MIB)

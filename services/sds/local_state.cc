@@ -209,6 +209,12 @@ absl::StatusOr<std::vector<uint64_t>> LocalState::DeletedVtrees() {
 
 absl::Status LocalState::SaveDevice(const DeviceRecord& device) {
   return Write([&](SQLite::Database& database) {
+    // The device that was at this path before is elsewhere, or gone: known by its uuid alone.
+    SQLite::Statement displace(
+        database, "UPDATE device SET path = device_uuid WHERE path = ?2 AND device_uuid <> ?1");
+    displace.bind(1, device.device_uuid);
+    displace.bind(2, device.path);
+    displace.exec();
     SQLite::Statement save(
         database,
         "INSERT INTO device (device_uuid, path, device_id, pool_id, chunk_bytes) "

@@ -211,5 +211,29 @@ TEST_CASE("The health log pages in order and keeps only the newest") {
   CHECK((*page)[0].message() == "2");
 }
 
+TEST_CASE("A new device takes the place of one that is gone, and two may change places") {
+  const TestFolder folder;
+  auto state = LocalState::Open(folder.path() + "/sds_local.db");
+  REQUIRE(state.ok());
+  REQUIRE((*state)->SaveDevice({.device_uuid = "a", .path = "/one", .device_id = 1}).ok());
+  REQUIRE((*state)->SaveDevice({.device_uuid = "b", .path = "/two", .device_id = 2}).ok());
+  const auto path_of = [&](const std::string& uuid) {
+    const auto devices = (*state)->Devices();
+    REQUIRE(devices.ok());
+    for (const DeviceRecord& record : *devices) {
+      if (record.device_uuid == uuid) return record.path;
+    }
+    return std::string();
+  };
+  REQUIRE((*state)->SaveDevice({.device_uuid = "new", .path = "/one"}).ok());
+  CHECK(path_of("new") == "/one");
+  CHECK(path_of("a") == "a");
+  REQUIRE((*state)->SaveDevice({.device_uuid = "b", .path = "/one", .device_id = 2}).ok());
+  REQUIRE((*state)->SaveDevice({.device_uuid = "a", .path = "/two", .device_id = 1}).ok());
+  CHECK(path_of("b") == "/one");
+  CHECK(path_of("a") == "/two");
+  CHECK((*state)->Devices()->size() == 3);
+}
+
 }  // namespace
 }  // namespace tessera::sds
