@@ -210,7 +210,7 @@ class PowerCut(DamageTest):
                 sds.process.kill()
             for sds in cluster.sds:
                 sds.process.wait(60)
-            load.ask("crash")
+            load.crashed()
             for number, sds in enumerate(cluster.sds, 1):
                 undone += self.disks[number].power_cut(seed + 10 * round_number + number)
                 sds.host.boot()

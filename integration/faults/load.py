@@ -43,6 +43,17 @@ class VerifyingLoad:
             return done >= operations
         tessera.wait_until(enough, f"{operations} operations", timeout)
 
+    def crashed(self):
+        """All servers have lost power. Answers that were on their way belong to the time before."""
+        quiet = 0
+
+        def silent():
+            nonlocal quiet
+            quiet = quiet + 1 if self.window()["completed"] == 0 else 0
+            return quiet >= 10
+        tessera.wait_until(silent, "the last answers", 60)
+        self.ask("crash")
+
     def verdict(self, timeout=600):
         """Ends the load. The judge's findings."""
         self.process.stdin.write("stop\n")

@@ -134,9 +134,16 @@ class BlockJudge {
 
   [[nodiscard]] bool IsDurable(const BlockOperation& write, Moment crash) const {
     if (write.kind == BlockOperation::Kind::kDurableWrite) return true;
-    return std::any_of(
-        history_.flushes.begin(), history_.flushes.end(),
-        [&](const FlushOperation& flush) { return flush.start >= write.end && flush.end < crash; });
+    // The first error after the crash; a flush that ended after it may have come too late for it.
+    Moment told = kOpenEnd;
+    for (const FlushOperation& flush : history_.flushes) {
+      if (flush.failed && flush.end > crash) told = std::min(told, flush.end);
+    }
+    return std::any_of(history_.flushes.begin(), history_.flushes.end(),
+                       [&](const FlushOperation& flush) {
+                         return !flush.failed && flush.start >= write.end &&
+                                (flush.end < crash || flush.end < told);
+                       });
   }
 
   void JudgeRegister(Value first, Moment begin, const std::vector<BlockOperation>& chapter) {

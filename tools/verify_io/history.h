@@ -13,9 +13,11 @@
 //    may take effect at any later moment, or never.
 //  - A crash (power cut of all servers) ends a chapter. The value that the next chapter begins with
 //    is one that no *durable* write has overwritten for sure; a write is durable when it ended
-//    before a flush began that ended well before the crash, or when it was a durable write by
-//    itself (FUA). Once read, it does not change: the next chapter is judged as a register that
-//    starts with it. Writes without a known outcome reach over into the next chapter.
+//    before a flush began that ended well, before the crash or after it (a client that stays sees
+//    no crash), or when it was a durable write by itself (FUA). A flush that ended with an error
+//    after the crash has told of the loss: later ones promise nothing of what was before. Once
+//    read, it does not change: the next chapter is judged as a register that starts with it. Writes
+//    without a known outcome reach over into the next chapter.
 //
 // Threads: values; the judge is a pure function.
 #ifndef TESSERA_TOOLS_VERIFY_IO_HISTORY_H_
@@ -43,10 +45,11 @@ struct BlockOperation {
   Kind kind = Kind::kWrite;
 };
 
-// A flush that ended well.
+// A flush that was answered.
 struct FlushOperation {
   Moment start = 0;
   Moment end = 0;
+  bool failed = false;
 };
 
 struct History {

@@ -30,6 +30,10 @@ class Script {
     history_.flushes.push_back({start, end});
     return *this;
   }
+  Script& FailedFlush(Moment start, Moment end) {
+    history_.flushes.push_back({start, end, true});
+    return *this;
+  }
   Script& Crash(Moment at) {
     history_.crashes.push_back(at);
     return *this;
@@ -116,8 +120,16 @@ TEST_CASE("a crash may take what was not flushed, and nothing else") {
   CHECK(Script().Write(kA, 1, 2).Durable(kB, 3, 4).Crash(7).Read(kA, 8, 9).Violations() == 1);
   // A flush that began before the write ended covers nothing of it.
   CHECK(Script().Write(kA, 1, 3).Flush(2, 4).Crash(7).Read(0, 8, 9).Violations() == 0);
-  // Nor one that did not end before the crash.
-  CHECK(Script().Write(kA, 1, 2).Flush(3, 8).Crash(7).Read(0, 8, 9).Violations() == 0);
+  // One that ended well after the crash covers all the same: the client knows of no crash.
+  CHECK(Script().Write(kA, 1, 2).Flush(3, 8).Crash(7).Read(0, 9, 10).Violations() == 1);
+  CHECK(Script().Write(kA, 1, 2).Crash(3).Flush(4, 5).Read(0, 6, 7).Violations() == 1);
+  // Unless an error told of the loss before.
+  CHECK(
+      Script().Write(kA, 1, 2).Crash(3).FailedFlush(4, 5).Flush(6, 7).Read(0, 8, 9).Violations() ==
+      0);
+  CHECK(
+      Script().Write(kA, 1, 2).Flush(3, 4).Crash(5).FailedFlush(6, 7).Read(0, 8, 9).Violations() ==
+      1);
 }
 
 TEST_CASE("after a crash a value that was read does not change any more") {

@@ -224,7 +224,8 @@ void NbdWorker::End(Slot* slot, Outcome outcome) {
 
 void NbdWorker::Record(const Slot& slot, Outcome outcome, Moment end) {
   if (slot.kind == Slot::Kind::kFlush) {
-    if (outcome == Outcome::kDone) history_.flushes.push_back({slot.start, end});
+    if (outcome == Outcome::kUnknown) return;
+    history_.flushes.push_back({slot.start, end, outcome == Outcome::kFailed});
     return;
   }
   if (slot.kind == Slot::Kind::kRead) {

@@ -512,6 +512,41 @@ TEST_CASE("a last replica that was reopened: the flush says whether writes were 
   CHECK(cluster.Write(4 * kChunkBytes, Pattern(2, 4096)) == 0);
 }
 
+TEST_CASE("all replicas lost acknowledged writes: IO goes on, and the next flush says so",
+          "[engine]") {
+  const size_t replicas = GENERATE(1, 2);
+  TestCluster cluster(replicas);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
+  CHECK(cluster.Write(4096, Pattern(3, 4096)) == 0);
+  for (auto& server : cluster.servers) server->ReopenStore(true);
+  CHECK(cluster.Write(8192, Pattern(4, 4096)) == 0);
+  CHECK(cluster.grants_seen > 0);
+  CHECK(cluster.Flush() == EIO);
+  CHECK(cluster.Write(4096, Pattern(5, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Read(0, 4096) == Pattern(1, 4096));
+  CHECK(cluster.Read(4096, 8192) == Pattern(5, 4096) + Pattern(4, 4096));
+}
+
+TEST_CASE("a flush that waits for the last replica reports it at a measured pace", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[0]->Stop();
+  std::atomic<bool> answered{false};
+  BlockRequest request = TestCluster::Simple(Command::kFlush);
+  request.done = [&answered](const BlockReply& reply) { answered = reply.error == 0; };
+  const auto began = std::chrono::steady_clock::now();
+  cluster.Start(std::move(request));
+  while (cluster.reports_seen < 6) std::this_thread::yield();
+  // At the pace of new connections (50, 100, 200, 400 ms ..), not at that of the flush's retries.
+  CHECK(std::chrono::steady_clock::now() - began > std::chrono::milliseconds(600));
+  cluster.servers[0]->Start();
+  cluster.PublishAddresses();
+  while (!answered) std::this_thread::yield();
+}
+
 TEST_CASE("block status, trim, cache, rate limit and detach", "[engine]") {
   TestCluster cluster(2);
   CHECK(cluster.Write(kChunkBytes, Pattern(1, 4096)) == 0);

@@ -464,6 +464,7 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
       {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
       now);
   if (other && !read_only()) {
+    flushes_.NewGeneration();
     for (const auto& group : groups_) {
       if (group != nullptr && group->writer.generation() != grant_.fields.generation) {
         group->writer.Renumber(grant_.fields.generation, now);

@@ -94,9 +94,10 @@ class VolumeEngine final : public BlockDevice {
     explicit Group(PlacementGroupWriter w) : writer(std::move(w)) {}
     PlacementGroupWriter writer;
     const MapCache::Group* map = nullptr;
-    uint64_t probe_chunk = 0;  // one of its chunks
-    bool blocked = false;      // in blocked_groups_
-    bool held = false;         // in held_groups_
+    uint64_t probe_chunk = 0;        // one of its chunks
+    bool blocked = false;            // in blocked_groups_
+    bool held = false;               // in held_groups_
+    uint64_t lacking_device_id = 0;  // reported because it lacks acknowledged writes; 0: none
   };
 
   // Intake and completion: volume_engine.cc.

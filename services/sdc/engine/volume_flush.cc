@@ -1,4 +1,5 @@
 // Flush rounds: see rules/flush_tracker.h.
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -36,7 +37,9 @@ void VolumeEngine::SendFlush(uint64_t device_id) {
   }
   SdsStream* stream = member == nullptr ? nullptr : context_.StreamTo(member->sds_id);
   const token::GrantKey* key = member == nullptr ? nullptr : grant_.KeyFor(member->sds_id);
-  if (member != nullptr && stream != nullptr && stream->unreachable()) {
+  // One that the MDM keeps although it was reported is reported again at the pace of its hold only.
+  const bool held = member != nullptr && context_.NowNanos() < member->hold_until_nanos;
+  if (member != nullptr && stream != nullptr && stream->unreachable() && !held) {
     for (const ReplicaName& replica : flushes_.WaitedFor(device_id)) {
       ReplicaOverdue(replica, "the server is not reachable for a flush");
     }
@@ -114,6 +117,10 @@ void VolumeEngine::ReportLost() {
 void VolumeEngine::SendProbe(const ReplicaName& replica) {
   Group* group = FindGroup(replica.placement_group_id);
   if (group == nullptr || !flushes_.IsLost(replica)) return;
+  if (!flushes_.CanProve(replica)) {
+    flushes_.AcceptLoss(replica);
+    return CheckFlushRound();
+  }
   const WriterMember* member = nullptr;
   for (const WriterMember& candidate : group->writer.members()) {
     if (candidate.device_id == replica.device_id) member = &candidate;
@@ -168,7 +175,11 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
 void VolumeEngine::CheckFlushRound() {
   if (!flushes_.round_running() && flush_round_.empty()) return;
   if (!flushes_.FinishRound()) return;
-  const bool loss = flushes_.TakeLossAccepted();
+  // An error of a write says nothing of other writes: a flush has to tell.
+  const bool told = std::any_of(flush_round_.begin(), flush_round_.end(), [](const Request* r) {
+    return r->block.command == Command::kFlush;
+  });
+  const bool loss = told ? flushes_.TakeLossAccepted() : flushes_.loss_accepted();
   for (Request* request : std::exchange(flush_round_, {})) {
     if (loss && request->error == 0) {
       request->error = EIO;

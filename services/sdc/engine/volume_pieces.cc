@@ -346,6 +346,7 @@ void VolumeEngine::React(Group& group, SdsStream& stream, uint64_t device_id,
       Hold(group);
       break;
     case WriterReaction::kReport:
+      if (result.status() == v1::IO_STATUS_SEQUENCE_GAP) group.lacking_device_id = device_id;
       context_.ReportReplica({group.writer.placement_group_id(), group.writer.epoch(), device_id,
                               absl::StrCat("write: ", Describe(result))});
       break;
@@ -598,6 +599,7 @@ void VolumeEngine::EntryChanged(uint64_t placement_group_id) {
 void VolumeEngine::AdoptEntry(Group& group) {
   const auto before = group.writer.members();
   if (!group.writer.Adopt(group.map->entry, context_.NowNanos())) return;
+  group.lacking_device_id = 0;
   const auto& after = group.writer.members();
   for (const WriterMember& old : before) {
     const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {
@@ -619,9 +621,17 @@ void VolumeEngine::ReportRejected(const ReplicaName& replica) {
   if (group == nullptr) return;
   group->writer.ReportRejected(replica.device_id, context_.NowNanos());
   Hold(*group);
-  if (group->writer.in_sync_count() == 1 && flushes_.IsLost(replica)) {
+  const bool last = group->writer.in_sync_count() == 1;
+  if (last && std::exchange(group->lacking_device_id, 0) == replica.device_id) {
+    // Power was lost on all replicas: the last one can never take the next of our order. Under a
+    // new generation the order starts anew where the replicas are; the next flush says what was
+    // lost.
+    NeedGrant(GrantTrouble::kAcquire);
+  }
+  if (last && flushes_.IsLost(replica)) {
     // A write of this generation is a mark in the replica's order that can be asked for.
-    if (flushes_.device_failed(replica.device_id) || group->writer.front_sequence() == 1) {
+    if (flushes_.device_failed(replica.device_id) || !flushes_.CanProve(replica) ||
+        group->writer.front_sequence() == 1) {
       flushes_.AcceptLoss(replica);
     } else {
       probes_unsent_.push_back(replica);

@@ -70,6 +70,9 @@ bool FlushTracker::DeviceFlushed(uint64_t device_id, uint64_t store_incarnation)
     device->store_incarnation = store_incarnation;
     return false;
   }
+  for (const uint64_t group : device->flushing) {
+    if (!device->dirty.contains(group)) device->unprovable.erase(group);
+  }
   device->flushing.clear();
   device->failed = false;
   return true;
@@ -105,6 +108,20 @@ void FlushTracker::DropReplica(const ReplicaName& replica) {
   device->dirty.erase(replica.placement_group_id);
   device->flushing.erase(replica.placement_group_id);
   device->lost.erase(replica.placement_group_id);
+  device->unprovable.erase(replica.placement_group_id);
+}
+
+void FlushTracker::NewGeneration() {
+  for (Device& device : devices_) {
+    for (const auto* set : {&device.dirty, &device.flushing, &device.lost}) {
+      device.unprovable.insert(set->begin(), set->end());
+    }
+  }
+}
+
+bool FlushTracker::CanProve(const ReplicaName& replica) const {
+  const Device* device = Find(replica.device_id);
+  return device == nullptr || !device->unprovable.contains(replica.placement_group_id);
 }
 
 bool FlushTracker::FinishRound() {
@@ -120,6 +137,7 @@ std::vector<ReplicaName> FlushTracker::TakeNewlyLost() { return std::exchange(ne
 void FlushTracker::AcceptLoss(const ReplicaName& replica) {
   Device* device = Find(replica.device_id);
   if (device == nullptr || device->lost.erase(replica.placement_group_id) == 0) return;
+  device->unprovable.erase(replica.placement_group_id);
   loss_accepted_ = true;
 }
 

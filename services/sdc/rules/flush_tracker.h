@@ -56,12 +56,18 @@ class FlushTracker {
   // when the device must be asked (again) in the round that runs.
   bool Recover(const ReplicaName& replica);
 
+  // The writer's order starts anew. What was answered before and is not covered yet is no longer in
+  // an order that could be asked for: a replica that loses it can't prove the contrary.
+  void NewGeneration();
+  [[nodiscard]] bool CanProve(const ReplicaName& replica) const;
+
   // Replicas that were lost since the last call.
   [[nodiscard]] std::vector<ReplicaName> TakeNewlyLost();
   // The only in-sync replica of its group is lost: there is nobody else to ask. The next finished
   // round says so by TakeLossAccepted().
   void AcceptLoss(const ReplicaName& replica);
   [[nodiscard]] bool TakeLossAccepted();
+  [[nodiscard]] bool loss_accepted() const { return loss_accepted_; }
 
   // All replicas of the device that a round waits for, for reports.
   [[nodiscard]] std::vector<ReplicaName> WaitedFor(uint64_t device_id) const;
@@ -74,6 +80,7 @@ class FlushTracker {
     absl::flat_hash_set<uint64_t> dirty;     // placement groups
     absl::flat_hash_set<uint64_t> flushing;  // asked for in this round
     absl::flat_hash_set<uint64_t> lost;
+    absl::flat_hash_set<uint64_t> unprovable;  // with uncovered writes of earlier generations
     bool failed = false;
   };
 

@@ -80,6 +80,32 @@ TEST_CASE("a write answered by another life loses what the earlier one took", "[
   CHECK(tracker.FinishRound());
 }
 
+TEST_CASE("in a new generation nobody can prove what was answered before it", "[flush_tracker]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  CHECK(tracker.CanProve(kFirst));
+  tracker.NewGeneration();
+  CHECK_FALSE(tracker.CanProve(kFirst));
+  CHECK(tracker.CanProve(kSecond));
+  SECTION("a flush in the same life of the store covers it") {
+    (void)tracker.BeginRound();
+    CHECK(tracker.DeviceFlushed(1, 7));
+    CHECK(tracker.CanProve(kFirst));
+  }
+  SECTION("a flush in another life does not") {
+    (void)tracker.BeginRound();
+    CHECK_FALSE(tracker.DeviceFlushed(1, 8));
+    CHECK_FALSE(tracker.CanProve(kFirst));
+    tracker.AcceptLoss(kFirst);
+    CHECK(tracker.TakeLossAccepted());
+    CHECK(tracker.CanProve(kFirst));
+  }
+  SECTION("a replica that left owes nothing") {
+    tracker.DropReplica(kFirst);
+    CHECK(tracker.CanProve(kFirst));
+  }
+}
+
 TEST_CASE("with everything flushed another life of a store loses nothing", "[flush_tracker]") {
   FlushTracker tracker;
   CHECK(tracker.NoteWrite(kFirst, 7));
