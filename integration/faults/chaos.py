@@ -11,6 +11,7 @@ import collections
 import os
 import pathlib
 import random
+import re
 import sys
 import time
 
@@ -76,7 +77,7 @@ class Chaos:
         for load in self.loads.values():
             load.wait_for_progress(100)
         pause = max(load.window()["longest_pause_ms"] for load in self.loads.values())
-        kind = fault.name.translate(str.maketrans("", "", "0123456789"))
+        kind = re.sub(r"(sd[cs])\d+", r"\1", fault.name)
         self.counts[kind] += 1
         self.worst[kind] = max(self.worst[kind], pause)
         print(f"{fault.name}: redundancy after {time.monotonic() - began:.1f} s", flush=True)

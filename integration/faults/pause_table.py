@@ -196,9 +196,10 @@ def main():
             failed.append(kind)
             print(f"{kind} failed: {error}", flush=True)
     page = HEADER.format(connections=CONNECTIONS, rate=RATE, ordinary=ordinary) + "\n".join(rows) + "\n"
-    page += f"\nMeasured {datetime.date.today()}, seed {arguments.seed}. No history had a violation, and replicas were equal.\n"
+    page += f"\nMeasured {datetime.date.today()}, seed {arguments.seed}. No history had a violation, and replicas were equal."
+    page += f" Not measured, because a run failed: {', '.join(TITLES[kind] for kind in failed)}.\n" if failed else "\n"
     print(page)
-    if arguments.output and not failed:
+    if arguments.output and rows:
         arguments.output.write_text(page)
     return 1 if failed else 0
 

@@ -125,15 +125,19 @@ class BlockJudge {
     }
     for (const BlockOperation& operation : operations) {
       if (!IsWrite(operation) || operation.value == value || operation.end >= crash) continue;
-      if (operation.start <= value_end || !IsDurable(operation, crash)) continue;
+      if (operation.start <= value_end || !IsDurable(operation)) continue;
       Violation(Name(operation.value) + " was flushed, and lost in a crash: " + Name(value) +
                 " is back");
       return;
     }
   }
 
-  [[nodiscard]] bool IsDurable(const BlockOperation& write, Moment crash) const {
+  // Judged by the first crash after the write: what that took, legally, no later flush brings back.
+  [[nodiscard]] bool IsDurable(const BlockOperation& write) const {
     if (write.kind == BlockOperation::Kind::kDurableWrite) return true;
+    const auto after =
+        std::upper_bound(history_.crashes.begin(), history_.crashes.end(), write.end);
+    const Moment crash = after == history_.crashes.end() ? kOpenEnd : *after;
     // The first error after the crash; a flush that ended after it may have come too late for it.
     Moment told = kOpenEnd;
     for (const FlushOperation& flush : history_.flushes) {

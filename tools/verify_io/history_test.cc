@@ -132,6 +132,26 @@ TEST_CASE("a crash may take what was not flushed, and nothing else") {
       1);
 }
 
+TEST_CASE("what a first crash took legally is not expected after a second one") {
+  CHECK(Script()
+            .Write(kA, 1, 2)
+            .Crash(3)
+            .FailedFlush(4, 5)
+            .Flush(6, 7)
+            .Crash(8)
+            .Read(0, 9, 10)
+            .Violations() == 0);
+  // But what survived the first one durably is.
+  CHECK(Script()
+            .Write(kA, 1, 2)
+            .Flush(3, 4)
+            .Crash(5)
+            .Flush(6, 7)
+            .Crash(8)
+            .Read(0, 9, 10)
+            .Violations() == 1);
+}
+
 TEST_CASE("after a crash a value that was read does not change any more") {
   CHECK(Script()
             .Write(kA, 1, 2)

@@ -547,6 +547,21 @@ TEST_CASE("a flush that waits for the last replica reports it at a measured pace
   while (!answered) std::this_thread::yield();
 }
 
+TEST_CASE("a flush does not hang when the report of a lost replica gets lost", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  cluster.away = true;
+  std::atomic<int> error{-1};
+  BlockRequest request = TestCluster::Simple(Command::kFlush);
+  request.done = [&error](const BlockReply& reply) { error = reply.error; };
+  cluster.Start(std::move(request));
+  while (cluster.reports_seen < 1) std::this_thread::yield();
+  cluster.away = false;
+  while (error == -1) std::this_thread::yield();
+  CHECK(error == EIO);
+}
+
 TEST_CASE("block status, trim, cache, rate limit and detach", "[engine]") {
   TestCluster cluster(2);
   CHECK(cluster.Write(kChunkBytes, Pattern(1, 4096)) == 0);

@@ -574,6 +574,7 @@ void VolumeEngine::Tick(uint64_t now_nanos) {
       }
     }
   }
+  if (flushes_.round_running()) ReportLostAgain(now_nanos);
   TimeOutRequests(now_nanos);
 }
 

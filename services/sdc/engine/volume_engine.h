@@ -164,6 +164,7 @@ class VolumeEngine final : public BlockDevice {
                      const v1::IoResult& result);
   void CheckFlushRound();
   void ReportLost();
+  void ReportLostAgain(uint64_t now_nanos);
   void SendProbe(const ReplicaName& replica);
   void ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
                      const v1::IoResult& result);

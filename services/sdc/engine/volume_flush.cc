@@ -111,6 +111,19 @@ void VolumeEngine::ReportLost() {
   }
 }
 
+// A report may have got lost, or come too late for its epoch: a round waits for the MDM's decision.
+void VolumeEngine::ReportLostAgain(uint64_t now_nanos) {
+  for (const ReplicaName& replica : flushes_.Lost()) {
+    Group* group = FindGroup(replica.placement_group_id);
+    if (group == nullptr) continue;
+    for (const WriterMember& member : group->writer.members()) {
+      if (member.device_id != replica.device_id || now_nanos < member.hold_until_nanos) continue;
+      ReplicaOverdue(replica, "it can no longer promise writes that were not flushed");
+      break;
+    }
+  }
+}
+
 // Asks the last replica of a group, whose store was opened anew, how far its order goes: a trim of
 // nothing new two places beyond the end of the order is never taken, and the refusal names the next
 // place. Every write before that place is there, since a store keeps a prefix of the order.
@@ -152,7 +165,7 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
                                  const v1::IoResult& result) {
   const ReplicaName replica{operation.device_id, operation.placement_group_id};
   Group* group = FindGroup(operation.placement_group_id);
-  if (group == nullptr) return;
+  if (group == nullptr || !flushes_.IsLost(replica)) return;
   if (result.status() != v1::IO_STATUS_SEQUENCE_GAP ||
       operation.stamp.generation != group->writer.generation()) {
     HeedRefusal(stream, operation, result);

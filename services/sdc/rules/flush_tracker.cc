@@ -132,6 +132,14 @@ bool FlushTracker::FinishRound() {
   return true;
 }
 
+std::vector<ReplicaName> FlushTracker::Lost() const {
+  std::vector<ReplicaName> replicas;
+  for (const Device& device : devices_) {
+    for (const uint64_t group : device.lost) replicas.push_back({device.device_id, group});
+  }
+  return replicas;
+}
+
 std::vector<ReplicaName> FlushTracker::TakeNewlyLost() { return std::exchange(newly_lost_, {}); }
 
 void FlushTracker::AcceptLoss(const ReplicaName& replica) {

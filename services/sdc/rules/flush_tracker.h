@@ -61,6 +61,8 @@ class FlushTracker {
   void NewGeneration();
   [[nodiscard]] bool CanProve(const ReplicaName& replica) const;
 
+  // All that are lost now.
+  [[nodiscard]] std::vector<ReplicaName> Lost() const;
   // Replicas that were lost since the last call.
   [[nodiscard]] std::vector<ReplicaName> TakeNewlyLost();
   // The only in-sync replica of its group is lost: there is nobody else to ask. The next finished

@@ -53,6 +53,7 @@ TEST_CASE("a flush answered by another life of the store covers nothing", "[flus
   }
   SECTION("it proves that it has everything: it is asked again") {
     CHECK(tracker.IsLost(kFirst));
+    CHECK(tracker.Lost() == std::vector<ReplicaName>{kFirst});
     CHECK(tracker.Recover(kFirst));
     CHECK_FALSE(tracker.FinishRound());
     CHECK(tracker.DeviceFlushed(1, 8));
