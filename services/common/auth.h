@@ -39,8 +39,8 @@ struct Caller {
 };
 
 // The person that a verified client certificate stands for, by its SAN URI
-// "spiffe://<cluster>/<role>/<id>" with the role admin, operator or viewer; nothing for others. Parts
-// prove who they are by their secrets: a certificate alone says nothing of an incarnation.
+// "spiffe://<cluster>/<role>/<id>" with the role admin, operator or viewer; nothing for others.
+// Parts prove who they are by their secrets: a certificate alone says nothing of an incarnation.
 [[nodiscard]] std::optional<Caller> CallerOfCertificate(
     const std::vector<std::string>& subject_alternative_names);
 

@@ -1,5 +1,6 @@
 // tessera: the administrator's command. Data goes to standard output, messages to standard error.
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <iostream>
 
 #include "services/common/version.h"
@@ -14,9 +15,15 @@ constexpr char kFooter[] =
     "5 not allowed, 6 not reachable, 7 timed out, 8 degraded (status, volume verify).\n"
     "Sizes: 4096, 512MiB, 10GiB (binary), 10GB (decimal).";
 
-}  // namespace
+// The end of the process. Not by way of exit(): gRPC's threads may be in a handshake with somebody
+// who does not answer, and OpenSSL's exit handlers would take it from under them.
+[[noreturn]] void End(int code) {
+  std::cout.flush();
+  std::cerr.flush();
+  std::_Exit(code);
+}
 
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   tessera::cli::Globals globals;
   tessera::cli::Client client(&globals);
   int exit_code = tessera::cli::kDone;
@@ -64,3 +71,7 @@ int main(int argc, char** argv) {
   }
   return exit_code;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { End(Run(argc, argv)); }
