@@ -30,16 +30,18 @@ RATE = 400          # operations a second and connection
 CONNECTIONS = 4
 STEADY = 2000       # operations that have to come back after a fault before a try ends
 GOALS_MS = {"kill-sds": 1000, "stop-sds": 4000, "unplug-sds": 4000, "device-fsync": 1000, "device-write": 1000,
-            "kill-mdm": 500, "takeover": 5000}
+            "kill-mdm": 500, "mdm-away": 500, "takeover": 5000}
+ONCE = {"mdm-away"}  # kinds that take minutes: a single try
 TITLES = {"kill-sds": "kill -9 of an SDS", "stop-sds": "SIGSTOP of an SDS", "unplug-sds": "cable of an SDS pulled",
           "device-fsync": "a device fails an fsync", "device-write": "a device fails a write",
-          "kill-mdm": "kill -9 of the MDM", "takeover": "SDC killed, taken over by another, from the request"}
+          "kill-mdm": "kill -9 of the MDM", "mdm-away": "MDM dead for minutes", "takeover": "SDC killed, taken over by another, from the request"}
 
 
 class Bench:
     """One cluster with disks that can fail, one volume, one load, and the tries on them."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, away_seconds=5):
+        self.away_operations = away_seconds * RATE * CONNECTIONS
         self.random = random.Random(seed)
         self.disks = {}
         self.cluster = FaultCluster(device_flags={n: self._device(n) for n in (1, 2, 3)}, journal_mib=64)
@@ -73,11 +75,12 @@ class Bench:
         number = int(sds.name[len("sds"):])
         return {"kill-sds": lambda: steps.Kill(sds), "stop-sds": lambda: steps.Stop(sds),
                 "unplug-sds": lambda: steps.Unplug(sds), "kill-mdm": lambda: steps.Kill(self.cluster.mdm),
+                "mdm-away": lambda: steps.Kill(self.cluster.mdm),
                 "device-fsync": lambda: steps.FailDevice(sds, self.disks[number], "fsync"),
                 "device-write": lambda: steps.FailDevice(sds, self.disks[number], "write")}[kind]()
 
-    def gather(self, worst, done=lambda: True):
-        """Windows of the load until `done` and STEADY operations: the worst of each figure."""
+    def gather(self, worst, done=lambda: True, operations=STEADY, timeout=60):
+        """Windows of the load until `done` and that many operations: the worst of each figure."""
         completed = 0
 
         def enough():
@@ -86,19 +89,21 @@ class Bench:
             completed += window["completed"]
             for name in ("longest_pause_ms", "longest_operation_ms"):
                 worst[name] = max(worst[name], window[name])
-            return completed >= STEADY
+            return completed >= operations
         wait_until(done, "the fault to be noticed", 60)
-        wait_until(enough, "the load to go on", 60)
+        wait_until(enough, "the load to go on", timeout)
 
     def attempt(self, kind):
         if kind == "takeover":
             return self.take_over()
         fault = self.fault(kind)
+        operations = self.away_operations if kind == "mdm-away" else STEADY
         self.load.window()
         worst = {"longest_pause_ms": 0, "longest_operation_ms": 0}
         fault.inject()
         try:
-            self.gather(worst, self.cluster.lacks_replicas if fault.costs_replicas else lambda: True)
+            self.gather(worst, self.cluster.lacks_replicas if fault.costs_replicas else lambda: True, operations,
+                        60 + 3 * operations / (RATE * CONNECTIONS))
         finally:
             fault.clear()
         # The way back belongs to it: a learner that joins must not stop anybody either.
@@ -128,8 +133,8 @@ class Bench:
         return {"longest_pause_ms": pause, "longest_operation_ms": pause}
 
 
-def measure(kind, tries, seed):
-    bench = Bench(seed)
+def measure(kind, tries, seed, away_seconds):
+    bench = Bench(seed, away_seconds)
     results = []
     try:
         bench.start()
@@ -183,6 +188,7 @@ def main():
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(GOALS_MS))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
+    parser.add_argument("--away-seconds", type=int, default=300, help="how long the MDM is dead in mdm-away")
     parser.add_argument("--output", type=pathlib.Path, help="write the page there; else it is printed only")
     arguments = parser.parse_args()
     os.environ["PATH"] += os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
@@ -191,7 +197,8 @@ def main():
     rows, failed = [], []
     for kind in arguments.kinds.split(","):
         try:
-            rows.append(row(kind, *measure(kind, arguments.tries, arguments.seed)))
+            rows.append(row(kind, *measure(kind, 1 if kind in ONCE else arguments.tries, arguments.seed,
+                                           arguments.away_seconds)))
         except Exception as error:  # pylint: disable=broad-except
             failed.append(kind)
             print(f"{kind} failed: {error}", flush=True)

@@ -31,16 +31,21 @@ int Count(NodeControl::Milliseconds timeout) { return static_cast<int>(timeout.c
 
 }  // namespace
 
-SdsTarget TargetOf(const SdsRow& row) { return SdsTarget{row.sds_id, row.endpoints.control()}; }
+SdsTarget TargetOf(const SdsRow& row) {
+  return SdsTarget{row.sds_id, row.endpoints.control(), row.incarnation};
+}
 
 std::shared_ptr<grpc::Channel> NodeControl::ChannelTo(const std::string& kind, uint64_t id,
-                                                      const std::string& address) {
+                                                      const std::string& address,
+                                                      uint64_t incarnation) {
   std::shared_ptr<grpc::Channel> old;  // destroyed after the lock
   absl::MutexLock lock(&mutex_);
   Connection& connection = connections_[{kind, id}];
-  if (connection.channel == nullptr || connection.address != address) {
+  if (connection.channel == nullptr || connection.address != address ||
+      connection.incarnation != incarnation) {
     old = std::move(connection.channel);
     connection.address = address;
+    connection.incarnation = incarnation;
     connection.channel = NewChannel(address, credentials_);
   }
   return connection.channel;
@@ -55,8 +60,7 @@ NodeControl::RaiseAnswers NodeControl::RaiseGeneration(const std::vector<SdsTarg
     auto& call = calls.emplace_back();
     call.sds_id = target.sds_id;
     PrepareCall(&call.context, Count(timeout), keys_->BearerForSds(target.sds_id));
-    const auto stub =
-        v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control));
+    const auto stub = StubOf(target);
     call.reader = stub->AsyncRaiseGeneration(&call.context, request, &queue);
     call.reader->Finish(&call.response, &call.status, &call);
   }
@@ -81,8 +85,7 @@ std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRe
     auto& call = calls.emplace_back();
     call.sds_id = target.sds_id;
     PrepareCall(&call.context, Count(timeout), keys_->BearerForSds(target.sds_id));
-    const auto stub =
-        v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control));
+    const auto stub = StubOf(target);
     call.reader = stub->AsyncApplyPlacementGroups(&call.context, request, &queue);
     call.reader->Finish(&call.response, &call.status, &call);
   }
@@ -99,9 +102,7 @@ absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
   grpc::ClientContext context;
   PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
   v1::ConfigureDeviceResponse response;
-  return FromGrpcStatus(
-      v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control))
-          ->ConfigureDevice(&context, request, &response));
+  return FromGrpcStatus(StubOf(target)->ConfigureDevice(&context, request, &response));
 }
 
 absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget& target,
@@ -110,9 +111,7 @@ absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget& target,
   grpc::ClientContext context;
   PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
   v1::DeleteVtreeResponse response;
-  const grpc::Status status =
-      v1::SdsControlService::NewStub(ChannelTo("sds", target.sds_id, target.control))
-          ->DeleteVtree(&context, request, &response);
+  const grpc::Status status = StubOf(target)->DeleteVtree(&context, request, &response);
   if (!status.ok()) return FromGrpcStatus(status);
   return response.done();
 }
@@ -125,9 +124,7 @@ absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow&
   v1::AttachVolumeRequest request;
   request.set_volume_id(volume_id);
   v1::AttachVolumeResponse response;
-  const grpc::Status status =
-      v1::SdcControlService::NewStub(ChannelTo("sdc", sdc.sdc_id, sdc.endpoints.control()))
-          ->AttachVolume(&context, request, &response);
+  const grpc::Status status = StubOf(sdc)->AttachVolume(&context, request, &response);
   if (!status.ok()) return FromGrpcStatus(status);
   return std::vector<std::string>(response.nbd_uris().begin(), response.nbd_uris().end());
 }
@@ -140,9 +137,7 @@ absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, De
   request.set_volume_id(volume_id);
   request.set_force(how == Detach::kForced);
   v1::DetachVolumeResponse response;
-  return FromGrpcStatus(
-      v1::SdcControlService::NewStub(ChannelTo("sdc", sdc.sdc_id, sdc.endpoints.control()))
-          ->DetachVolume(&context, request, &response));
+  return FromGrpcStatus(StubOf(sdc)->DetachVolume(&context, request, &response));
 }
 
 }  // namespace tessera::mdm

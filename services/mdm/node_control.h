@@ -27,7 +27,8 @@ namespace tessera::mdm {
 // A server and where its control plane is.
 struct SdsTarget {
   uint64_t sds_id = 0;
-  std::string control;  // "host:port"
+  std::string control;       // "host:port"
+  uint64_t incarnation = 0;  // of the life that registered last
 };
 [[nodiscard]] SdsTarget TargetOf(const SdsRow& row);
 
@@ -68,10 +69,22 @@ class NodeControl {
 
  private:
   [[nodiscard]] std::shared_ptr<grpc::Channel> ChannelTo(const std::string& kind, uint64_t id,
-                                                         const std::string& address);
+                                                         const std::string& address,
+                                                         uint64_t incarnation);
+  [[nodiscard]] std::unique_ptr<v1::SdsControlService::Stub> StubOf(const SdsTarget& target) {
+    return v1::SdsControlService::NewStub(
+        ChannelTo("sds", target.sds_id, target.control, target.incarnation));
+  }
+  [[nodiscard]] std::unique_ptr<v1::SdcControlService::Stub> StubOf(const SdcRow& sdc) {
+    return v1::SdcControlService::NewStub(
+        ChannelTo("sdc", sdc.sdc_id, sdc.endpoints.control(), sdc.incarnation));
+  }
 
+  // A new life of a node gets a new channel: the old one may be waiting before its next attempt,
+  // and fails calls until then.
   struct Connection {
     std::string address;
+    uint64_t incarnation = 0;
     std::shared_ptr<grpc::Channel> channel;  // shared with calls that are running on it
   };
   const ClusterKeys* const keys_;
