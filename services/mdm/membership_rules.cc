@@ -12,6 +12,15 @@ v1::Replica* FindMutable(v1::PlacementGroup* group, uint64_t device_id) {
   return nullptr;
 }
 
+void Erase(v1::PlacementGroup* group, uint64_t device_id) {
+  auto* replicas = group->mutable_replicas();
+  replicas->erase(std::remove_if(replicas->begin(), replicas->end(),
+                                 [&](const v1::Replica& replica) {
+                                   return replica.device_id() == device_id;
+                                 }),
+                  replicas->end());
+}
+
 void NextEpoch(v1::PlacementGroup* group) { group->set_epoch(group->epoch() + 1); }
 
 bool Counts(const v1::Replica& replica) {
@@ -96,6 +105,80 @@ MembershipOutcome Promote(v1::PlacementGroup* group, uint64_t epoch, uint64_t de
   replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
   NextEpoch(group);
   return MembershipOutcome::kChanged;
+}
+
+MembershipOutcome AddLearner(v1::PlacementGroup* group, const Newcomer& newcomer) {
+  v1::Replica* swapped = nullptr;
+  for (v1::Replica& replica : *group->mutable_replicas()) {
+    if (replica.device_id() == newcomer.device_id) return MembershipOutcome::kNotMember;
+    const bool leaves = replica.device_id() == newcomer.swapped_device_id;
+    if (leaves) swapped = &replica;
+    if (replica.sds_id() == newcomer.sds_id && !leaves) return MembershipOutcome::kNotMember;
+  }
+  if (swapped == nullptr) {
+    if (newcomer.swapped_device_id != 0) return MembershipOutcome::kNotMember;
+    swapped = group->add_replicas();
+  } else if (swapped->role() != v1::REPLICA_ROLE_OUT_OF_SYNC) {
+    return MembershipOutcome::kNotMember;
+  }
+  swapped->set_device_id(newcomer.device_id);
+  swapped->set_sds_id(newcomer.sds_id);
+  swapped->set_role(v1::REPLICA_ROLE_LEARNER);
+  NextEpoch(group);
+  return MembershipOutcome::kChanged;
+}
+
+MembershipOutcome DropMember(v1::PlacementGroup* group, uint64_t device_id) {
+  const v1::Replica* replica = FindReplica(*group, device_id);
+  if (replica == nullptr) return MembershipOutcome::kNotMember;
+  if (replica->role() == v1::REPLICA_ROLE_IN_SYNC) return MembershipOutcome::kLastInSync;
+  Erase(group, device_id);
+  NextEpoch(group);
+  return MembershipOutcome::kChanged;
+}
+
+MembershipOutcome DropSurplus(v1::PlacementGroup* group, uint64_t device_id,
+                              uint32_t replica_count) {
+  const v1::Replica* replica = FindReplica(*group, device_id);
+  if (replica == nullptr || replica->role() != v1::REPLICA_ROLE_IN_SYNC) {
+    return MembershipOutcome::kNotMember;
+  }
+  if (InSyncCount(*group) <= std::max(replica_count, 1u)) return MembershipOutcome::kLastInSync;
+  Erase(group, device_id);
+  NextEpoch(group);
+  return MembershipOutcome::kChanged;
+}
+
+Settlement PromoteAndSettle(v1::PlacementGroup* group, uint64_t epoch, uint64_t device_id,
+                            uint32_t replica_count, RepairMove* move) {
+  Settlement result;
+  result.outcome = Promote(group, epoch, device_id);
+  if (result.outcome != MembershipOutcome::kChanged || move == nullptr) return result;
+  if (device_id == move->to_device_id) {
+    result.move_over = true;
+    result.dropped_device_id = move->from_device_id;
+  } else if (device_id == move->from_device_id && move->kind == MoveKind::kRebuild) {
+    // It returned first. Where another member is still lost, the newcomer serves for that one.
+    const auto lost = std::find_if(
+        group->replicas().begin(), group->replicas().end(), [&](const v1::Replica& replica) {
+          return replica.role() == v1::REPLICA_ROLE_OUT_OF_SYNC &&
+                 replica.device_id() != move->to_device_id;
+        });
+    if (InSyncCount(*group) < replica_count && lost != group->replicas().end()) {
+      move->from_device_id = lost->device_id();
+      return result;
+    }
+    result.move_over = true;
+    result.dropped_device_id = move->to_device_id;
+  }
+  const v1::Replica* dropped = FindReplica(*group, result.dropped_device_id);
+  if (dropped == nullptr) {
+    result.dropped_device_id = 0;
+    return result;
+  }
+  result.dropped_sds_id = dropped->sds_id();
+  Erase(group, result.dropped_device_id);
+  return result;
 }
 
 bool RemoveUnconfirmed(v1::PlacementGroup* group, const ServerSet& confirmed) {

@@ -46,6 +46,48 @@ MembershipOutcome MakeLearner(v1::PlacementGroup* group, uint64_t device_id);
 // A learner that equals its source becomes in sync, if `epoch` is still the current one.
 MembershipOutcome Promote(v1::PlacementGroup* group, uint64_t epoch, uint64_t device_id);
 
+// ---- Moves (docs/REPLICATION.md, Changing members)
+
+enum class MoveKind { kRebuild = 1, kRebalance = 2, kDrain = 3 };
+
+// A member is replaced: `from` leaves when `to` is in sync. At most one for a group.
+struct RepairMove {
+  MoveKind kind = MoveKind::kRebuild;
+  uint64_t from_device_id = 0;  // 0: the group just lacks a member
+  uint64_t to_device_id = 0;
+  uint64_t operation_id = 0;
+  friend bool operator==(const RepairMove&, const RepairMove&) = default;
+};
+
+// The newcomer becomes a learner. A member of the same server is in its way unless it is
+// `swapped_device_id`, is out of sync, and so leaves at once. kNotMember: in the way, or a member
+// already.
+struct Newcomer {
+  uint64_t device_id = 0;
+  uint64_t sds_id = 0;
+  uint64_t swapped_device_id = 0;  // 0: none
+};
+MembershipOutcome AddLearner(v1::PlacementGroup* group, const Newcomer& newcomer);
+// A member that is not in sync leaves for good. kLastInSync: it is in sync.
+MembershipOutcome DropMember(v1::PlacementGroup* group, uint64_t device_id);
+// An in-sync member leaves for good where more than `replica_count` are in sync. kLastInSync: they
+// are not.
+MembershipOutcome DropSurplus(v1::PlacementGroup* group, uint64_t device_id,
+                              uint32_t replica_count);
+
+// What became of a group whose learner is complete.
+struct Settlement {
+  MembershipOutcome outcome = MembershipOutcome::kNotMember;
+  uint64_t dropped_device_id = 0;  // left for good in the same decision; 0: none
+  uint64_t dropped_sds_id = 0;
+  bool move_over = false;  // the move has to be forgotten
+};
+// Promote, and what follows for the group's move (null: it has none): the new member's `from`
+// leaves; or the lost one of a rebuild is back, and the new member leaves, or goes on for another
+// lost one (`move` is changed). One epoch for all of it.
+Settlement PromoteAndSettle(v1::PlacementGroup* group, uint64_t epoch, uint64_t device_id,
+                            uint32_t replica_count, RepairMove* move);
+
 // Members on servers that did not confirm a volume's new generation leave where an in-sync replica
 // on a server that did remains. True when the entry changed.
 bool RemoveUnconfirmed(v1::PlacementGroup* group, const ServerSet& confirmed);
