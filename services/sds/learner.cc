@@ -30,18 +30,61 @@ Learner::Learner(const LearnerOptions& options, IoEngine* engine, PlacementAutho
       authority_(authority),
       connect_(std::move(connect)),
       context_(context),
-      executor_({.name = "learn", .threads = options.groups_at_once, .queue_limit = 65'536}) {}
+      executor_({.name = "learn", .threads = options.groups_at_once, .queue_limit = 65'536}) {
+  authority_->SetLearners(this);
+}
+
+Learner::~Learner() {
+  Stop();
+  authority_->SetLearners(nullptr);
+}
 
 void Learner::Learn(uint64_t placement_group_id, uint64_t epoch, DeviceWorker* worker) {
+  v1::LearnerStatus status;
+  status.set_placement_group_id(placement_group_id);
+  status.set_epoch(epoch);
+  status.set_device_id(worker->device()->device_id());
   {
     absl::MutexLock lock(&mutex_);
-    if (stopping_ || !running_.emplace(placement_group_id, epoch).second) return;
+    if (stopping_ || !running_.try_emplace({placement_group_id, epoch}, status).second) return;
   }
   Task task{.id = {.placement_group_id = placement_group_id, .epoch = epoch}, .worker = worker};
   if (!executor_.Post([this, task = std::move(task)]() mutable { Run(std::move(task)); })) {
     absl::MutexLock lock(&mutex_);
     running_.erase({placement_group_id, epoch});
   }
+}
+
+std::vector<v1::LearnerStatus> Learner::Status() const {
+  std::vector<v1::LearnerStatus> all;
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [id, status] : running_) all.push_back(status);
+  return all;
+}
+
+void Learner::NoteProgress(const Task& task, const LearningView& view) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = running_.find({task.id.placement_group_id, task.id.epoch});
+  if (found == running_.end()) return;
+  v1::LearnerStatus& status = found->second;
+  status.set_chunks_compared(view.progress.chunks_compared);
+  status.set_chunks_copied(view.progress.chunks_copied);
+  status.set_bytes_copied(view.progress.bytes_copied);
+  status.set_chunks_left(view.pending_count);
+  status.set_listing_done(view.listing_done);
+  // A listing names chunks, not their bytes: what is left is judged by what was copied.
+  const uint64_t chunk_bytes = view.progress.chunks_copied == 0
+                                   ? view.chunk_bytes
+                                   : view.progress.bytes_copied / view.progress.chunks_copied;
+  status.set_bytes_left(view.pending_count * chunk_bytes);
+}
+
+void Learner::NoteInterruption(const Task& task, const absl::Status& why) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = running_.find({task.id.placement_group_id, task.id.epoch});
+  if (found == running_.end()) return;
+  found->second.set_interruptions(found->second.interruptions() + 1);
+  found->second.set_last_error(std::string(why.message()).substr(0, 200));
 }
 
 Learner::Call::Call(Learner* learner, int timeout_ms) : learner_(learner) {
@@ -71,13 +114,15 @@ bool Learner::Pause(std::chrono::milliseconds duration) {
 }
 
 void Learner::Throttle(uint64_t bytes) {
-  if (options_.bytes_per_second == 0) return;
+  uint64_t limit = options_.bytes_per_second;
+  const uint64_t allowed = allowed_bytes_per_second_.load(std::memory_order_relaxed);
+  if (allowed != 0) limit = limit == 0 ? allowed : std::min(limit, allowed);
+  if (limit == 0) return;
   const uint64_t now = context_->clock->BootNanos();
   uint64_t until = 0;
   {
     absl::MutexLock lock(&mutex_);
-    const double nanos =
-        1e9 * static_cast<double>(bytes) / static_cast<double>(options_.bytes_per_second);
+    const double nanos = 1e9 * static_cast<double>(bytes) / static_cast<double>(limit);
     throttle_until_nanos_ = std::max(throttle_until_nanos_, now) + static_cast<uint64_t>(nanos);
     until = throttle_until_nanos_;
   }
@@ -98,6 +143,7 @@ void Learner::Run(Task task) {
     LogWarning("learning is interrupted", {{"placement_group", task.id.placement_group_id},
                                            {"epoch", task.id.epoch},
                                            {"error", status}});
+    NoteInterruption(task, status);
     if (Pause(delay)) break;
     delay = std::min(delay * 2, options_.retry_max);
   }
@@ -155,6 +201,7 @@ absl::Status Learner::Attempt(Task* task) {
       TESSERA_ASSIGN_OR_RETURN(view, ViewLearning(task->worker, task->id, kChunksPerCopy));
       return absl::OkStatus();
     }));
+    NoteProgress(*task, view);
     if (view.done) return Complete(task, view.progress);
     if (task->source == nullptr || !view.base_known) TESSERA_RETURN_IF_ERROR(FindBase(task));
     absl::Status step;

@@ -9,9 +9,11 @@
 #ifndef TESSERA_SERVICES_SDS_LEARNER_H_
 #define TESSERA_SERVICES_SDS_LEARNER_H_
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,15 +30,29 @@
 #include "services/sds/io_engine.h"
 #include "services/sds/learning_steps.h"
 #include "services/sds/sds_metrics.h"
+#include "tessera/v1/health.pb.h"
 #include "tessera/v1/placement.pb.h"
 #include "tessera/v1/replica.grpc.pb.h"
 
 namespace tessera::sds {
 
+// What the MDM hears of the learners, and tells them, with each heartbeat.
+class LearnerObserver {
+ public:
+  virtual ~LearnerObserver() = default;
+  // How far each learner is, those that wait for a thread too. Never waits for a worker.
+  [[nodiscard]] virtual std::vector<v1::LearnerStatus> Status() const = 0;
+  // What all groups together may copy in a second; 0: the options' limit alone.
+  virtual void SetBytesPerSecond(uint64_t bytes_per_second) = 0;
+};
+
 // What the learner asks the MDM, by RPC or by a test's fake.
 class PlacementAuthority {
  public:
   virtual ~PlacementAuthority() = default;
+  // The learners there are now, for heartbeats; null: none any more. Whoever sends no heartbeats
+  // has no use for it.
+  virtual void SetLearners(LearnerObserver*) {}
   [[nodiscard]] virtual absl::StatusOr<v1::BeginLearningResponse> BeginLearning(
       const v1::BeginLearningRequest& request) = 0;
   [[nodiscard]] virtual absl::StatusOr<v1::CompleteLearningResponse> CompleteLearning(
@@ -56,7 +72,7 @@ struct LearnerOptions {
   uint64_t bytes_per_second = 0;
 };
 
-class Learner {
+class Learner final : public LearnerObserver {
  public:
   // Stub of a source's ReplicaService.
   using Connect = std::function<std::shared_ptr<v1::ReplicaService::StubInterface>(
@@ -65,12 +81,17 @@ class Learner {
   // All must outlive the learner.
   Learner(const LearnerOptions& options, IoEngine* engine, PlacementAuthority* authority,
           Connect connect, const EngineContext* context);
-  ~Learner() { Stop(); }
+  ~Learner() override;
 
   // This server is a learner of the group in this epoch. Repeated calls change nothing.
   void Learn(uint64_t placement_group_id, uint64_t epoch, DeviceWorker* worker);
   // Ends what runs.
   void Stop();
+  // LearnerObserver.
+  [[nodiscard]] std::vector<v1::LearnerStatus> Status() const override;
+  void SetBytesPerSecond(uint64_t bytes_per_second) override {
+    allowed_bytes_per_second_.store(bytes_per_second, std::memory_order_relaxed);
+  }
 
  private:
   struct Task {
@@ -112,6 +133,8 @@ class Learner {
     absl::MutexLock lock(&mutex_);
     return stopping_;
   }
+  void NoteProgress(const Task& task, const LearningView& view);
+  void NoteInterruption(const Task& task, const absl::Status& why);
   // True when stopping.
   bool Pause(std::chrono::milliseconds duration);
   void Throttle(uint64_t bytes);
@@ -124,7 +147,9 @@ class Learner {
   mutable absl::Mutex mutex_;
   std::set<grpc::ClientContext*> calls_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::set<std::pair<uint64_t, uint64_t>> running_ ABSL_GUARDED_BY(mutex_);  // group, epoch
+  // By group and epoch.
+  std::map<std::pair<uint64_t, uint64_t>, v1::LearnerStatus> running_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> allowed_bytes_per_second_{0};
   uint64_t throttle_until_nanos_ ABSL_GUARDED_BY(mutex_) = 0;
   Executor executor_;
 };

@@ -35,6 +35,8 @@ absl::StatusOr<LearningView> ViewLearning(DeviceWorker* worker, const LearningId
                       .done = learner.Done(),
                       .position = learner.position(),
                       .pending = learner.Pending(pending_limit),
+                      .pending_count = learner.pending_count(),
+                      .chunk_bytes = learner.chunk_bytes(),
                       .progress = learner.progress()};
 }
 

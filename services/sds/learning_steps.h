@@ -34,6 +34,8 @@ struct LearningView {
   bool done = false;
   std::optional<chunk::ChunkKey> position;
   std::vector<chunk::ChunkKey> pending;  // the first of them
+  size_t pending_count = 0;              // all
+  uint32_t chunk_bytes = 0;
   LearnerProgress progress;
 };
 [[nodiscard]] absl::StatusOr<LearningView> ViewLearning(DeviceWorker* worker, const LearningId& id,

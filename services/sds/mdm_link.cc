@@ -207,6 +207,11 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
     *request.add_problems() = problem;
   }
   request.set_leaving(leaving);
+  LearnerObserver* const learners = learners_.load(std::memory_order_acquire);
+  if (learners != nullptr) {
+    for (v1::LearnerStatus& status : learners->Status())
+      *request.add_learners() = std::move(status);
+  }
   v1::HeartbeatResponse response;
   grpc::ClientContext call;
   PrepareCall(&call, leaving ? 1'000 : kCallTimeoutMillis, Bearer());
@@ -214,6 +219,7 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(health_->Heartbeat(&call, request, &response)));
   parts_.mdm_clock->OnAnswer(response.mdm_time_ms(), sent, parts_.clock->BootNanos());
   parts_.keys->Replace(response.keys());
+  if (learners != nullptr) learners->SetBytesPerSecond(response.learner_bytes_per_second());
   if (response.heartbeat_interval_ms() > 0) {
     heartbeat_interval_ms_ = response.heartbeat_interval_ms();
     parts_.mdm_clock->SetHeartbeatInterval(response.heartbeat_interval_ms());

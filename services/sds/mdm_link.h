@@ -71,7 +71,10 @@ class MdmLink final : public PlacementAuthority {
   void Stop();
   [[nodiscard]] bool registered() const { return registered_.load(std::memory_order_acquire); }
 
-  // PlacementAuthority.
+  // PlacementAuthority. The learners are used until the heartbeats end in Stop.
+  void SetLearners(LearnerObserver* learners) override {
+    learners_.store(learners, std::memory_order_release);
+  }
   absl::StatusOr<v1::BeginLearningResponse> BeginLearning(
       const v1::BeginLearningRequest& request) override;
   absl::StatusOr<v1::CompleteLearningResponse> CompleteLearning(
@@ -102,6 +105,7 @@ class MdmLink final : public PlacementAuthority {
   const std::unique_ptr<v1::HealthService::Stub> health_;
   const std::unique_ptr<v1::PlacementService::Stub> placement_;
   const std::unique_ptr<v1::TokenService::Stub> tokens_;
+  std::atomic<LearnerObserver*> learners_{nullptr};
   std::atomic<bool> registered_{false};
   std::atomic<uint64_t> heartbeat_interval_ms_{1000};
   mutable absl::Mutex mutex_;
