@@ -176,16 +176,19 @@ std::string ClusterKeys::BearerForSdc(uint64_t sdc_id, const std::string& uuid) 
       {"mdm", sdc_id, ToHex(AsText(token::SignMessage(key, "control", absl::StrCat(sdc_id))))});
 }
 
-v1::SignedPlacementGroup ClusterKeys::SignGroup(const v1::PlacementGroup& group) const {
+v1::SignedPlacementGroup ClusterKeys::SignGroup(const v1::PlacementGroup& group,
+                                                const std::set<uint64_t>& also) const {
   v1::SignedPlacementGroup result;
   result.set_placement_group(group.SerializeAsString());
   const std::vector<uint32_t> ids = key_ids();
-  for (const v1::Replica& replica : group.replicas()) {
+  std::set<uint64_t> servers = also;
+  for (const v1::Replica& replica : group.replicas()) servers.insert(replica.sds_id());
+  for (uint64_t sds_id : servers) {
     for (uint32_t key_id : ids) {
-      const std::optional<token::Key> key = SdsKey(key_id, replica.sds_id());
+      const std::optional<token::Key> key = SdsKey(key_id, sds_id);
       if (!key.has_value()) continue;
       v1::PlacementGroupSignature* signature = result.add_signatures();
-      signature->set_sds_id(replica.sds_id());
+      signature->set_sds_id(sds_id);
       signature->set_key_id(key_id);
       signature->set_signature(
           std::string(AsText(token::SignMessage(*key, "map", result.placement_group()))));

@@ -69,8 +69,9 @@ class ClusterKeys {
   [[nodiscard]] std::string BearerForSds(uint64_t sds_id) const;
   [[nodiscard]] std::string BearerForSdc(uint64_t sdc_id, const std::string& uuid) const;
 
-  // Signed for each member's server, under every key that is valid.
-  [[nodiscard]] v1::SignedPlacementGroup SignGroup(const v1::PlacementGroup& group) const;
+  // Signed for each member's server, and those in `also`, under every key that is valid.
+  [[nodiscard]] v1::SignedPlacementGroup SignGroup(const v1::PlacementGroup& group,
+                                                   const std::set<uint64_t>& also = {}) const;
 
  private:
   ClusterKeys(std::string path, const token::KeyFile& file);

@@ -65,6 +65,7 @@ void DeviceAssigner::LayOut(WriteTransaction& transaction, const v1::StoragePool
   request.replica_count = pool.replica_count();
   for (const DeviceRow& device : ListDeviceRowsOfPool(db, pool.pool_id())) {
     if (device.configured_incarnation == 0 || !device.description.failure().empty()) continue;
+    if (device.use != v1::DEVICE_USE_NORMAL) continue;
     const std::optional<SdsRow> sds = FindSds(db, device.sds_id);
     request.devices.push_back({device.device_id, device.sds_id,
                                sds.has_value() ? sds->fault_set_id : 0,
@@ -143,6 +144,7 @@ void DeviceAssigner::Adopt() {
       if (sds.protection_domain_id == 0) continue;
       for (DeviceRow& device : ListDeviceRowsOfSds(db, sds.sds_id)) {
         if (device.pool_id != 0 || device.wanted_pool.empty()) continue;
+        if (device.use == v1::DEVICE_USE_REMOVED) continue;
         const auto pool = FindPoolByName(db, device.wanted_pool);
         if (!pool.has_value() || !CheckAssignable(db, device, *pool).ok()) continue;
         device.pool_id = pool->pool_id();
@@ -239,9 +241,11 @@ absl::Status DeviceAssigner::Assign(uint64_t device_id, uint64_t pool_id) {
     }
     TESSERA_RETURN_IF_ERROR(CheckAssignable(transaction.db, *device, *pool));
     sds = FindSds(transaction.db, device->sds_id);
-    if (device->pool_id == pool_id) return absl::OkStatus();
+    if (device->pool_id == pool_id && device->use == v1::DEVICE_USE_NORMAL) return absl::OkStatus();
+    if (device->pool_id != pool_id) device->configured_incarnation = 0;
     device->pool_id = pool_id;
-    device->configured_incarnation = 0;
+    device->use = v1::DEVICE_USE_NORMAL;
+    device->successor_device_id = 0;
     UpdateDevice(transaction.db, *device);
     transaction.changes.topology = true;
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "device_assigned",
@@ -252,7 +256,7 @@ absl::Status DeviceAssigner::Assign(uint64_t device_id, uint64_t pool_id) {
   return Configure(*sds, *device);
 }
 
-absl::Status DeviceAssigner::Unassign(uint64_t device_id) {
+absl::Status DeviceAssigner::Unassign(uint64_t device_id, v1::DeviceUse use) {
   std::optional<DeviceRow> device;
   std::optional<SdsRow> sds;
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
@@ -260,14 +264,20 @@ absl::Status DeviceAssigner::Unassign(uint64_t device_id) {
     device = FindDevice(db, device_id);
     if (!device.has_value()) return NoDevice(device_id);
     sds = FindSds(db, device->sds_id);
-    if (device->pool_id == 0) return absl::OkStatus();
+    device->use = use;
+    device->successor_device_id = 0;
+    if (device->pool_id == 0) {
+      UpdateDevice(db, *device);
+      transaction.changes.topology = true;
+      return absl::OkStatus();
+    }
     const std::optional<v1::StoragePool> pool = FindPool(db, device->pool_id);
     const uint64_t volumes = CountVolumes(db, device->pool_id);
     const uint32_t held = CountReplicasByDevice(db)[device_id].total();
     if (volumes > 0 && held > 0) {
       return WithReason(absl::FailedPreconditionError(absl::StrCat(
                             "device ", device_id, " holds ", held, " placement groups of pool ",
-                            pool->name(), ", which has ", volumes, " volumes")),
+                            pool->name(), ", which has ", volumes, " volumes: drain it first")),
                         "DEVICE_IN_USE");
     }
     // Groups that name the device go first, then those that are left are laid out without it.

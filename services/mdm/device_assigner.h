@@ -38,8 +38,10 @@ class DeviceAssigner {
   // FAILED_PRECONDITION (another domain or pool, failed, no domain), or the server's error, with
   // which the device stays assigned and is configured as soon as the server can be reached.
   [[nodiscard]] absl::Status Assign(uint64_t device_id, uint64_t pool_id);
-  // FAILED_PRECONDITION while it holds placement groups of a pool with volumes.
-  [[nodiscard]] absl::Status Unassign(uint64_t device_id);
+  // FAILED_PRECONDITION while it holds placement groups of a pool with volumes. With `use` REMOVED
+  // it is not adopted again.
+  [[nodiscard]] absl::Status Unassign(uint64_t device_id,
+                                      v1::DeviceUse use = v1::DEVICE_USE_NORMAL);
 
   // Plans the groups of a pool without volumes anew over its open devices, if that changes
   // anything.

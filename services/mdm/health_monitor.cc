@@ -85,6 +85,23 @@ v1::ComponentState HealthMonitor::StateOf(const ComponentId& component) const {
   return found == parts_.end() ? v1::COMPONENT_STATE_UNSPECIFIED : JudgeLocked(found->second);
 }
 
+bool HealthMonitor::KnownAway(const ComponentId& component) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = parts_.find(component);
+  if (found == parts_.end()) return true;
+  const Part& part = found->second;
+  if (IsReachable(JudgeLocked(part))) return false;
+  const uint64_t silence_ms = time_->clock().BootMillis() - part.heard_boot_ms;
+  return part.heard_ms != 0 || silence_ms >= rules_.stale_after_ms;
+}
+
+bool HealthMonitor::HeardSince(const ComponentId& component, uint64_t boot_ms) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = parts_.find(component);
+  return found != parts_.end() && found->second.heard_ms != 0 &&
+         found->second.heard_boot_ms >= boot_ms;
+}
+
 uint64_t HealthMonitor::LastHeartbeatMillis(const ComponentId& component) const {
   absl::MutexLock lock(&mutex_);
   const auto found = parts_.find(component);

@@ -55,6 +55,11 @@ class HealthMonitor {
   [[nodiscard]] bool Reachable(const ComponentId& component) const {
     return IsReachable(StateOf(component));
   }
+  // Not reachable, and that is not only because it had no time to be heard from since the MDM
+  // started.
+  [[nodiscard]] bool KnownAway(const ComponentId& component) const;
+  // It was heard from at this boot time or later.
+  [[nodiscard]] bool HeardSince(const ComponentId& component, uint64_t boot_ms) const;
   [[nodiscard]] uint64_t LastHeartbeatMillis(const ComponentId& component) const;
   // Highest incarnation heard from.
   [[nodiscard]] uint64_t IncarnationOf(const ComponentId& component) const;

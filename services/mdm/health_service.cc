@@ -1,6 +1,7 @@
 #include "services/mdm/health_service.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -11,9 +12,12 @@
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
+#include "services/mdm/repair_planner.h"
+#include "services/mdm/repair_reader.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_health.h"
 #include "services/mdm/volume_table.h"
 
 namespace tessera::mdm {
@@ -35,13 +39,16 @@ void AddCause(v1::GetClusterHealthResponse* response, const std::string& code,
 }  // namespace
 
 HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
-                             ClusterKeys* keys, HealthMonitor* health, const EventLog* events,
+                             ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
+                             const RepairScheduler* repair, const EventLog* events,
                              const MdmTime* time, MetricRegistry* metrics)
     : rpc_(rpc),
       heartbeat_interval_ms_(heartbeat_interval_ms),
       store_(store),
       keys_(keys),
       health_(health),
+      board_(board),
+      repair_(repair),
       events_(events),
       time_(time),
       heartbeats_(metrics->Counter("tessera_mdm_heartbeats_total", "Heartbeats taken.")) {}
@@ -95,6 +102,8 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
     for (v1::SdsKey& key : keys_->KeysToDeliver(component.id)) {
       *response->add_keys() = std::move(key);
     }
+    board_->Report(component.id, request.learners());
+    response->set_learner_bytes_per_second(repair_->learner_bytes_per_second());
   }
   health_->Beat(component, request);
   if (component.kind == v1::COMPONENT_KIND_SDC) {
@@ -175,6 +184,55 @@ absl::Status HealthService::Do(const CallContext& call, const v1::ListEventsRequ
     mutex_.AwaitWithDeadline(absl::Condition(&changed), deadline);
     --waiters_;
   }
+}
+
+absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthRequest& request,
+                               v1::ListVolumeHealthResponse* response) {
+  TESSERA_ASSIGN_OR_RETURN(const Page page, ParsePage(request.page_size(), request.page_token()));
+  const uint64_t now_ms = time_->NowMillis();
+  RepairSnapshot snapshot;
+  std::map<uint64_t, v1::StoragePool> pools;
+  std::vector<VolumeRow> volumes;
+  TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
+    snapshot = ReadRepairSnapshot(db, *health_, *board_, now_ms);
+    for (v1::StoragePool& pool : ListPoolRows(db)) pools[pool.pool_id()] = std::move(pool);
+    volumes = ListVolumeRows(db, {}, page);
+    return absl::OkStatus();
+  }));
+  const StatusOfLearner status = [this](uint64_t group, uint64_t device, uint64_t epoch) {
+    return board_->StatusOf(group, device, epoch);
+  };
+  std::map<uint64_t, PoolHealth> healths;
+  for (const RepairPoolView& view : snapshot.pools) {
+    PoolHealth& health = healths[view.pool.pool_id];
+    health.waiting = PlanRepair(snapshot.rules, view.pool, now_ms).waiting;
+    for (const RepairGroup& group : view.pool.groups) {
+      health.groups.push_back(JudgeGroup(group, view.pool, view.min_replicas, status));
+    }
+    for (const RepairDevice& device : view.pool.devices) {
+      health.devices[device.device_id] = device;
+      health.device_names[device.device_id] = absl::StrCat("device ", device.device_id, " of ",
+                                                           snapshot.servers.at(device.sds_id).name);
+    }
+    for (const v1::Operation& operation : repair_->Running()) {
+      const bool restores = operation.kind() == v1::OPERATION_KIND_REBUILD ||
+                            operation.kind() == v1::OPERATION_KIND_RESYNC;
+      if (!restores || operation.pool_id() != view.pool.pool_id) continue;
+      health.eta_ms = std::max(health.eta_ms, operation.eta_ms());
+    }
+  }
+  uint64_t last = 0;
+  for (const VolumeRow& row : volumes) {
+    last = row.volume_id;
+    *response->add_volumes() = JudgeVolume({.volume_id = row.volume_id,
+                                            .name = row.name,
+                                            .vtree_id = row.vtree_id,
+                                            .size_bytes = row.size_bytes,
+                                            .chunk_bytes = pools[row.pool_id].chunk_bytes()},
+                                           healths[row.pool_id]);
+  }
+  response->set_next_page_token(NextPageToken(page, volumes.size(), last));
+  return absl::OkStatus();
 }
 
 absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthRequest&,

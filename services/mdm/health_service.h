@@ -11,7 +11,9 @@
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/learner_board.h"
 #include "services/mdm/mdm_store.h"
+#include "services/mdm/repair_scheduler.h"
 #include "services/mdm/rpc_methods.h"
 #include "tessera/v1/health.grpc.pb.h"
 
@@ -23,13 +25,15 @@ class HealthService final : public v1::HealthService::CallbackService {
   static constexpr uint32_t kEventWaitMaxMillis = 30'000;
 
   HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
-                ClusterKeys* keys, HealthMonitor* health, const EventLog* events,
-                const MdmTime* time, MetricRegistry* metrics);
+                ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
+                const RepairScheduler* repair, const EventLog* events, const MdmTime* time,
+                MetricRegistry* metrics);
 
   TESSERA_MDM_UNARY(Heartbeat);
   TESSERA_MDM_UNARY(ListComponents);
   TESSERA_MDM_UNARY(ListEvents);
   TESSERA_MDM_UNARY(GetClusterHealth);
+  TESSERA_MDM_UNARY(ListVolumeHealth);
 
   void EventsChanged();
   // Ends waiting calls.
@@ -43,6 +47,8 @@ class HealthService final : public v1::HealthService::CallbackService {
   MdmStore* const store_;
   ClusterKeys* const keys_;
   HealthMonitor* const health_;
+  LearnerBoard* const board_;
+  const RepairScheduler* const repair_;
   const EventLog* const events_;
   const MdmTime* const time_;
   prometheus::Counter& heartbeats_;

@@ -98,6 +98,10 @@ void MapPublisher::OnCommit(const ChangeSet& changes) {
     absl::MutexLock lock(&mutex_);
     pending_.placement_group_ids.insert(changes.placement_group_ids.begin(),
                                         changes.placement_group_ids.end());
+    for (const auto& [id, sds_ids] : changes.former_sds_ids) {
+      pending_.former_sds_ids[id].insert(sds_ids.begin(), sds_ids.end());
+      push_former_[id].insert(sds_ids.begin(), sds_ids.end());
+    }
     pending_.deleted_vtree_ids.insert(changes.deleted_vtree_ids.begin(),
                                       changes.deleted_vtree_ids.end());
     pending_.sds_addresses |= changes.sds_addresses;
@@ -134,7 +138,10 @@ absl::Status MapPublisher::SendSnapshot(const MapWatcher& watcher) {
     const auto pools = VisiblePools(db, watcher);
     for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, 0)) {
       if (!Sees(pools, PoolOfPlacementGroup(group.placement_group_id()))) continue;
-      *message.add_placement_groups() = keys_->SignGroup(group);
+      // Signed for this server, member or not: it may have left the group while it was away.
+      std::set<uint64_t> also;
+      if (watcher.sds_id != 0) also.insert(watcher.sds_id);
+      *message.add_placement_groups() = keys_->SignGroup(group, also);
     }
     for (v1::SdsAddress& address : ReadAddresses(db, *health_)) {
       *message.add_sds_addresses() = std::move(address);
@@ -158,7 +165,11 @@ absl::Status MapPublisher::SendChanges(const ChangeSet& changes) {
     std::vector<std::pair<uint64_t, v1::SignedPlacementGroup>> groups;
     for (uint64_t id : changes.placement_group_ids) {
       if (const auto group = FindPlacementGroup(db, id)) {
-        groups.emplace_back(PoolOfPlacementGroup(id), keys_->SignGroup(*group));
+        const auto former = changes.former_sds_ids.find(id);
+        groups.emplace_back(
+            PoolOfPlacementGroup(id),
+            keys_->SignGroup(*group, former == changes.former_sds_ids.end() ? std::set<uint64_t>()
+                                                                            : former->second));
       }
     }
     std::vector<v1::SdsAddress> addresses;
@@ -224,9 +235,11 @@ void MapPublisher::Publish() {
 
 void MapPublisher::Push() {
   std::set<uint64_t> ids;
+  std::map<uint64_t, std::set<uint64_t>> former;
   {
     absl::MutexLock lock(&mutex_);
     ids.swap(to_push_);
+    former.swap(push_former_);
   }
   if (ids.empty()) return;
   NodeControl::ApplyRequests requests;
@@ -235,10 +248,10 @@ void MapPublisher::Push() {
     for (uint64_t id : ids) {
       const auto group = FindPlacementGroup(db, id);
       if (!group.has_value()) continue;
-      const v1::SignedPlacementGroup entry = keys_->SignGroup(*group);
-      for (const v1::Replica& replica : group->replicas()) {
-        *by_server[replica.sds_id()].add_placement_groups() = entry;
-      }
+      std::set<uint64_t> servers = former[id];
+      const v1::SignedPlacementGroup entry = keys_->SignGroup(*group, servers);
+      for (const v1::Replica& replica : group->replicas()) servers.insert(replica.sds_id());
+      for (uint64_t sds_id : servers) *by_server[sds_id].add_placement_groups() = entry;
     }
     for (auto& [sds_id, request] : by_server) {
       const std::optional<SdsRow> row = FindSds(db, sds_id);

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -74,6 +75,8 @@ class MapPublisher {
   absl::Mutex mutex_;
   ChangeSet pending_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> to_push_ ABSL_GUARDED_BY(mutex_);
+  // Servers that left a group to be pushed.
+  std::map<uint64_t, std::set<uint64_t>> push_former_ ABSL_GUARDED_BY(mutex_);
   std::vector<MapWatcher> arriving_ ABSL_GUARDED_BY(mutex_);
   size_t watcher_count_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;

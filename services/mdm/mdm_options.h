@@ -8,7 +8,7 @@
 #include "absl/status/status.h"
 #include "services/common/grpc_server.h"
 #include "services/common/logging.h"
-#include "services/mdm/learner_scheduler.h"
+#include "services/mdm/learner_board.h"
 #include "services/mdm/volume_fence.h"
 
 namespace CLI {
@@ -31,7 +31,7 @@ struct MdmOptions {
   SecurityOptions security;
   // Not on the command line; tests make them shorter.
   FenceRules fence;
-  LearnerRules learners;
+  LearnerBackOff learners;
   uint32_t tick_ms = 500;
 
   void AddFlags(CLI::App* app);

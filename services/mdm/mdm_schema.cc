@@ -192,11 +192,68 @@ CREATE TABLE event (
 );
 )sql";
 
+// Maintenance, drain, moves, operations and the settings of repair.
+constexpr char kRepair[] = R"sql(
+ALTER TABLE sds ADD COLUMN maintenance_until_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sds ADD COLUMN maintenance_reason TEXT NOT NULL DEFAULT '';
+-- 1 normal, 2 draining, 3 removed: DeviceUse in topology.proto.
+ALTER TABLE device ADD COLUMN use INTEGER NOT NULL DEFAULT 1 CHECK (use BETWEEN 1 AND 3);
+ALTER TABLE device ADD COLUMN successor_device_id INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE repair_setting (
+  id INTEGER PRIMARY KEY CHECK (id = 1),
+  rebuild_delay_ms INTEGER NOT NULL DEFAULT 600000 CHECK (rebuild_delay_ms BETWEEN 0 AND 86400000),
+  learners_per_target_device INTEGER NOT NULL DEFAULT 4
+    CHECK (learners_per_target_device BETWEEN 1 AND 64),
+  learners_per_source_device INTEGER NOT NULL DEFAULT 4
+    CHECK (learners_per_source_device BETWEEN 1 AND 64),
+  rebalance_moves_per_device INTEGER NOT NULL DEFAULT 1
+    CHECK (rebalance_moves_per_device BETWEEN 1 AND 64),
+  bytes_per_second_per_server INTEGER NOT NULL DEFAULT 0 CHECK (bytes_per_second_per_server >= 0),
+  rebuild_paused INTEGER NOT NULL DEFAULT 0 CHECK (rebuild_paused IN (0, 1)),
+  rebalance_paused INTEGER NOT NULL DEFAULT 0 CHECK (rebalance_paused IN (0, 1)),
+  full_percent INTEGER NOT NULL DEFAULT 85 CHECK (full_percent BETWEEN 50 AND 95)
+);
+INSERT INTO repair_setting (id) VALUES (1);
+CREATE TABLE operation (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind INTEGER NOT NULL CHECK (kind BETWEEN 1 AND 5),
+  state INTEGER NOT NULL CHECK (state BETWEEN 1 AND 5),
+  subject TEXT NOT NULL,
+  pool_id INTEGER NOT NULL,
+  sds_id INTEGER NOT NULL,
+  device_id INTEGER NOT NULL,
+  started_ms INTEGER NOT NULL,
+  ended_ms INTEGER NOT NULL DEFAULT 0,
+  groups_done INTEGER NOT NULL DEFAULT 0,
+  bytes_done INTEGER NOT NULL DEFAULT 0,
+  retries INTEGER NOT NULL DEFAULT 0,
+  last_error TEXT NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX operation_runs_once ON operation (kind, pool_id, sds_id, device_id)
+  WHERE ended_ms = 0;
+-- A member that is being replaced; one for a group. It goes with its group.
+CREATE TABLE move (
+  placement_group_id INTEGER PRIMARY KEY REFERENCES placement_group(id) ON DELETE CASCADE,
+  kind INTEGER NOT NULL CHECK (kind BETWEEN 1 AND 3),
+  from_device_id INTEGER NOT NULL,
+  to_device_id INTEGER NOT NULL CHECK (to_device_id <> from_device_id),
+  operation_id INTEGER NOT NULL REFERENCES operation(id)
+);
+CREATE INDEX move_by_operation ON move (operation_id);
+-- Members that can neither serve nor learn, since when.
+CREATE TABLE unavailable_replica (
+  placement_group_id INTEGER NOT NULL REFERENCES placement_group(id) ON DELETE CASCADE,
+  device_id INTEGER NOT NULL,
+  since_ms INTEGER NOT NULL,
+  PRIMARY KEY (placement_group_id, device_id)
+) WITHOUT ROWID;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
   static const auto* const migrations =
-      new std::vector<std::string>{kTopology, kVolumes, kPlacement, kTokensAndEvents};
+      new std::vector<std::string>{kTopology, kVolumes, kPlacement, kTokensAndEvents, kRepair};
   return *migrations;
 }
 

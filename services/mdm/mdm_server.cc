@@ -13,7 +13,9 @@
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
 #include "services/mdm/monitoring_service.h"
+#include "services/mdm/operation_service.h"
 #include "services/mdm/placement_service.h"
+#include "services/mdm/repair_service.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_service.h"
 #include "services/mdm/topology_service.h"
@@ -47,7 +49,8 @@ struct MdmServer::Parts {
         publisher(state.store.get(), state.keys.get(), &control, &health, metrics.get()),
         fence(options.fence, state.store.get(), &control, &health, &events, state.time.get()),
         assigner(state.store.get(), &control, &health, &events, state.time.get()),
-        learners(options.learners, state.store.get(), &health, state.time.get()),
+        board(options.learners, &health, state.time.get()),
+        repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
         reaper(state.store.get(), &control, &health),
         upkeep(state.store.get(), &health, &events, state.time.get(), metrics.get()) {}
 
@@ -66,7 +69,8 @@ struct MdmServer::Parts {
   MapPublisher publisher;
   VolumeFence fence;
   DeviceAssigner assigner;
-  LearnerScheduler learners;
+  LearnerBoard board;
+  RepairScheduler repair;
   VtreeReaper reaper;
   Upkeep upkeep;
 
@@ -80,6 +84,8 @@ struct MdmServer::Parts {
   std::unique_ptr<PlacementService> placement;
   std::unique_ptr<TokenService> token;
   std::unique_ptr<MonitoringService> monitoring;
+  std::unique_ptr<RepairService> repairs;
+  std::unique_ptr<OperationService> operations;
 
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
@@ -106,7 +112,8 @@ absl::Status MdmServer::Parts::Serve() {
   TESSERA_ASSIGN_OR_RETURN(prompt_rpc,
                            dispatcher({"tessera.v1.DiscoveryService", "tessera.v1.TopologyService",
                                        "tessera.v1.PlacementService", "tessera.v1.HealthService",
-                                       "tessera.v1.MonitoringService"},
+                                       "tessera.v1.MonitoringService", "tessera.v1.RepairService",
+                                       "tessera.v1.OperationService"},
                                       kPromptThreads));
   TESSERA_ASSIGN_OR_RETURN(volume_rpc, dispatcher({"tessera.v1.VolumeService"}, kVolumeThreads));
   TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
@@ -122,8 +129,9 @@ void MdmServer::Parts::MakeServices() {
   RpcDispatcher* const rpc = prompt_rpc.get();
   topology = std::make_unique<TopologyService>(rpc, store, &assigner, state.nodes.get(), &health,
                                                &events, time);
-  heartbeat = std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys,
-                                              &health, &events, time, metrics.get());
+  heartbeat =
+      std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys, &health,
+                                      &board, &repair, &events, time, metrics.get());
   const ClusterIdentity cluster{state.cluster_uuid, state.join_token,
                                 options.heartbeat_interval_ms};
   discovery = std::make_unique<DiscoveryService>(rpc, cluster, store, keys, state.nodes.get(),
@@ -133,8 +141,14 @@ void MdmServer::Parts::MakeServices() {
                                                  });
   volume = std::make_unique<VolumeService>(volume_rpc.get(), store, &control, &fence, &health,
                                            &events, time, [this] { reaper_loop->Wake(); });
-  placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &learners, &health,
+  placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &board, &health,
                                                  &events, time);
+  repairs =
+      std::make_unique<RepairService>(rpc, store, &assigner, state.nodes.get(), &health, &board,
+                                      &events, time, [this] { placement_loop->Wake(); });
+  operations = std::make_unique<OperationService>(rpc, store, &repair, &events, time,
+                                                  [this] { placement_loop->Wake(); });
+  repair.SetListener([this] { operations->Changed(); });
   token = std::make_unique<TokenService>(
       token_rpc.get(), GrantRules{options.grant_lifetime_ms, options.outage_lifetime_ms}, store,
       keys, &fence, &publisher, &health, &events, time, metrics.get());
@@ -152,7 +166,7 @@ void MdmServer::Parts::StartLoops() {
   placement_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "placement", .period = tick}, [this] {
         assigner.Run();
-        learners.Run();
+        repair.Run();
       });
   reaper_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "reaper", .period = 2 * tick}, [this] { reaper.Run(); });
@@ -170,9 +184,10 @@ absl::Status MdmServer::Parts::Listen() {
   server_options.listen = {options.listen};
   server_options.security = options.security;
   TESSERA_ASSIGN_OR_RETURN(
-      server, GrpcServer::Start(server_options,
-                                {discovery.get(), topology.get(), volume.get(), placement.get(),
-                                 token.get(), heartbeat.get(), monitoring.get()}));
+      server,
+      GrpcServer::Start(server_options, {discovery.get(), topology.get(), volume.get(),
+                                         placement.get(), token.get(), heartbeat.get(),
+                                         monitoring.get(), repairs.get(), operations.get()}));
   HttpServerOptions http_options;
   http_options.listen = options.metrics_listen;
   TESSERA_ASSIGN_OR_RETURN(
@@ -187,6 +202,7 @@ void MdmServer::Parts::Stop() {
   fence.Stop();
   if (heartbeat != nullptr) heartbeat->Stop();
   if (topology != nullptr) topology->Stop();
+  if (operations != nullptr) operations->Stop();
   publisher.Stop();
   if (server != nullptr) server->Shutdown();
   for (auto* rpc : {&volume_rpc, &token_rpc, &prompt_rpc}) {

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -29,6 +30,8 @@ namespace tessera::mdm {
 // What a commit changed, for watchers and pushes.
 struct ChangeSet {
   std::set<uint64_t> placement_group_ids;
+  // By placement group: servers that left it, which have to hear of that, too.
+  std::map<uint64_t, std::set<uint64_t>> former_sds_ids;
   std::set<uint64_t> deleted_vtree_ids;
   bool topology = false;       // anything of the tree
   bool sds_addresses = false;  // endpoints, incarnations or states

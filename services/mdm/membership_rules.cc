@@ -14,11 +14,10 @@ v1::Replica* FindMutable(v1::PlacementGroup* group, uint64_t device_id) {
 
 void Erase(v1::PlacementGroup* group, uint64_t device_id) {
   auto* replicas = group->mutable_replicas();
-  replicas->erase(std::remove_if(replicas->begin(), replicas->end(),
-                                 [&](const v1::Replica& replica) {
-                                   return replica.device_id() == device_id;
-                                 }),
-                  replicas->end());
+  replicas->erase(
+      std::remove_if(replicas->begin(), replicas->end(),
+                     [&](const v1::Replica& replica) { return replica.device_id() == device_id; }),
+      replicas->end());
 }
 
 void NextEpoch(v1::PlacementGroup* group) { group->set_epoch(group->epoch() + 1); }
@@ -159,11 +158,11 @@ Settlement PromoteAndSettle(v1::PlacementGroup* group, uint64_t epoch, uint64_t 
     result.dropped_device_id = move->from_device_id;
   } else if (device_id == move->from_device_id && move->kind == MoveKind::kRebuild) {
     // It returned first. Where another member is still lost, the newcomer serves for that one.
-    const auto lost = std::find_if(
-        group->replicas().begin(), group->replicas().end(), [&](const v1::Replica& replica) {
-          return replica.role() == v1::REPLICA_ROLE_OUT_OF_SYNC &&
-                 replica.device_id() != move->to_device_id;
-        });
+    const auto lost = std::find_if(group->replicas().begin(), group->replicas().end(),
+                                   [&](const v1::Replica& replica) {
+                                     return replica.role() == v1::REPLICA_ROLE_OUT_OF_SYNC &&
+                                            replica.device_id() != move->to_device_id;
+                                   });
     if (InSyncCount(*group) < replica_count && lost != group->replicas().end()) {
       move->from_device_id = lost->device_id();
       return result;

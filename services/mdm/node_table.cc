@@ -7,13 +7,13 @@
 namespace tessera::mdm {
 namespace {
 
-#define TESSERA_SDS_COLUMNS                                                                     \
-  "SELECT id, node_uuid, name, ifnull(protection_domain_id, 0), ifnull(fault_set_id, 0),"       \
-  " wanted_protection_domain, wanted_fault_set, endpoints, incarnation, software_version FROM " \
-  "sds "
-#define TESSERA_DEVICE_COLUMNS                                                              \
-  "SELECT id, sds_id, ifnull(pool_id, 0), wanted_pool, description, configured_incarnation" \
-  " FROM device "
+#define TESSERA_SDS_COLUMNS                                                                \
+  "SELECT id, node_uuid, name, ifnull(protection_domain_id, 0), ifnull(fault_set_id, 0),"  \
+  " wanted_protection_domain, wanted_fault_set, endpoints, incarnation, software_version," \
+  " maintenance_until_ms, maintenance_reason FROM sds "
+#define TESSERA_DEVICE_COLUMNS                                                               \
+  "SELECT id, sds_id, ifnull(pool_id, 0), wanted_pool, description, configured_incarnation," \
+  " use, successor_device_id FROM device "
 #define TESSERA_SDC_COLUMNS \
   "SELECT id, node_uuid, name, endpoints, nbd_uris, incarnation, software_version FROM sdc "
 
@@ -29,6 +29,8 @@ SdsRow ReadSds(Sql& query) {
   row.endpoints.ParseFromString(query.Text(7));
   row.incarnation = query.Unsigned(8);
   row.software_version = query.Text(9);
+  row.maintenance_until_ms = query.Unsigned(10);
+  row.maintenance_reason = query.Text(11);
   return row;
 }
 
@@ -40,6 +42,8 @@ DeviceRow ReadDevice(Sql& query) {
   row.wanted_pool = query.Text(3);
   row.description.ParseFromString(query.Text(4));
   row.configured_incarnation = query.Unsigned(5);
+  row.use = static_cast<v1::DeviceUse>(query.Unsigned(6));
+  row.successor_device_id = query.Unsigned(7);
   return row;
 }
 
@@ -95,10 +99,11 @@ void UpdateSds(SQLite::Database& db, const SdsRow& row) {
   Sql(db,
       "UPDATE sds SET name = ?, protection_domain_id = ?, fault_set_id = ?,"
       " wanted_protection_domain = ?, wanted_fault_set = ?, endpoints = ?, incarnation = ?,"
-      " software_version = ? WHERE id = ?",
+      " software_version = ?, maintenance_until_ms = ?, maintenance_reason = ? WHERE id = ?",
       row.name, Reference(row.protection_domain_id), Reference(row.fault_set_id),
       row.wanted_protection_domain, row.wanted_fault_set, row.endpoints.SerializeAsString(),
-      row.incarnation, row.software_version, row.sds_id)
+      row.incarnation, row.software_version, row.maintenance_until_ms, row.maintenance_reason,
+      row.sds_id)
       .Run();
 }
 
@@ -142,9 +147,9 @@ uint64_t InsertDevice(SQLite::Database& db, const DeviceRow& row) {
 void UpdateDevice(SQLite::Database& db, const DeviceRow& row) {
   Sql(db,
       "UPDATE device SET sds_id = ?, pool_id = ?, wanted_pool = ?, description = ?,"
-      " configured_incarnation = ? WHERE id = ?",
+      " configured_incarnation = ?, use = ?, successor_device_id = ? WHERE id = ?",
       row.sds_id, Reference(row.pool_id), row.wanted_pool, row.description.SerializeAsString(),
-      row.configured_incarnation, row.device_id)
+      row.configured_incarnation, row.use, row.successor_device_id, row.device_id)
       .Run();
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tessera/v1/discovery.pb.h"
+#include "tessera/v1/topology.pb.h"
 #include "tessera/v1/types.pb.h"
 
 namespace tessera::mdm {
@@ -27,6 +28,8 @@ struct SdsRow {
   v1::Endpoints endpoints;
   uint64_t incarnation = 0;
   std::string software_version;
+  uint64_t maintenance_until_ms = 0;  // 0: not in maintenance
+  std::string maintenance_reason;
 };
 
 struct DeviceRow {
@@ -36,6 +39,8 @@ struct DeviceRow {
   std::string wanted_pool;
   v1::DeviceDescription description;
   uint64_t configured_incarnation = 0;  // of the server when it last confirmed the assignment
+  v1::DeviceUse use = v1::DEVICE_USE_NORMAL;
+  uint64_t successor_device_id = 0;  // draining: which device takes its place by preference; 0: any
 };
 
 struct SdcRow {

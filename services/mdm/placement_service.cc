@@ -1,8 +1,10 @@
 #include "services/mdm/placement_service.h"
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "libtoken/bytes.h"
@@ -12,6 +14,7 @@
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
+#include "services/mdm/repair_table.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_table.h"
 
@@ -37,6 +40,16 @@ absl::StatusOr<v1::Replica> CheckLearner(const CallContext& call, const v1::Plac
         absl::StrCat("device ", device_id, " is not one of server ", call.caller().node_id));
   }
   return *replica;
+}
+
+// The operation that a learner works for; 0: none.
+uint64_t LearningOperation(SQLite::Database& db, uint64_t placement_group_id, uint64_t device_id,
+                           uint64_t sds_id) {
+  const std::optional<RepairMove> move = FindMove(db, placement_group_id);
+  if (move.has_value() && move->to_device_id == device_id) return move->operation_id;
+  const auto resync = FindRunning(
+      db, {v1::OPERATION_KIND_RESYNC, PoolOfPlacementGroup(placement_group_id), sds_id, device_id});
+  return resync.has_value() ? resync->operation_id() : 0;
 }
 
 std::string TicketBytes(const v1::LearningTicket& ticket) {
@@ -103,10 +116,16 @@ absl::Status PlacementService::Do(const CallContext& call,
         epochs[id] = group->epoch();
       }
       if (failure.epoch() != epochs[id]) continue;
+      const v1::Replica* replica = FindReplica(groups[id], failure.device_id());
+      const bool learner = replica != nullptr && replica->role() == v1::REPLICA_ROLE_LEARNER;
+      const uint64_t sds_id = replica == nullptr ? 0 : replica->sds_id();
       const auto outcome = RemoveFailed(&groups[id], groups[id].epoch(), failure.device_id());
       if (outcome != MembershipOutcome::kChanged) continue;
       changed.insert(id);
-      learners_->LearnerFailed(failure.device_id());
+      board_->LearnerFailed(failure.device_id());
+      const uint64_t operation_id =
+          learner ? LearningOperation(db, id, failure.device_id(), sds_id) : 0;
+      if (operation_id != 0) CountRetry(db, operation_id, failure.reason());
       if (first_reason.empty()) first_reason = failure.reason();
     }
     for (uint64_t id : changed) {
@@ -135,7 +154,13 @@ absl::Status PlacementService::Do(const CallContext& call, const v1::BeginLearni
     if (!group.has_value()) return NoSuch("placement group", request.placement_group_id());
     TESSERA_RETURN_IF_ERROR(
         CheckLearner(call, *group, request.epoch(), request.device_id()).status());
-    for (const v1::Replica& replica : group->replicas()) {
+    // Whom the planner chose comes first, if it still can be asked.
+    std::vector<v1::Replica> candidates(group->replicas().begin(), group->replicas().end());
+    const uint64_t chosen = board_->SourceOf(request.placement_group_id(), request.device_id());
+    std::stable_partition(candidates.begin(), candidates.end(), [&](const v1::Replica& replica) {
+      return replica.device_id() == chosen;
+    });
+    for (const v1::Replica& replica : candidates) {
       if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
       const ComponentId component{v1::COMPONENT_KIND_SDS, replica.sds_id()};
       const auto sds = FindSds(db, replica.sds_id());
@@ -165,6 +190,38 @@ absl::Status PlacementService::Do(const CallContext& call, const v1::BeginLearni
   });
 }
 
+absl::Status PlacementService::SettleLearner(WriteTransaction& transaction,
+                                             const v1::CompleteLearningRequest& request,
+                                             uint64_t sds_id, v1::PlacementGroup* group) const {
+  SQLite::Database& db = transaction.db;
+  const uint64_t id = group->placement_group_id();
+  const auto pool = FindPool(db, PoolOfPlacementGroup(id));
+  std::optional<RepairMove> move = FindMove(db, id);
+  const std::optional<RepairMove> before = move;
+  const Settlement settled =
+      PromoteAndSettle(group, request.epoch(), request.device_id(),
+                       pool.has_value() ? pool->replica_count() : 1, move ? &*move : nullptr);
+  if (settled.outcome != MembershipOutcome::kChanged) return EpochMoved(*group, request.epoch());
+  const uint64_t operation_id = LearningOperation(db, id, request.device_id(), sds_id);
+  if (operation_id != 0) CountGroupDone(db, operation_id, request.bytes_copied());
+  if (settled.move_over) {
+    DeleteMove(db, id);
+  } else if (move != before) {
+    PutMove(db, id, *move);
+  }
+  PutPlacementGroup(db, *group);
+  transaction.changes.placement_group_ids.insert(id);
+  transaction.changes.topology = true;
+  if (settled.dropped_device_id == 0) return absl::OkStatus();
+  transaction.changes.former_sds_ids[id].insert(settled.dropped_sds_id);
+  events_->Record(
+      transaction, v1::EVENT_SEVERITY_INFO, "replica_replaced",
+      {v1::COMPONENT_KIND_DEVICE, settled.dropped_device_id},
+      absl::StrCat("placement group ", id, ": device ", request.device_id(), " is in sync, device ",
+                   settled.dropped_device_id, " is no member any more"));
+  return absl::OkStatus();
+}
+
 absl::Status PlacementService::Do(const CallContext& call,
                                   const v1::CompleteLearningRequest& request,
                                   v1::CompleteLearningResponse* response) {
@@ -181,12 +238,7 @@ absl::Status PlacementService::Do(const CallContext& call,
     }
     TESSERA_RETURN_IF_ERROR(
         CheckLearner(call, *group, request.epoch(), request.device_id()).status());
-    if (Promote(&*group, request.epoch(), request.device_id()) != MembershipOutcome::kChanged) {
-      return EpochMoved(*group, request.epoch());
-    }
-    PutPlacementGroup(db, *group);
-    transaction.changes.placement_group_ids.insert(group->placement_group_id());
-    transaction.changes.topology = true;
+    TESSERA_RETURN_IF_ERROR(SettleLearner(transaction, request, call.caller().node_id, &*group));
     events_->Record(
         transaction, v1::EVENT_SEVERITY_INFO, "replica_in_sync",
         {v1::COMPONENT_KIND_SDS, call.caller().node_id},
@@ -196,7 +248,7 @@ absl::Status PlacementService::Do(const CallContext& call,
     *response->mutable_placement_group() = keys_->SignGroup(*group);
     return absl::OkStatus();
   }));
-  learners_->LearnerDone(request.device_id());
+  board_->LearnerDone(request.placement_group_id(), request.device_id());
   return absl::OkStatus();
 }
 

@@ -9,7 +9,7 @@
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
-#include "services/mdm/learner_scheduler.h"
+#include "services/mdm/learner_board.h"
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/rpc_methods.h"
@@ -23,13 +23,13 @@ class PlacementService final : public v1::PlacementService::CallbackService {
   static constexpr uint64_t kTicketLifetimeMillis = 3'600'000;
 
   PlacementService(RpcDispatcher* rpc, MdmStore* store, const ClusterKeys* keys,
-                   MapPublisher* publisher, LearnerScheduler* learners, const HealthMonitor* health,
+                   MapPublisher* publisher, LearnerBoard* board, const HealthMonitor* health,
                    const EventLog* events, const MdmTime* time)
       : rpc_(rpc),
         store_(store),
         keys_(keys),
         publisher_(publisher),
-        learners_(learners),
+        board_(board),
         health_(health),
         events_(events),
         time_(time) {}
@@ -43,11 +43,16 @@ class PlacementService final : public v1::PlacementService::CallbackService {
   TESSERA_MDM_UNARY(CompleteLearning);
 
  private:
+  // The learner is complete: promotes it and settles the group's move, both stored.
+  [[nodiscard]] absl::Status SettleLearner(WriteTransaction& transaction,
+                                           const v1::CompleteLearningRequest& request,
+                                           uint64_t sds_id, v1::PlacementGroup* group) const;
+
   RpcDispatcher* const rpc_;
   MdmStore* const store_;
   const ClusterKeys* const keys_;
   MapPublisher* const publisher_;
-  LearnerScheduler* const learners_;
+  LearnerBoard* const board_;
   const HealthMonitor* const health_;
   const EventLog* const events_;
   const MdmTime* const time_;

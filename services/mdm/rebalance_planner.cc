@@ -8,8 +8,8 @@
 namespace tessera::mdm {
 namespace {
 
-// A device gets something only while it stays this far below the full mark, so that what relieves one
-// device does not fill another to the brim, and nothing goes to and fro.
+// A device gets something only while it stays this far below the full mark, so that what relieves
+// one device does not fill another to the brim, and nothing goes to and fro.
 constexpr uint32_t kFullMarginPercent = 10;
 
 double Weight(const RepairDevice& device) {
@@ -48,27 +48,30 @@ std::map<uint64_t, double> Shares(const RepairPool& pool) {
   std::map<uint64_t, double> shares;
   for (const RepairDevice& device : pool.devices) {
     shares[device.device_id] =
-        HasShare(device)
-            ? of_server[device.sds_id] * Weight(device) / weights.at(device.sds_id)
-            : 0;
+        HasShare(device) ? of_server[device.sds_id] * Weight(device) / weights.at(device.sds_id)
+                         : 0;
   }
   return shares;
 }
 
 RebalancePlanner::RebalancePlanner(const RepairRules& rules, const RepairPool& pool,
                                    TargetChooser* chooser)
-    : rules_(rules), pool_(pool), chooser_(chooser), shares_(Shares(pool)) {}
+    : rules_(rules), pool_(pool), chooser_(chooser), shares_(Shares(pool)) {
+  for (const RepairGroup& group : pool.groups) {
+    for (const v1::Replica& replica : group.entry.replicas()) ++replicas_[replica.device_id()];
+  }
+}
 
 bool RebalancePlanner::MayMove(const RepairGroup& group) const {
   if (group.move || group.entry.replicas_size() != static_cast<int>(pool_.replica_count)) {
     return false;
   }
-  return std::all_of(
-      group.entry.replicas().begin(), group.entry.replicas().end(), [&](const auto& replica) {
-        const RepairDevice* device = chooser_->Find(replica.device_id());
-        return replica.role() == v1::REPLICA_ROLE_IN_SYNC && device != nullptr &&
-               device->condition == DeviceCondition::kReady;
-      });
+  return std::all_of(group.entry.replicas().begin(), group.entry.replicas().end(),
+                     [&](const auto& replica) {
+                       const RepairDevice* device = chooser_->Find(replica.device_id());
+                       return replica.role() == v1::REPLICA_ROLE_IN_SYNC && device != nullptr &&
+                              device->condition == DeviceCondition::kReady;
+                     });
 }
 
 bool RebalancePlanner::Busy(const RepairDevice& device) const {
@@ -136,9 +139,8 @@ std::optional<RepairDecision> RebalancePlanner::Uncrowd(const std::set<uint64_t>
           continue;
         }
         if (chooser_->Fill(device, group.bytes) * 100 > rules_.full_percent) continue;
-        const bool better =
-            to == nullptr || Excess(device) < Excess(*to) ||
-            (Excess(device) == Excess(*to) && Excess(*leaving) > Excess(*from));
+        const bool better = to == nullptr || Excess(device) < Excess(*to) ||
+                            (Excess(device) == Excess(*to) && Excess(*leaving) > Excess(*from));
         if (!better) continue;
         from = leaving;
         to = &device;
@@ -151,14 +153,11 @@ std::optional<RepairDecision> RebalancePlanner::Uncrowd(const std::set<uint64_t>
 
 std::optional<RepairDecision> RebalancePlanner::Relieve(const std::set<uint64_t>& taken) {
   for (const RepairDevice& from : pool_.devices) {
-    const double leaving_load = chooser_->Load(from.device_id);
-    const auto replicas = static_cast<double>(std::count_if(
-        pool_.groups.begin(), pool_.groups.end(), [&](const RepairGroup& group) {
-          return FindReplica(group.entry, from.device_id) != nullptr;
-        }));
-    if (replicas == 0) continue;
+    const auto replicas = replicas_.find(from.device_id);
+    if (replicas == replicas_.end()) continue;
     // What the moves that run will take away is away already.
-    const double used = static_cast<double>(from.used_bytes) * std::min(1.0, leaving_load / replicas);
+    const double stays = static_cast<double>(chooser_->Load(from.device_id)) / replicas->second;
+    const double used = static_cast<double>(from.used_bytes) * std::min(1.0, stays);
     const double fill = used / Weight(from);
     if (fill * 100 <= rules_.full_percent) continue;
     const RepairDevice* to = nullptr;
@@ -181,9 +180,8 @@ std::optional<RepairDecision> RebalancePlanner::Relieve(const std::set<uint64_t>
 std::optional<RepairDecision> RebalancePlanner::EvenOut(const std::set<uint64_t>& taken) {
   std::vector<const RepairDevice*> order;
   for (const RepairDevice& device : pool_.devices) order.push_back(&device);
-  std::stable_sort(order.begin(), order.end(), [&](const auto* a, const auto* b) {
-    return Excess(*a) > Excess(*b);
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](const auto* a, const auto* b) { return Excess(*a) > Excess(*b); });
   for (const RepairDevice* from : order) {
     if (Excess(*from) <= 0) break;
     if (from->condition != DeviceCondition::kReady) continue;

@@ -1,8 +1,8 @@
 // Which replica moves where to even out a pool: least movement, one after the other.
 //
-// Three aims, in this order: members of a group in different fault sets where there are enough; no device
-// above the full mark beside ones well below it; replicas by capacity. Each move makes the larger of two
-// differences from the share smaller, so no move is undone by a later one.
+// Three aims, in this order: members of a group in different fault sets where there are enough; no
+// device above the full mark beside ones well below it; replicas by capacity. Each move makes the
+// larger of two differences from the share smaller, so no move is undone by a later one.
 //
 // Pure and deterministic. Threads: any.
 #ifndef TESSERA_SERVICES_MDM_REBALANCE_PLANNER_H_
@@ -18,9 +18,9 @@
 
 namespace tessera::mdm {
 
-// Replicas that each device should hold by its part of the capacity of all that take data (also those that
-// are away for a while). No server can hold more than one of a group: what it can't take is shared by the
-// others.
+// Replicas that each device should hold by its part of the capacity of all that take data (also
+// those that are away for a while). No server can hold more than one of a group: what it can't take
+// is shared by the others.
 [[nodiscard]] std::map<uint64_t, double> Shares(const RepairPool& pool);
 
 class RebalancePlanner {
@@ -50,6 +50,7 @@ class RebalancePlanner {
   const RepairPool& pool_;
   TargetChooser* const chooser_;
   const std::map<uint64_t, double> shares_;
+  std::map<uint64_t, uint32_t> replicas_;  // by device, as the entries stand
   bool ignore_bounds_ = false;
 };
 

@@ -1,10 +1,12 @@
-// Goal: whatever happens in whatever order, the planner never costs redundancy, keeps its bounds, and ends.
+// Goal: whatever happens in whatever order, the planner never costs redundancy, keeps its bounds,
+// and ends.
 //
-// Method: random histories from a seed. The world has servers with devices, groups, and learners that
-// complete or fail when they like; servers die, return, restart; devices fail, fill, are drained, replaced; the
-// MDM restarts. After each event the planner is asked and its decisions are applied by the same functions
-// that the MDM uses. At the end everything that can return does, and the pool must become healthy, apart,
-// even and quiet within a bound. TESSERA_SEED replays one history.
+// Method: random histories from a seed. The world has servers with devices, groups, and learners
+// that complete or fail when they like; servers die, return, restart; devices fail, fill, are
+// drained, replaced; the MDM restarts. After each event the planner is asked and its decisions are
+// applied by the same functions that the MDM uses. At the end everything that can return does, and
+// the pool must become healthy, apart, even and quiet within a bound. TESSERA_SEED replays one
+// history.
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <functional>
@@ -75,8 +77,8 @@ class History {
     for (const auto& [sds, rack] : racks_) {
       bool works = false;
       for (const RepairDevice& device : pool_.devices) {
-        works |= device.sds_id == sds && device.condition == DeviceCondition::kReady &&
-                 !device.draining;
+        works |=
+            device.sds_id == sds && device.condition == DeviceCondition::kReady && !device.draining;
       }
       if (!works) AddDevice(sds);
     }
@@ -243,8 +245,8 @@ class History {
   }
 
   void CheckBounds() {
-    // Of learners that somebody can teach. Where teachers returned there may be more than the bound, but the
-    // planner adds none.
+    // Of learners that somebody can teach. Where teachers returned there may be more than the
+    // bound, but the planner adds none.
     std::map<uint64_t, uint32_t> learners;
     for (const auto& [group, device_id] : Learners()) ++learners[device_id];
     for (const auto& [device_id, count] : learners) {
@@ -279,9 +281,9 @@ class History {
     const auto& [group, device_id] = learners[Below(learners.size())];
     const uint32_t in_sync = InSyncCount(group->entry);
     const uint64_t epoch = group->entry.epoch();
-    const Settlement settled = PromoteAndSettle(&group->entry, epoch, device_id,
-                                                pool_.replica_count,
-                                                group->move ? &*group->move : nullptr);
+    const Settlement settled =
+        PromoteAndSettle(&group->entry, epoch, device_id, pool_.replica_count,
+                         group->move ? &*group->move : nullptr);
     REQUIRE(settled.outcome == MembershipOutcome::kChanged);
     REQUIRE(group->entry.epoch() == epoch + 1);
     REQUIRE(InSyncCount(group->entry) >= in_sync);

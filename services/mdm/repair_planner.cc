@@ -49,8 +49,8 @@ class Planner {
     return touched_.contains(group.entry.placement_group_id());
   }
 
-  // Learners count against the bounds of their devices, each with the least busy of its sources. One
-  // that nobody can teach now does nothing, maybe for ever: it keeps nobody out.
+  // Learners count against the bounds of their devices, each with the least busy of its sources.
+  // One that nobody can teach now does nothing, maybe for ever: it keeps nobody out.
   void CountLearners() {
     for (const RepairGroup& group : pool_.groups) {
       for (const v1::Replica& replica : group.entry.replicas()) {
@@ -138,8 +138,8 @@ class Planner {
       const RepairDevice* device = chooser_.Find(replica.device_id());
       const bool ready = device != nullptr && device->condition == DeviceCondition::kReady;
       const std::tuple<bool, bool, bool, uint32_t> rank(
-          replica.role() != v1::REPLICA_ROLE_IN_SYNC, !ready,
-          device == nullptr || device->draining, chooser_.Load(replica.device_id()));
+          replica.role() != v1::REPLICA_ROLE_IN_SYNC, !ready, device == nullptr || device->draining,
+          chooser_.Load(replica.device_id()));
       if (worst != nullptr && rank <= worst_rank) continue;
       worst = &replica;
       worst_rank = rank;
@@ -232,8 +232,8 @@ class Planner {
     for (const RepairGroup& group : pool_.groups) {
       Obstacle obstacle = Obstacle::kNone;
       (void)chooser_.Source(group.entry, &obstacle);
-      rebuilding_ |= group.move && group.move->kind == MoveKind::kRebuild &&
-                     obstacle != Obstacle::kNoSource;
+      rebuilding_ |=
+          group.move && group.move->kind == MoveKind::kRebuild && obstacle != Obstacle::kNoSource;
     }
     for (const Want& want : Wants()) {
       const RepairDevice* device = chooser_.Find(want.device_id);
@@ -242,8 +242,8 @@ class Planner {
         ++plan_.waiting[want.device_id][Obstacle::kPaused];
         continue;
       }
-      const Obstacle obstacle = Begin(*want.group, want.device_id,
-                                      drains ? MoveKind::kDrain : MoveKind::kRebuild);
+      const Obstacle obstacle =
+          Begin(*want.group, want.device_id, drains ? MoveKind::kDrain : MoveKind::kRebuild);
       if (obstacle == Obstacle::kNone || obstacle == Obstacle::kBusy) rebuilding_ = true;
       if (obstacle != Obstacle::kNone) ++plan_.waiting[want.device_id][obstacle];
     }
@@ -275,8 +275,7 @@ class Planner {
         if (device == nullptr || !device->draining) continue;
         // While redundancy is made elsewhere in the pool, its replicas that are good wait.
         const Obstacle obstacle =
-            rebuilding_ ? Obstacle::kBusy
-                        : Begin(group, replica.device_id(), MoveKind::kDrain);
+            rebuilding_ ? Obstacle::kBusy : Begin(group, replica.device_id(), MoveKind::kDrain);
         if (obstacle != Obstacle::kNone) ++plan_.waiting[replica.device_id()][obstacle];
         break;
       }
@@ -288,8 +287,8 @@ class Planner {
     RebalancePlanner planner(rules_, pool_, &chooser_);
     std::set<uint64_t> taken = touched_;
     while (std::optional<RepairDecision> decision = planner.Next(taken, false)) {
-      const auto group = std::find_if(
-          pool_.groups.begin(), pool_.groups.end(), [&](const RepairGroup& candidate) {
+      const auto group =
+          std::find_if(pool_.groups.begin(), pool_.groups.end(), [&](const RepairGroup& candidate) {
             return candidate.entry.placement_group_id() == decision->placement_group_id;
           });
       taken.insert(decision->placement_group_id);
@@ -326,10 +325,10 @@ MembershipOutcome ApplyDecision(const RepairDecision& decision, uint64_t target_
       return MakeLearner(entry, decision.device_id);
     case RepairAction::kStartMove: {
       if (move->has_value()) return MembershipOutcome::kNotMember;
-      const MembershipOutcome outcome =
-          AddLearner(entry, {.device_id = decision.device_id,
-                             .sds_id = target_sds_id,
-                             .swapped_device_id = decision.swap ? decision.move.from_device_id : 0});
+      const MembershipOutcome outcome = AddLearner(
+          entry, {.device_id = decision.device_id,
+                  .sds_id = target_sds_id,
+                  .swapped_device_id = decision.swap ? decision.move.from_device_id : 0});
       if (outcome != MembershipOutcome::kChanged) return outcome;
       *move = decision.move;
       if (decision.swap) (*move)->from_device_id = 0;

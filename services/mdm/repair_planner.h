@@ -1,6 +1,6 @@
-// What to do next for the redundancy of one pool: which members catch up, which moves begin, which are
-// given up (docs/REPLICATION.md, Changing members). Called again and again with what is there now; it
-// remembers nothing, so a restart of the MDM changes nothing.
+// What to do next for the redundancy of one pool: which members catch up, which moves begin, which
+// are given up (docs/REPLICATION.md, Changing members). Called again and again with what is there
+// now; it remembers nothing, so a restart of the MDM changes nothing.
 //
 // Promises, which repair_planner_test.cc checks over random histories:
 //  - no decision lowers the number of in-sync members of a group;
@@ -24,8 +24,8 @@ namespace tessera::mdm {
 [[nodiscard]] RepairPlan PlanRepair(const RepairRules& rules, const RepairPool& pool,
                                     uint64_t now_ms);
 
-// Carries a decision out on the entry and its move, if the entry is still at the decision's epoch. The
-// caller stores both in one transaction.
+// Carries a decision out on the entry and its move, if the entry is still at the decision's epoch.
+// The caller stores both in one transaction.
 MembershipOutcome ApplyDecision(const RepairDecision& decision, uint64_t target_sds_id,
                                 uint32_t replica_count, v1::PlacementGroup* entry,
                                 std::optional<RepairMove>* move);

@@ -1,5 +1,5 @@
-// The repair planner by table. A group is written as its members: "1i 2l 3o" is device 1 in sync, 2 a
-// learner, 3 out of sync. Device n is on server n unless a test says otherwise.
+// The repair planner by table. A group is written as its members: "1i 2l 3o" is device 1 in sync, 2
+// a learner, 3 out of sync. Device n is on server n unless a test says otherwise.
 #include "services/mdm/repair_planner.h"
 
 #include <catch2/catch.hpp>
@@ -150,7 +150,30 @@ TEST_CASE("what can catch up by difference does, and is not rebuilt", "[repair]"
   CHECK(world.Says() == "start 2->3");
 }
 
-TEST_CASE("the replica that returns first ends the rebuild; the newcomer may serve another", "[repair]") {
+TEST_CASE("catching up: single copies first, bounded, one change of a group at a time",
+          "[repair]") {
+  World world(3, 4);
+  world.rules.learners_per_target = 2;
+  world.Add("1i 2i 3o");
+  world.Add("1i 3o");
+  world.Add("2i 3o 4o");
+  world.Add("1i 3l");
+  const RepairPlan plan = world.Plan();
+  std::set<uint64_t> learners;
+  for (const RepairDecision& decision : plan.decisions) {
+    if (decision.action != RepairAction::kMakeLearner) continue;
+    learners.insert(decision.placement_group_id);
+  }
+  CHECK(learners == std::set<uint64_t>{PlacementGroupId(1, 1), PlacementGroupId(1, 2)});
+  CHECK(plan.decisions[0].placement_group_id == PlacementGroupId(1, 1));
+  world.device(1).condition = world.device(2).condition = DeviceCondition::kAway;
+  for (const RepairDecision& decision : world.Plan().decisions) {
+    CHECK(decision.action != RepairAction::kMakeLearner);
+  }
+}
+
+TEST_CASE("the replica that returns first ends the rebuild; the newcomer may serve another",
+          "[repair]") {
   World world(2, 3);
   RepairGroup& group = world.Add("1i 2l 3l");
   group.move = RepairMove{.from_device_id = 2, .to_device_id = 3};
@@ -205,7 +228,8 @@ TEST_CASE("maintenance: no rebuild while it lasts, nothing is put there", "[repa
   CHECK(world.Says() == "start 2->4");
 }
 
-TEST_CASE("a failed device is replaced at once, by its server's other one where no other is", "[repair]") {
+TEST_CASE("a failed device is replaced at once, by its server's other one where no other is",
+          "[repair]") {
   World world(2, 3);
   world.device(3).sds_id = 2;
   world.Add("1i 2o");
@@ -238,7 +262,8 @@ TEST_CASE("the successor of a replaced device is preferred", "[repair]") {
 
 TEST_CASE("fault sets stay apart where a device allows it; servers always", "[repair]") {
   World world(2, 4);
-  for (uint64_t id = 1; id <= 4; ++id) world.device(id).fault_set_id = id <= 2 ? 1 : (id == 3 ? 2 : 3);
+  for (uint64_t id = 1; id <= 4; ++id)
+    world.device(id).fault_set_id = id <= 2 ? 1 : (id == 3 ? 2 : 3);
   world.Add("1i 3o");
   world.Away(3);
   CHECK(world.Says() == "start 3->4");
@@ -338,8 +363,7 @@ TEST_CASE("a decision about an older entry changes nothing", "[repair]") {
   RepairGroup& group = world.pool.groups[0];
   const RepairDecision decision = world.Plan().decisions[0];
   group.entry.set_epoch(6);
-  CHECK(ApplyDecision(decision, 3, 2, &group.entry, &group.move) ==
-        MembershipOutcome::kStaleEpoch);
+  CHECK(ApplyDecision(decision, 3, 2, &group.entry, &group.move) == MembershipOutcome::kStaleEpoch);
   CHECK_FALSE(group.move.has_value());
 }
 

@@ -1,5 +1,5 @@
-// What the repair planner looks at, and what it decides: plain data, filled in by RepairScheduler and
-// by tests.
+// What the repair planner looks at, and what it decides: plain data, filled in by RepairScheduler
+// and by tests.
 #ifndef TESSERA_SERVICES_MDM_REPAIR_VIEW_H_
 #define TESSERA_SERVICES_MDM_REPAIR_VIEW_H_
 
@@ -29,10 +29,10 @@ struct RepairDevice {
   uint64_t capacity_bytes = 0;
   uint64_t used_bytes = 0;
   DeviceCondition condition = DeviceCondition::kReady;
-  bool resting = false;      // a learner on it failed a moment ago
-  uint32_t failures = 0;     // of learners on it in a row
-  bool draining = false;     // everything is to leave it
-  bool maintenance = false;  // its server is expected to be away for a while
+  bool resting = false;              // a learner on it failed a moment ago
+  uint32_t failures = 0;             // of learners on it in a row
+  bool draining = false;             // everything is to leave it
+  bool maintenance = false;          // its server is expected to be away for a while
   uint64_t successor_device_id = 0;  // of a replaced device: where its copies go by preference
 };
 

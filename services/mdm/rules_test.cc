@@ -1,10 +1,9 @@
-// Health, transactions, MDM time, learners, and the checks of request fields.
+// Health, transactions, MDM time, and the checks of request fields.
 #include <catch2/catch.hpp>
 
 #include "services/common/errors.h"
 #include "services/common/placement_hash.h"
 #include "services/mdm/health_rules.h"
-#include "services/mdm/learner_scheduler.h"
 #include "services/mdm/mdm_time.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/transaction_plan.h"
@@ -108,41 +107,6 @@ TEST_CASE("a boot id that was copied with a disk image does not take time back")
   const PersistedTime persisted = MdmTime(&before, "boot-a", {}).Persist();
   ManualClock young(1'000'000'000'000);  // boot time of a second
   CHECK(MdmTime(&young, "boot-a", persisted).NowMillis() > persisted.latest_ms);
-}
-
-v1::PlacementGroup Group(uint64_t id, std::vector<std::pair<uint64_t, v1::ReplicaRole>> roles) {
-  v1::PlacementGroup group;
-  group.set_placement_group_id(id);
-  group.set_epoch(1);
-  for (const auto& [sds_id, role] : roles) {
-    v1::Replica* replica = group.add_replicas();
-    replica->set_device_id(sds_id * 10);
-    replica->set_sds_id(sds_id);
-    replica->set_role(role);
-  }
-  return group;
-}
-
-constexpr auto kIn = v1::REPLICA_ROLE_IN_SYNC;
-constexpr auto kLearner = v1::REPLICA_ROLE_LEARNER;
-constexpr auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
-
-TEST_CASE("learners: single copies first, bounded per server, one change of a group at a time") {
-  const std::vector<v1::PlacementGroup> groups = {
-      Group(1, {{1, kIn}, {2, kIn}, {3, kOut}}), Group(2, {{1, kIn}, {3, kOut}}),
-      Group(3, {{2, kIn}, {3, kOut}, {4, kOut}}), Group(4, {{1, kIn}, {3, kLearner}})};
-  const auto choices = ChooseLearners({.learners_per_server = 3}, groups, {1, 2, 3, 4}, {});
-  REQUIRE(choices.size() == 2);
-  CHECK(choices[0].placement_group_id == 2);
-  CHECK(choices[1].placement_group_id == 3);
-  CHECK(choices[1].device_id == 30);
-}
-
-TEST_CASE("learners: none without a source, on a server that is away, or on a device that rests") {
-  CHECK(ChooseLearners({}, {Group(1, {{1, kIn}, {2, kOut}})}, {2}, {}).empty());
-  CHECK(ChooseLearners({}, {Group(1, {{1, kIn}, {2, kOut}})}, {1}, {}).empty());
-  CHECK(ChooseLearners({}, {Group(1, {{1, kIn}, {2, kOut}})}, {1, 2}, {20}).empty());
-  CHECK(ChooseLearners({}, {Group(1, {{1, kIn}, {2, kOut}})}, {1, 2}, {}).size() == 1);
 }
 
 TEST_CASE("names, request ids and page tokens are checked") {

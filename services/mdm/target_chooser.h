@@ -1,8 +1,9 @@
 // Which device gets a group's new member.
 //
-// Different servers always; different fault sets wherever a device that works and has room allows it; not
-// above the full mark; then the emptiest by groups for its capacity, so that the work spreads over all
-// devices. It keeps account of what it gave out and of running learners, by device.
+// Different servers always; different fault sets wherever a device that works and has room allows
+// it; not above the full mark; then the emptiest by groups for its capacity, so that the work
+// spreads over all devices. It keeps account of what it gave out and of running learners, by
+// device.
 //
 // Pure and deterministic. Threads: one at a time.
 #ifndef TESSERA_SERVICES_MDM_TARGET_CHOOSER_H_
@@ -46,7 +47,8 @@ class TargetChooser {
   [[nodiscard]] uint32_t Load(uint64_t device_id) const;
   // Used once all moves are done, `more` bytes with it, as a share of its capacity.
   [[nodiscard]] double Fill(const RepairDevice& device, uint64_t more) const;
-  // The device may take the place of `leaving` by servers and fault sets. `strict`: by fault sets, too.
+  // The device may take the place of `leaving` by servers and fault sets. `strict`: by fault sets,
+  // too.
   [[nodiscard]] bool Fits(const v1::PlacementGroup& entry, uint64_t leaving,
                           const RepairDevice& device, bool strict) const;
   // It takes new members as far as its own state goes.

@@ -110,6 +110,7 @@ v1::Device TopologyReader::Device(const DeviceRow& row) {
   device.set_device_id(row.device_id);
   device.set_sds_id(row.sds_id);
   device.set_pool_id(row.pool_id);
+  device.set_use(row.use);
   *device.mutable_description() =
       health_.DeviceNow(row.sds_id, row.description.device_uuid()).value_or(row.description);
   device.set_state(JudgeDevice(health_.StateOf({v1::COMPONENT_KIND_SDS, row.sds_id}),
@@ -132,6 +133,8 @@ v1::Sds TopologyReader::Sds(const SdsRow& row) {
   sds.set_software_version(row.software_version);
   sds.set_last_heartbeat_ms(health_.LastHeartbeatMillis(component));
   sds.set_node_uuid(row.node_uuid);
+  sds.set_maintenance_until_ms(row.maintenance_until_ms);
+  sds.set_maintenance_reason(row.maintenance_reason);
   for (const DeviceRow& device : ListDeviceRowsOfSds(db_, row.sds_id)) {
     *sds.add_devices() = Device(device);
   }

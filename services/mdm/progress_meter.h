@@ -1,0 +1,47 @@
+// How fast something goes: bytes a second over the last half minute, and what that makes of the
+// rest.
+//
+// Pure: time is passed in, in milliseconds of a clock that does not jump. Threads: one at a time.
+#ifndef TESSERA_SERVICES_MDM_PROGRESS_METER_H_
+#define TESSERA_SERVICES_MDM_PROGRESS_METER_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <utility>
+
+namespace tessera::mdm {
+
+class ProgressMeter {
+ public:
+  static constexpr uint64_t kWindowMillis = 30'000;
+
+  // `done` bytes in all at `now_ms`. Less than before (an attempt began anew): the figure starts
+  // over.
+  void Add(uint64_t now_ms, uint64_t done) {
+    if (!samples_.empty() && done < samples_.back().second) samples_.clear();
+    // One sample that is older than the window stays as the edge to measure from.
+    while (samples_.size() > 1 && samples_[1].first + kWindowMillis <= now_ms) samples_.pop_front();
+    samples_.emplace_back(now_ms, done);
+  }
+  [[nodiscard]] uint64_t BytesPerSecond() const {
+    if (samples_.size() < 2) return 0;
+    const uint64_t elapsed_ms = samples_.back().first - samples_.front().first;
+    const uint64_t bytes = samples_.back().second - samples_.front().second;
+    return elapsed_ms == 0 ? 0 : bytes * 1'000 / elapsed_ms;
+  }
+  // Milliseconds for `left` bytes; 0: nothing left, or nothing moves.
+  [[nodiscard]] uint64_t EtaMillis(uint64_t left) const {
+    const uint64_t rate = BytesPerSecond();
+    return rate == 0 || left == 0
+               ? 0
+               : std::max<uint64_t>(1, left / rate * 1'000 + left % rate * 1'000 / rate);
+  }
+
+ private:
+  std::deque<std::pair<uint64_t, uint64_t>> samples_;  // time, bytes
+};
+
+}  // namespace tessera::mdm
+
+#endif  // TESSERA_SERVICES_MDM_PROGRESS_METER_H_
