@@ -14,10 +14,13 @@ namespace tessera::cli {
 
 class Client;
 
-void AddStatusCommands(CLI::App* app, Client* client, int* exit_code);  // status, topology, event
+void AddStatusCommands(CLI::App* app, Client* client,
+                       int* exit_code);  // status, health, topology, event
 void AddVolumeCommands(CLI::App* app, Client* client);
 void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // volume verify
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
+// rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.
+void AddRepairCommands(CLI::App* app, Client* client, int* exit_code);
 void AddTokenCommands(CLI::App* app, Client* client);
 void AddChunkCommands(CLI::App* app, int* exit_code);  // chunk: reads a store's files, no server
 void AddCompletionCommand(CLI::App* app);

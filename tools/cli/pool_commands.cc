@@ -10,6 +10,7 @@
 #include "tools/cli/client.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/format.h"
+#include "tools/cli/nodes.h"
 
 namespace tessera::cli {
 namespace {
@@ -32,13 +33,6 @@ bool Json(Client* client) { return client->globals().output == Output::kJson; }
 
 v1::Topology GetTopology(Client* client) {
   return client->Call<Topology>(&Topology::Stub::GetTopology, v1::GetTopologyRequest()).topology();
-}
-
-uint64_t Now(Client* client) {
-  return client
-      ->Call<v1::DiscoveryService>(&v1::DiscoveryService::Stub::GetClusterInfo,
-                                   v1::GetClusterInfoRequest())
-      .mdm_time_ms();
 }
 
 uint64_t DomainId(Client* client, const std::string& text) {
@@ -64,25 +58,6 @@ v1::StoragePool FindPool(Client* client, const std::string& text) {
   request.set_pool_id(which.id);
   request.set_name(which.name);
   return client->Call<Topology>(&Topology::Stub::GetStoragePool, request).pool();
-}
-
-std::vector<v1::Sds> AllSdss(Client* client) {
-  std::vector<v1::Sds> all;
-  v1::ListSdssRequest request;
-  do {
-    const auto page = client->Call<Topology>(&Topology::Stub::ListSdss, request);
-    all.insert(all.end(), page.sdss().begin(), page.sdss().end());
-    request.set_page_token(page.next_page_token());
-  } while (!request.page_token().empty());
-  return all;
-}
-
-v1::Sds FindSds(Client* client, const std::string& text) {
-  const NameOrId which = ParseNameOrId(text);
-  for (const v1::Sds& sds : AllSdss(client)) {
-    if (which.id != 0 ? sds.sds_id() == which.id : sds.name() == which.name) return sds;
-  }
-  throw CommandError(absl::NotFoundError(absl::StrCat("there is no sds '", text, "'")));
 }
 
 void PrintPools(const std::vector<v1::StoragePool>& pools) {
@@ -220,7 +195,7 @@ void AddSdsCommands(CLI::App* app, Client* client, const std::shared_ptr<Options
   auto* list = sds->add_subcommand("list", "Lists servers.");
   list->callback([=] {
     const auto all = AllSdss(client);
-    if (!Json(client)) return PrintSdss(all, Now(client));
+    if (!Json(client)) return PrintSdss(all, MdmNow(client));
     v1::ListSdssResponse response;
     response.mutable_sdss()->Add(all.begin(), all.end());
     PrintJson(std::cout, response);
@@ -230,7 +205,7 @@ void AddSdsCommands(CLI::App* app, Client* client, const std::shared_ptr<Options
   show->callback([=] {
     const v1::Sds found = FindSds(client, options->name);
     if (Json(client)) return PrintJson(std::cout, found);
-    PrintSdss({found}, Now(client));
+    PrintSdss({found}, MdmNow(client));
     Table table({"DEVICE", "POOL", "STATE", "USED", "SIZE", "PGS", "PATH"});
     for (const auto& device : found.devices()) {
       table.Add({absl::StrCat(device.device_id()),
@@ -287,7 +262,7 @@ void AddSdcCommands(CLI::App* app, Client* client, const std::shared_ptr<Options
   list->callback([=] {
     const auto response = client->Call<Topology>(&Topology::Stub::ListSdcs, v1::ListSdcsRequest());
     if (Json(client)) return PrintJson(std::cout, response);
-    const uint64_t now_ms = Now(client);
+    const uint64_t now_ms = MdmNow(client);
     Table table({"ID", "NAME", "STATE", "VOLUMES", "NBD", "LAST HEARTBEAT"});
     for (const auto& item : response.sdcs()) {
       table.Add({absl::StrCat(item.sdc_id()), item.name(),
@@ -308,6 +283,32 @@ void AddSdcCommands(CLI::App* app, Client* client, const std::shared_ptr<Options
 }
 
 }  // namespace
+
+std::vector<v1::Sds> AllSdss(Client* client) {
+  std::vector<v1::Sds> all;
+  v1::ListSdssRequest request;
+  do {
+    const auto page = client->Call<Topology>(&Topology::Stub::ListSdss, request);
+    all.insert(all.end(), page.sdss().begin(), page.sdss().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+v1::Sds FindSds(Client* client, const std::string& text) {
+  const NameOrId which = ParseNameOrId(text);
+  for (const v1::Sds& sds : AllSdss(client)) {
+    if (which.id != 0 ? sds.sds_id() == which.id : sds.name() == which.name) return sds;
+  }
+  throw CommandError(absl::NotFoundError(absl::StrCat("there is no sds '", text, "'")));
+}
+
+uint64_t MdmNow(Client* client) {
+  return client
+      ->Call<v1::DiscoveryService>(&v1::DiscoveryService::Stub::GetClusterInfo,
+                                   v1::GetClusterInfoRequest())
+      .mdm_time_ms();
+}
 
 void AddPoolCommands(CLI::App* app, Client* client) {
   auto options = std::make_shared<Options>();

@@ -1,7 +1,8 @@
-// status, topology, event.
+// status, health, topology, event.
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tessera/v1/health.grpc.pb.h"
@@ -9,6 +10,7 @@
 #include "tools/cli/client.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/format.h"
+#include "tools/cli/operation_view.h"
 
 namespace tessera::cli {
 namespace {
@@ -51,6 +53,39 @@ void PrintStatus(const v1::GetClusterHealthResponse& health, const v1::Topology&
   parts.Print(std::cout);
   std::cout << "\n";
   pools.Print(std::cout);
+}
+
+std::vector<v1::VolumeHealth> AllVolumes(Client* client) {
+  std::vector<v1::VolumeHealth> all;
+  v1::ListVolumeHealthRequest request;
+  do {
+    const auto page = client->Call<Health>(&Health::Stub::ListVolumeHealth, request);
+    all.insert(all.end(), page.volumes().begin(), page.volumes().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return all;
+}
+
+// "degraded, rebuilding 42 %, 13 s left".
+std::string VerdictOf(const v1::VolumeHealth& volume) {
+  std::string verdict = FormatEnum(v1::VolumeVerdict_descriptor(), volume.verdict());
+  if (!volume.rebuilding()) return verdict;
+  absl::StrAppend(&verdict, ", rebuilding ", volume.percent(), " %");
+  if (volume.eta_ms() != 0) {
+    absl::StrAppend(&verdict, ", ", FormatDuration(volume.eta_ms()), " left");
+  }
+  return verdict;
+}
+
+void PrintVolumes(const std::vector<v1::VolumeHealth>& volumes) {
+  if (volumes.empty()) return;
+  std::cout << "\n";
+  Table table({"VOLUME", "VERDICT", "CAUSE", "WHAT TO DO"});
+  for (const v1::VolumeHealth& volume : volumes) {
+    table.Add({volume.name(), VerdictOf(volume), volume.cause().empty() ? "-" : volume.cause(),
+               volume.action().empty() ? "-" : volume.action()});
+  }
+  table.Print(std::cout);
 }
 
 void PrintSds(const v1::Sds& sds, const std::string& indent) {
@@ -109,6 +144,26 @@ void AddStatusCommands(CLI::App* app, Client* client, int* exit_code) {
     if (health.verdict() != v1::CLUSTER_VERDICT_OK) *exit_code = kDegraded;
     if (client->globals().output == Output::kJson) return PrintJson(std::cout, health);
     PrintStatus(health, GetTopology(client));
+    PrintVolumes(AllVolumes(client));
+    v1::ListOperationsRequest running;
+    running.set_running_only(true);
+    const std::vector<v1::Operation> operations = ListOperations(client, running);
+    if (operations.empty()) return;
+    std::cout << "\n";
+    PrintOperations(operations);
+  });
+
+  auto* health =
+      app->add_subcommand("health", "One verdict for each volume, with cause and action.");
+  health->callback([=] {
+    const std::vector<v1::VolumeHealth> volumes = AllVolumes(client);
+    for (const v1::VolumeHealth& volume : volumes) {
+      if (volume.verdict() != v1::VOLUME_VERDICT_HEALTHY) *exit_code = kDegraded;
+    }
+    if (client->globals().output != Output::kJson) return PrintVolumes(volumes);
+    v1::ListVolumeHealthResponse response;
+    response.mutable_volumes()->Add(volumes.begin(), volumes.end());
+    PrintJson(std::cout, response);
   });
 
   auto* topology = app->add_subcommand("topology", "The whole cluster as a tree.");
