@@ -129,13 +129,13 @@ class Part:
 class Cluster:
     """mdm, sds1..n, sdc. Call start(), then create_pool(), create_volume()."""
 
-    def __init__(self, folder=None, servers=3, devices=1):
+    def __init__(self, folder=None, servers=3, devices=1, mdm_options=()):
         self.own_folder = folder is None
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="tessera-"))
         (self.folder / "log").mkdir(exist_ok=True)
         self.mdm = Part(self, "mdm", "tessera-mdm", [
             "--state-dir", self.folder / "mdm", "--insecure", "--listen", "127.0.0.1:0",
-            "--metrics-listen", "127.0.0.1:0"])
+            "--metrics-listen", "127.0.0.1:0", *mdm_options])
         self.sds = [self._sds(i + 1, devices) for i in range(servers)]
         self.sdc = Part(self, "sdc", "tessera-sdc", lambda: [
             "--state-dir", self.folder / "sdc", "--insecure", "--name", "sdc1", *self._join(),
