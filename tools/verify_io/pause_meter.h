@@ -35,7 +35,7 @@ class PauseMeter {
   void Completed(Moment start, Moment now) {
     const std::lock_guard lock(mutex_);
     ++window_.completed;
-    window_.longest_pause = std::max(window_.longest_pause, now - last_);
+    window_.longest_pause = std::max(window_.longest_pause, Since(last_, now));
     window_.longest_operation = std::max(window_.longest_operation, now - start);
     last_ = now;
   }
@@ -48,13 +48,16 @@ class PauseMeter {
     const std::lock_guard lock(mutex_);
     PauseWindow window = window_;
     if (wanting_) {
-      window.longest_pause = std::max(window.longest_pause, now - last_);
+      window.longest_pause = std::max(window.longest_pause, Since(last_, now));
     }
     window_ = {};
     return window;
   }
 
  private:
+  // A caller may have looked at the clock before another one that was faster to the lock.
+  static Moment Since(Moment last, Moment now) { return now > last ? now - last : 0; }
+
   std::mutex mutex_;
   bool wanting_ = false;
   Moment last_ = 0;
