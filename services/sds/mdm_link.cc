@@ -92,11 +92,12 @@ std::string MdmLink::Bearer() const {
 void MdmLink::Beat() {
   uint64_t delay = kRetryMinMillis;
   while (true) {
-    absl::Status status = registered() ? Heartbeat(false) : Register();
+    const bool beats = registered();
+    absl::Status status = beats ? Heartbeat(false) : Register();
     if (status.ok() && registered()) status = ReportUse();
     if (parts_.mdm_clock->reachable()) {
       parts_.health->Resolve("mdm_unreachable", "mdm");
-    } else if (registered()) {
+    } else if (beats && registered()) {
       parts_.health->Raise(
           "mdm_unreachable", "mdm", v1::EVENT_SEVERITY_WARNING,
           "the MDM does not answer: grants are honoured until their outage expiry");
@@ -285,22 +286,32 @@ absl::Status MdmLink::TakeMap(const v1::WatchPlacementGroupsResponse& map) {
                                                       map.placement_groups().end());
   TESSERA_RETURN_IF_ERROR(parts_.engine->AcceptEntries(entries));
   if (map.snapshot()) TakeSnapshot(map);
+  // What was pushed here while the snapshot was on its way follows in the stream; a map that really
+  // went back stays behind.
+  if (ahead_.empty()) return absl::OkStatus();
+  for (const v1::SignedPlacementGroup& entry : entries) {
+    v1::PlacementGroup group;
+    if (!group.ParseFromString(entry.placement_group())) continue;
+    const auto found = ahead_.find(group.placement_group_id());
+    if (found != ahead_.end() && found->second <= group.epoch()) ahead_.erase(found);
+  }
+  if (ahead_.empty()) parts_.health->Resolve("map_went_back", "mdm");
   return absl::OkStatus();
 }
 
 void MdmLink::TakeSnapshot(const v1::WatchPlacementGroupsResponse& map) {
   std::set<uint64_t> listed;
   std::set<uint64_t> pools;
-  bool went_back = false;
+  ahead_.clear();
   for (const v1::PoolLayout& pool : map.pools()) pools.insert(pool.pool_id());
   for (const v1::SignedPlacementGroup& entry : map.placement_groups()) {
     v1::PlacementGroup group;
     if (!group.ParseFromString(entry.placement_group())) continue;
     listed.insert(group.placement_group_id());
-    went_back |=
-        parts_.placements->Find(group.placement_group_id()).membership.epoch > group.epoch();
+    const uint64_t here = parts_.placements->Find(group.placement_group_id()).membership.epoch;
+    if (here > group.epoch()) ahead_[group.placement_group_id()] = here;
   }
-  if (went_back) {
+  if (!ahead_.empty()) {
     parts_.health->Raise("map_went_back", "mdm", v1::EVENT_SEVERITY_ERROR,
                          "the MDM's map is older than the one here: was it restored from a backup "
                          "without raising the epochs?");

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -112,8 +113,10 @@ class MdmLink final : public PlacementAuthority {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* watch_call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the watch in progress
   std::string bearer_ ABSL_GUARDED_BY(mutex_);
-  std::thread beat_thread_;   // Start and Stop only
-  std::thread watch_thread_;  // Start and Stop only
+  std::map<uint64_t, uint64_t> ahead_;  // groups of which more is known here than the map says; the
+                                        // watching thread's
+  std::thread beat_thread_;             // Start and Stop only
+  std::thread watch_thread_;            // Start and Stop only
 };
 
 }  // namespace tessera::sds
