@@ -11,11 +11,11 @@ from end_to_end_test import fio, need
 
 
 class RepairTest(unittest.TestCase):
-    """Four servers, two copies; a server counts as away after two seconds."""
+    """Four servers, two copies; a server counts as away after five seconds."""
 
     def setUp(self):
         need("fio", "nbdcopy")
-        self.cluster = tessera.Cluster(servers=4, mdm_options=["--stale-after", "2s", "--heartbeat-interval", "200ms"])
+        self.cluster = tessera.Cluster(servers=4, mdm_options=["--stale-after", "5s", "--heartbeat-interval", "200ms"])
         self.addCleanup(self.cluster.stop)
         self.patient()
         self.cluster.start()

@@ -11,6 +11,7 @@ namespace {
 // A device gets something only while it stays this far below the full mark, so that what relieves
 // one device does not fill another to the brim, and nothing goes to and fro.
 constexpr uint32_t kFullMarginPercent = 10;
+constexpr double kRounding = 1e-6;
 
 double Weight(const RepairDevice& device) {
   return static_cast<double>(std::max<uint64_t>(device.capacity_bytes, 1));
@@ -187,7 +188,7 @@ std::optional<RepairDecision> RebalancePlanner::EvenOut(const std::set<uint64_t>
     if (from->condition != DeviceCondition::kReady) continue;
     for (auto to = order.rbegin(); to != order.rend(); ++to) {
       // The two come closer by more than one replica.
-      if (Excess(*from) - Excess(**to) <= 1.0) break;
+      if (Excess(*from) - Excess(**to) <= 1.0 + kRounding) break;
       if (!Takes(**to)) continue;
       const RepairGroup* group = Pick(*from, **to, taken);
       if (group != nullptr) return Move(*group, from->device_id, (*to)->device_id);

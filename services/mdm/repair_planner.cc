@@ -123,6 +123,7 @@ class Planner {
       }
       const std::string why = WhyAbandon(group, *to);
       if (why.empty()) return;
+      chooser_.Undo(group);
       Decide(group, RepairAction::kAbandonMove, group.move->to_device_id)->reason = why;
       return;
     }

@@ -399,6 +399,19 @@ TEST_CASE("a device that joins takes its share, and nothing else moves", "[repai
   CHECK(world.Says().empty());
 }
 
+TEST_CASE("a move that is given up makes no room for another", "[repair]") {
+  World world(2, 3);
+  world.rules = {};
+  // As before the drain of device 2 was cancelled: 3, 2 and 3 groups.
+  world.Add("1i 3i");
+  world.Add("1i 3i");
+  world.Add("1i 2i 3l").move =
+      RepairMove{.kind = MoveKind::kDrain, .from_device_id = 2, .to_device_id = 3};
+  world.Add("3i 2i 1l").move =
+      RepairMove{.kind = MoveKind::kDrain, .from_device_id = 2, .to_device_id = 1};
+  CHECK(world.Says() == "abandon 3, abandon 1");
+}
+
 TEST_CASE("what is even stays, and a device that is away keeps its share", "[repair]") {
   World world(2, 4);
   LayOut(&world, 4, 64);

@@ -177,4 +177,12 @@ void TargetChooser::AddIncoming(const RepairGroup& group, uint64_t leaving,
   incoming_bytes_[target_device_id] += group.bytes;
 }
 
+void TargetChooser::Undo(const RepairGroup& group) {
+  const uint64_t to = group.move->to_device_id;
+  if (load_[to] > 0) --load_[to];
+  incoming_bytes_[to] -= std::min(incoming_bytes_[to], group.bytes);
+  const uint64_t from = group.move->from_device_id;
+  if (FindReplica(group.entry, from) != nullptr) ++load_[from];
+}
+
 }  // namespace tessera::mdm

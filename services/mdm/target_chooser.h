@@ -40,6 +40,9 @@ class TargetChooser {
   // Accounts for a new member.
   void AddIncoming(const RepairGroup& group, uint64_t leaving, uint64_t target_device_id);
 
+  // The group's move is given up: as if it had never been.
+  void Undo(const RepairGroup& group);
+
   [[nodiscard]] const RepairDevice* Find(uint64_t device_id) const;
   [[nodiscard]] uint32_t Learners(uint64_t device_id) const;
   [[nodiscard]] uint32_t Sourced(uint64_t device_id) const;
