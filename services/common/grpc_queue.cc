@@ -6,7 +6,10 @@
 
 namespace tessera {
 
-bool PollQueuesByThemselves() { return setenv("GRPC_POLL_STRATEGY", "poll", 1) == 0; }
+bool PollQueuesByThemselves() {
+  return setenv("GRPC_POLL_STRATEGY", "poll", 1) == 0 &&
+         setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "50", 1) == 0;
+}
 
 bool RunReadyTags(grpc::CompletionQueue* queue, int limit) {
   void* tag = nullptr;

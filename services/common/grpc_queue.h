@@ -36,8 +36,11 @@ class MemberTag final : public QueueTag {
   Owner* const owner_;
 };
 
-// Makes gRPC poll as said above (environment variable GRPC_POLL_STRATEGY of gRPC's documentation);
-// true. It counts only before the process first uses gRPC: call it from the initialiser of a
+// Makes gRPC poll as said above (environment variables of gRPC's documentation); true. A channel
+// that connects while no call of it waits has nobody to poll for it then, but gRPC's backup poller,
+// which looks every 5 s by default: later than an attempt to connect may take. It is made to look
+// every 50 ms.
+// It counts only before the process first uses gRPC: call it from the initialiser of a
 // constant in the file that relies on it.
 bool PollQueuesByThemselves();
 
