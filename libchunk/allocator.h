@@ -33,9 +33,9 @@ namespace tessera::chunk {
 
 using DeviceExtents = absl::InlinedVector<DeviceExtent, 2>;
 
-// Warm blocks at most (256 MiB), the extents that they may be in, and the intervals of AgeWarm
+// Warm blocks at most (1 GiB), the extents that they may be in, and the intervals of AgeWarm
 // after which they are unused.
-inline constexpr uint64_t kWarmBlocksMax = 65'536;
+inline constexpr uint64_t kWarmBlocksMax = 262'144;
 inline constexpr size_t kWarmExtentsMax = 8192;
 inline constexpr uint64_t kWarmAgeMax = 4;
 

@@ -9,7 +9,7 @@
 #   SKIP_PLACE_SYNC   a checkpoint does not sync the blocks it has moved
 #   SKIP_FOLDER_SYNC  Open does not sync the store's folder and its parent
 #   SKIP_REWRITE      recovery does not write again what a failed sync may have left in memory only
-#   SKIP_COMMIT_SYNC  blocks are reused, and the journal freed, before the commit that frees them is durable
+#   SKIP_COMMIT_SYNC  blocks and journal are reused before the commit that frees them is durable
 #   REUSE_SUPERSEDED  a block that a later change replaced is reused before a checkpoint has freed it
 #   SKIP_SWEEP        free blocks that held space at a crash are never given back
 #   SKIP_CRC          block checksums are not checked on reads

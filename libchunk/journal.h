@@ -5,7 +5,7 @@
 //  - What an append writes, padding included, lies before the page of the tail, one lap on.
 //
 // Threads: Append, Fits, FreeUpTo and the accessors need the caller's lock (the store's append
-// lock); ReadBytes, ReadRecord, StartWriteBack and Sync may be called from any thread at any time.
+// lock); ReadBytes, ReadRecord and Sync may be called from any thread at any time.
 #ifndef TESSERA_LIBCHUNK_JOURNAL_H_
 #define TESSERA_LIBCHUNK_JOURNAL_H_
 
@@ -63,8 +63,6 @@ class Journal {
 
   void FreeUpTo(uint64_t position) { tail_ = position; }
 
-  // See File::StartWriteBack.
-  void StartWriteBack() { file_->StartWriteBack(); }
   // fdatasync of the file.
   [[nodiscard]] absl::Status Sync();
 

@@ -166,6 +166,9 @@ absl::StatusOr<std::unique_ptr<MetadataDatabase>> MetadataDatabase::Open(Env* en
     database.exec("PRAGMA locking_mode=EXCLUSIVE");
     database.exec("PRAGMA journal_mode=WAL");
     database.exec("PRAGMA synchronous=FULL");
+#ifdef TESSERA_PLANT_SKIP_COMMIT_SYNC  // see check_planted_bugs.sh
+    if (!create) database.exec("PRAGMA synchronous=OFF");
+#endif
     database.exec("PRAGMA cache_size=-8192");
     // A large transaction's log is cut back afterwards: it is space of the device, too.
     database.exec("PRAGMA journal_size_limit=8388608");

@@ -174,9 +174,6 @@ int Truncate(sqlite3_file* file, sqlite3_int64 size_bytes) {
 
 int Sync(sqlite3_file* file, int /*flags*/) {
   VfsFile& self = FileOf(file);
-#ifdef TESSERA_PLANT_SKIP_COMMIT_SYNC  // see check_planted_bugs.sh
-  return SQLITE_OK;
-#endif
   const absl::Status status = self.file->SyncData();
   return status.ok() ? SQLITE_OK : self.registration->Report(status, SQLITE_IOERR_FSYNC);
 }

@@ -388,7 +388,6 @@ void StoreImpl::CheckpointLoop() {
     }
     if (write_back && !requested) {
       parts_.data->StartWriteBack();
-      journal_->StartWriteBack();
       continue;
     }
     // Idle: nothing was appended for a whole interval, and something is still in the journal.

@@ -108,7 +108,7 @@ struct Extent {
 struct StoreStats {
   uint64_t capacity_bytes = 0;  // that the store may use
   // Blocks, journal and metadata: what `du` says, to the block. With it the space of free blocks
-  // that is kept for the next writes, at most 256 MiB and half of what is free.
+  // that is kept for the next writes, at most 1 GiB and half of what is free.
   uint64_t used_bytes = 0;
   uint64_t data_bytes = 0;  // mapped blocks only
   uint64_t chunks = 0;

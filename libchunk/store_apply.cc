@@ -21,7 +21,7 @@ constexpr int kRoomAttemptsMax = 64;
 constexpr int kSpaceAttemptsMax = 3;
 // Direct data not yet synced is read again by recovery: this bounds that work.
 constexpr uint64_t kDirectUnsyncedBytesMax = 256u << 20;
-// Written to the page cache until the device is told to begin with it.
+// Direct data in the page cache until the device is told to begin with it.
 constexpr uint64_t kWriteBackBytes = 16u << 20;
 // Overlay entries (16 bytes each) of both overlays at which a checkpoint is due, and at which
 // writers wait for it.
@@ -424,7 +424,7 @@ absl::Status StoreImpl::CommitOnce(Group* group, Shortage* shortage) {
   }
   appended_lsn_ = journal_->head().next_lsn - 1;
   journal_used_bytes_ = journal_->used_bytes();
-  not_written_back_bytes_ += group->direct_bytes + group->payload_bytes;
+  not_written_back_bytes_ += group->direct_bytes;
   if (not_written_back_bytes_ > kWriteBackBytes) {
     not_written_back_bytes_ = 0;
     RequestWriteBack();

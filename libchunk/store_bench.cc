@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -39,6 +40,15 @@ constexpr uint32_t kLargeBytes = 128u << 10;
 constexpr uint32_t kHugeBytes = 1u << 20;
 constexpr uint64_t kPlainFileBytes = 256u << 20;
 constexpr uint64_t kStream = 1;
+
+// Aligned to pages: where a buffer begins by chance can double the time of a copy.
+struct FreeBuffer {
+  void operator()(std::byte* bytes) const { std::free(bytes); }
+};
+using Buffer = std::unique_ptr<std::byte, FreeBuffer>;
+Buffer AllocateBuffer() {
+  return Buffer(static_cast<std::byte*>(std::aligned_alloc(kBlockBytes, kHugeBytes)));
+}
 
 struct Arguments {
   std::string folder;
@@ -118,7 +128,7 @@ class Bench {
 
   Change MakeChange(const ChunkKey& key, uint32_t offset_bytes, uint32_t length_bytes,
                     std::span<const std::byte>& slice) {
-    slice = std::span(data_).first(length_bytes);
+    slice = data_.first(length_bytes);
     Change change;
     change.key = key;
     change.stream = {1, kStream};
@@ -172,7 +182,7 @@ class Bench {
     const uint64_t places = store_->chunk_bytes() / kSmallBytes;
     const auto offset_bytes = static_cast<uint32_t>(random_.Below(places)) * kSmallBytes;
     const ChunkKey key = RandomKey();
-    const std::span<std::byte> out = std::span(out_).first(kSmallBytes);
+    const std::span<std::byte> out = out_.first(kSmallBytes);
     if (cached) {
       absl::Status status = store_->ReadCached(key, offset_bytes, out);
       if (!absl::IsUnavailable(status)) return status;
@@ -185,7 +195,7 @@ class Bench {
     const std::string path = arguments_.folder + "/store_bench/plain";
     CHUNK_ASSIGN_OR_RETURN(std::unique_ptr<File> file,
                            env_->OpenFile(path, OpenMode::kCreateIfMissing));
-    const std::span<const std::byte> data(data_);
+    const std::span<const std::byte> data = data_.first(kLargeBytes);
     for (uint64_t at = 0; at < kPlainFileBytes; at += data.size()) {
       CHUNK_RETURN_IF_ERROR(file->Write(at, std::span(&data, 1)));
     }
@@ -197,7 +207,7 @@ class Bench {
       CHUNK_RETURN_IF_ERROR(file->Write(at, std::span(&slice, 1)));
       return file->SyncData();
     }));
-    const std::span<const std::byte> large = data.first(kLargeBytes);
+    const std::span<const std::byte> large = data;
     return Measure("plain: overwrite 128k", 1, [&]() -> absl::Status {
       at = (at + kLargeBytes) / kLargeBytes * kLargeBytes % kPlainFileBytes;
       return file->Write(at, std::span(&large, 1));
@@ -238,8 +248,9 @@ class Bench {
   Store* const store_;
   const Arguments arguments_;
   SeededRandom random_;
-  std::vector<std::byte> data_ = std::vector<std::byte>(kHugeBytes);
-  std::vector<std::byte> out_ = std::vector<std::byte>(kLargeBytes);
+  const Buffer data_buffer_ = AllocateBuffer(), out_buffer_ = AllocateBuffer();
+  const std::span<std::byte> data_ = {data_buffer_.get(), kHugeBytes};
+  const std::span<std::byte> out_ = {out_buffer_.get(), kHugeBytes};
   uint64_t sequence_ = 0;
   uint64_t next_bytes_ = 0;
   std::vector<Change> changes_;

@@ -13,9 +13,9 @@ namespace tessera::chunk {
 namespace {
 
 constexpr uint64_t kOverlayEntriesSoft = 256u << 10;
-// Blocks that wait for a checkpoint to free them (128 MiB): half of what may be kept warm, so that
-// a steady stream of overwrites lives on the same space.
-constexpr uint64_t kFreeableBlocksMax = kWarmBlocksMax / 2;
+// Blocks that wait for a checkpoint to free them (128 MiB): a part of what may be kept warm, so
+// that a steady stream of overwrites lives on the same space.
+constexpr uint64_t kFreeableBlocksMax = 32u << 10;
 // Pages of meta.db that one chunk's row may dirty: table, two indexes, and their share of splits.
 constexpr uint64_t kTransactionBytesPerChunk = 16u << 10;
 constexpr size_t kCopyBytesMax = 1u << 20;

@@ -329,7 +329,7 @@ class StoreImpl final : public Store {
   Journal* const journal_;  // its appending half under append_mutex_
   bool direct_unsynced_ ABSL_GUARDED_BY(append_mutex_) = false;
   uint64_t direct_unsynced_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;
-  uint64_t not_written_back_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;  // about
+  uint64_t not_written_back_bytes_ ABSL_GUARDED_BY(append_mutex_) = 0;
   RecordBuilder builder_ ABSL_GUARDED_BY(append_mutex_);
 
   absl::Mutex state_mutex_ ABSL_ACQUIRED_AFTER(append_mutex_);

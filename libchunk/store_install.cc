@@ -137,7 +137,11 @@ void StoreImpl::InstallBlocks(const Operation& operation, uint64_t payload_posit
     } else if (entry->kind == EntryKind::kDirect) {
 #ifdef TESSERA_PLANT_REUSE_SUPERSEDED  // see check_planted_bugs.sh
       const DeviceExtent block_now_free{entry->location, 1};
-      allocator_->Release(std::span(&block_now_free, 1));
+      if (appended_lsn_ == 0) {  // replay: the blocks of later records are not yet in use
+        AddBlock(&active_->superseded, entry->location);
+      } else {
+        allocator_->Release(allocator_->ReleaseWarm(std::span(&block_now_free, 1)));
+      }
 #else
       AddBlock(&active_->superseded, entry->location);
 #endif
