@@ -228,8 +228,10 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   return absl::OkStatus();
 }
 
+// What is used while a report is under way waits for the next beat: under load there is always
+// something, and heartbeats must go on.
 absl::Status MdmLink::ReportUse() {
-  while (true) {
+  for (size_t round = 0; round < TokenAckBook::kReportsOfARound; ++round) {
     const std::optional<v1::AckTokensRequest> report = parts_.accounting->NextReport();
     if (!report.has_value()) return absl::OkStatus();
     v1::AckTokensResponse response;
@@ -237,7 +239,9 @@ absl::Status MdmLink::ReportUse() {
     PrepareCall(&call, kCallTimeoutMillis, Bearer());
     TESSERA_RETURN_IF_ERROR(FromGrpcStatus(tokens_->AckTokens(&call, *report, &response)));
     parts_.accounting->Confirm(report->report_sequence());
+    if (static_cast<size_t>(report->acks_size()) < TokenAckBook::kAcksPerReport) break;
   }
+  return absl::OkStatus();
 }
 
 void MdmLink::Watch() {

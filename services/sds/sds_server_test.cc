@@ -236,6 +236,19 @@ TEST_CASE("RaiseGeneration says the cursors, and ends the old writer before it a
   CHECK(single.sds.RaiseGeneration(1, 6)->generation() == 8);
 }
 
+TEST_CASE("Under steady IO use is reported once a heartbeat, not without end") {
+  Single single;
+  const uint64_t id = single.sds.id();
+  const FakeMdm::Node before = single.mdm.NodeOf(id);
+  uint64_t heartbeats = 0;
+  // Three beats' time of writes; each finds something new in the book.
+  while (heartbeats < 3) {
+    REQUIRE(single.client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_OK);
+    heartbeats = single.mdm.NodeOf(id).heartbeats - before.heartbeats;
+  }
+  CHECK(single.mdm.NodeOf(id).ack_reports - before.ack_reports <= heartbeats + 1);
+}
+
 TEST_CASE("Control calls without the MDM's credentials are refused") {
   Single single;
   const auto control = single.sds.NewControlStub();

@@ -30,6 +30,8 @@ class TokenAckBook {
  public:
   static constexpr size_t kGrantLimit = 65'536;
   static constexpr size_t kAcksPerReport = 4'096;
+  // Enough for all grants of a full book.
+  static constexpr size_t kReportsOfARound = kGrantLimit / kAcksPerReport + 1;
 
   explicit TokenAckBook(uint64_t incarnation) : incarnation_(incarnation) {}
 

@@ -88,6 +88,7 @@ class FakeMdm::Tokens final : public v1::TokenService::Service {
     if (!mdm_->reachable_) return kAway;
     absl::MutexLock lock(&mdm_->mutex_);
     Node& node = mdm_->nodes_[CallerOf(context)];
+    ++node.ack_reports;
     node.acks.insert(node.acks.end(), request->acks().begin(), request->acks().end());
     return grpc::Status::OK;
   }

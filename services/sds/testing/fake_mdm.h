@@ -46,6 +46,7 @@ class FakeMdm {
     v1::RegisterSdsRequest registration;
     uint64_t registrations = 0;
     uint64_t heartbeats = 0;  // since the last registration
+    uint64_t ack_reports = 0;
     std::vector<v1::TokenAck> acks;
   };
   [[nodiscard]] Node NodeOf(uint64_t sds_id) const;
