@@ -22,6 +22,7 @@ namespace {
 
 constexpr char kMethod[] = "/tessera.v1.ChunkService/Io";
 constexpr char kUnixScheme[] = "unix:";
+constexpr int kSendBufferBytes = 4 << 20;
 
 grpc::ChannelArguments StreamArguments() {
   grpc::ChannelArguments arguments;
@@ -112,6 +113,13 @@ std::string StreamCall::OpenSocket(const std::string& target) {
   if (address.any.sa_family != AF_UNIX) {
     const int on = 1;
     ::setsockopt(connecting_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  }
+  // A message of large writes should fit, else it leaves in pieces, one each time the server has
+  // read some. The privileged form goes beyond the system's limit; without the right the limit has
+  // to do.
+  const int bytes = kSendBufferBytes;
+  if (::setsockopt(connecting_, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0) {
+    ::setsockopt(connecting_, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
   }
   // Watched also when it is connected at once: what follows is not begun inside the caller.
   if (::connect(connecting_, &address.any, size) != 0 && errno != EINPROGRESS) {
