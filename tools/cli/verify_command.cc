@@ -1,9 +1,11 @@
 // `tessera volume verify`: compares the replicas of every chunk of a volume at rest.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tessera/v1/placement.grpc.pb.h"
@@ -20,6 +22,10 @@ namespace {
 // (placement group, chunk, snapshot sequence)
 using ChunkId = std::tuple<uint64_t, uint64_t, uint64_t>;
 using Digests = std::map<ChunkId, v1::ChunkDigest>;
+using Groups = std::map<uint64_t, v1::PlacementGroup>;
+
+// Readings of the map and the digests before verify says that the map does not hold still.
+constexpr int kRounds = 20;
 
 v1::Volume FindVolume(Client* client, const std::string& text) {
   const NameOrId which = ParseNameOrId(text);
@@ -29,8 +35,8 @@ v1::Volume FindVolume(Client* client, const std::string& text) {
   return client->Call<v1::VolumeService>(&v1::VolumeService::Stub::GetVolume, request).volume();
 }
 
-std::map<uint64_t, v1::PlacementGroup> PlacementGroups(Client* client, uint64_t pool_id) {
-  std::map<uint64_t, v1::PlacementGroup> groups;
+Groups PlacementGroups(Client* client, uint64_t pool_id) {
+  Groups groups;
   v1::ListPlacementGroupsRequest request;
   request.set_pool_id(pool_id);
   do {
@@ -83,21 +89,48 @@ bool Equal(const v1::ChunkDigest* a, const v1::ChunkDigest* b) {
   return a->error().empty() && b->error().empty() && a->content_crc32c() == b->content_crc32c();
 }
 
-void Verify(Client* client, const std::string& text, int* exit_code) {
-  const v1::Volume volume = FindVolume(client, text);
-  const auto groups = PlacementGroups(client, volume.pool_id());
+// The digests of all servers that have replicas in these groups.
+std::map<uint64_t, Digests> DigestsOfAll(Client* client, const Groups& groups, uint64_t vtree_id) {
   const auto servers = Servers(client);
   std::map<uint64_t, Digests> by_sds;
-  std::map<ChunkId, int> chunks;
   for (const auto& [id, group] : groups) {
     for (const auto& replica : group.replicas()) {
-      if (by_sds.contains(replica.sds_id())) continue;
       const auto server = servers.find(replica.sds_id());
-      if (server == servers.end()) continue;
-      by_sds[replica.sds_id()] =
-          DigestsOf(client, server->second.endpoints().control(), volume.vtree_id());
-      for (const auto& [chunk, digest] : by_sds[replica.sds_id()]) ++chunks[chunk];
+      if (server == servers.end() || by_sds.contains(replica.sds_id())) continue;
+      by_sds[replica.sds_id()] = DigestsOf(client, server->second.endpoints().control(), vtree_id);
     }
+  }
+  return by_sds;
+}
+
+bool SameEpochs(const Groups& a, const Groups& b) {
+  return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&b](const auto& entry) {
+           const auto found = b.find(entry.first);
+           return found != b.end() && found->second.epoch() == entry.second.epoch();
+         });
+}
+
+void Verify(Client* client, const std::string& text, int* exit_code) {
+  const v1::Volume volume = FindVolume(client, text);
+  Groups groups = PlacementGroups(client, volume.pool_id());
+  std::map<uint64_t, Digests> by_sds;
+  // A replica that is moved meanwhile is gone from where the map said: that map is compared which
+  // held from before the first digest until after the last.
+  for (int round = 1;; ++round) {
+    by_sds = DigestsOfAll(client, groups, volume.vtree_id());
+    Groups after = PlacementGroups(client, volume.pool_id());
+    if (SameEpochs(groups, after)) break;
+    if (round == kRounds) {
+      std::cerr << "tessera: replicas are on the move (see 'tessera rebuild list'): try again when "
+                   "they have settled\n";
+      *exit_code = kFailed;
+      return;
+    }
+    groups = std::move(after);
+  }
+  std::map<ChunkId, int> chunks;
+  for (const auto& [sds_id, digests] : by_sds) {
+    for (const auto& [chunk, digest] : digests) ++chunks[chunk];
   }
   uint64_t compared = 0;
   uint64_t not_in_sync = 0;
