@@ -136,6 +136,16 @@ Key SignMessage(const Key& key, std::string_view purpose, std::string_view messa
   return PreparedKey(key).Hmac(kMessageLabel, bytes);
 }
 
+std::string FenceReceiptMessage(uint64_t volume_id, uint64_t generation, uint64_t sds_id,
+                                uint64_t sds_incarnation) {
+  std::string bytes(4 * sizeof(uint64_t), '\0');
+  PutField(bytes.data(), 0, volume_id);
+  PutField(bytes.data(), 8, generation);
+  PutField(bytes.data(), 16, sds_id);
+  PutField(bytes.data(), 24, sds_incarnation);
+  return bytes;
+}
+
 bool VerifyMessage(const Key& key, std::string_view purpose, std::string_view message,
                    std::span<const uint8_t> signature) {
   return ConstantTimeEquals(SignMessage(key, purpose, message), signature);

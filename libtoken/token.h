@@ -123,6 +123,9 @@ class GrantKey {
 Key SignMessage(const Key& key, std::string_view purpose, std::string_view message);
 [[nodiscard]] bool VerifyMessage(const Key& key, std::string_view purpose, std::string_view message,
                                  std::span<const uint8_t> signature);
+// What a server signs with purpose "fence" when it has made a volume's lowest generation durable.
+[[nodiscard]] std::string FenceReceiptMessage(uint64_t volume_id, uint64_t generation,
+                                              uint64_t sds_id, uint64_t sds_incarnation);
 [[nodiscard]] bool ConstantTimeEquals(std::span<const uint8_t> a, std::span<const uint8_t> b);
 void RandomBytes(std::span<uint8_t> out);
 

@@ -43,6 +43,13 @@ class ManualClock final : public Clock {
   std::atomic<uint64_t> boot_nanos_{1'000'000'000};
 };
 
+// One timed call to the MDM: what it said, and the boot times when the call was sent and answered.
+struct MdmTimeSample {
+  uint64_t mdm_time_ms = 0;
+  uint64_t sent_boot_nanos = 0;
+  uint64_t received_boot_nanos = 0;
+};
+
 // What MDM time can be, from the answers to timed calls: offset and bound, never two wall clocks.
 //
 // Threads: any.

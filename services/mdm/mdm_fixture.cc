@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "libtoken/token.h"
 #include "services/common/auth.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
@@ -122,6 +123,16 @@ grpc::Status FakeSds::RaiseGeneration(grpc::ServerContext* context,
   uint64_t& generation = generations_[request->volume_id()];
   generation = std::max(generation, request->generation());
   response->set_generation(generation);
+  response->set_incarnation(incarnation);
+  if (!keys.empty()) {
+    token::Key key{};
+    std::copy_n(keys.rbegin()->second.begin(), key.size(), key.begin());
+    const token::Key receipt = token::SignMessage(
+        key, "fence",
+        token::FenceReceiptMessage(request->volume_id(), generation, sds_id, incarnation));
+    response->set_receipt(receipt.data(), receipt.size());
+    response->set_receipt_key_id(keys.rbegin()->first);
+  }
   if (!request->with_cursors()) return grpc::Status::OK;
   for (const v1::StreamCursor& cursor : cursors_) *response->add_cursors() = cursor;
   return grpc::Status::OK;

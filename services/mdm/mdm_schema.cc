@@ -249,11 +249,29 @@ CREATE TABLE unavailable_replica (
 ) WITHOUT ROWID;
 )sql";
 
+// Mappings of one volume to one client are told apart; the proofs of fences.
+constexpr char kFenceReceipts[] = R"sql(
+ALTER TABLE mapping ADD COLUMN since_generation INTEGER NOT NULL DEFAULT 0;
+-- Outlives volume and server. `proof`: FenceProof in volume.proto; `signature`: hex.
+CREATE TABLE fence_receipt (
+  volume_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  sds_id INTEGER NOT NULL,
+  proof INTEGER NOT NULL CHECK (proof IN (1, 2)),
+  recorded_ms INTEGER NOT NULL,
+  sds_incarnation INTEGER NOT NULL,
+  key_id INTEGER NOT NULL,
+  signature TEXT NOT NULL,
+  PRIMARY KEY (volume_id, generation, sds_id)
+) WITHOUT ROWID;
+CREATE INDEX fence_receipt_by_age ON fence_receipt (recorded_ms);
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
-  static const auto* const migrations =
-      new std::vector<std::string>{kTopology, kVolumes, kPlacement, kTokensAndEvents, kRepair};
+  static const auto* const migrations = new std::vector<std::string>{
+      kTopology, kVolumes, kPlacement, kTokensAndEvents, kRepair, kFenceReceipts};
   return *migrations;
 }
 

@@ -47,7 +47,8 @@ struct MdmServer::Parts {
         health({options.stale_after_ms}, state.time.get()),
         control(state.keys.get(), std::move(credentials)),
         publisher(state.store.get(), state.keys.get(), &control, &health, metrics.get()),
-        fence(options.fence, state.store.get(), &control, &health, &events, state.time.get()),
+        fence(options.fence, state.store.get(), &control, &health, &board, &events,
+              state.time.get()),
         assigner(state.store.get(), &control, &health, &events, state.time.get()),
         board(options.learners, &health, state.time.get()),
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
@@ -139,7 +140,7 @@ void MdmServer::Parts::MakeServices() {
                                                    publisher.AddressesChanged();
                                                    placement_loop->Wake();
                                                  });
-  volume = std::make_unique<VolumeService>(volume_rpc.get(), store, &control, &fence, &health,
+  volume = std::make_unique<VolumeService>(volume_rpc.get(), store, keys, &control, &fence, &health,
                                            &events, time, [this] { reaper_loop->Wake(); });
   placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &board, &health,
                                                  &events, time);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "libtoken/bytes.h"
 #include "services/common/errors.h"
+#include "services/common/logging.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/membership_rules.h"
@@ -93,6 +94,47 @@ absl::Status PlacementService::Do(const CallContext&, const v1::ListPlacementGro
   });
 }
 
+std::set<uint64_t> PlacementService::DoubtedServers(
+    SQLite::Database& db, const CallContext& call,
+    const v1::ReportReplicaFailuresRequest& request) {
+  std::set<uint64_t> doubted;
+  // A server speaks of its own replicas: it knows.
+  if (!call.caller().Has(v1::ROLE_SDC)) return doubted;
+  std::map<uint64_t, IsolationJudge::Report> reports;  // by server
+  for (const v1::ReplicaFailure& failure : request.failures()) {
+    const auto group = FindPlacementGroup(db, failure.placement_group_id());
+    if (!group.has_value() || group->epoch() != failure.epoch()) continue;
+    const v1::Replica* replica = FindReplica(*group, failure.device_id());
+    if (replica == nullptr || reports.contains(replica->sds_id())) continue;
+    reports[replica->sds_id()] = {
+        .reporter = call.caller().name,
+        .sds_id = replica->sds_id(),
+        .pool_servers =
+            ListSdsRowsOfPool(db, PoolOfPlacementGroup(failure.placement_group_id())).size()};
+  }
+  const uint64_t now = time_->clock().BootMillis();
+  const IsolationJudge::Servers servers{
+      .heard_since =
+          [this](uint64_t sds_id, uint64_t boot_ms) {
+            return health_->HeardSince({v1::COMPONENT_KIND_SDS, sds_id}, boot_ms);
+          },
+      .incarnation =
+          [this](uint64_t sds_id) {
+            return health_->IncarnationOf({v1::COMPONENT_KIND_SDS, sds_id});
+          }};
+  for (const auto& [sds_id, report] : reports) isolation_.Note(report, now, servers);
+  for (const auto& [sds_id, report] : reports) {
+    const IsolationVerdict verdict = isolation_.Judge(report, now, servers);
+    if (verdict == IsolationVerdict::kBelieve) continue;
+    doubted.insert(sds_id);
+    LogWarning("a client that lost most servers is not believed",
+               {{"client", report.reporter},
+                {"sds", sds_id},
+                {"server_was_heard", verdict == IsolationVerdict::kReporterAtFault}});
+  }
+  return doubted;
+}
+
 absl::Status PlacementService::Do(const CallContext& call,
                                   const v1::ReportReplicaFailuresRequest& request,
                                   v1::ReportReplicaFailuresResponse* response) {
@@ -107,6 +149,7 @@ absl::Status PlacementService::Do(const CallContext& call,
     std::map<uint64_t, uint64_t> epochs;
     std::set<uint64_t> changed;
     std::string first_reason;
+    const std::set<uint64_t> doubted = DoubtedServers(db, call, request);
     for (const v1::ReplicaFailure& failure : request.failures()) {
       const uint64_t id = failure.placement_group_id();
       if (!groups.contains(id)) {
@@ -119,6 +162,7 @@ absl::Status PlacementService::Do(const CallContext& call,
       const v1::Replica* replica = FindReplica(groups[id], failure.device_id());
       const bool learner = replica != nullptr && replica->role() == v1::REPLICA_ROLE_LEARNER;
       const uint64_t sds_id = replica == nullptr ? 0 : replica->sds_id();
+      if (doubted.contains(sds_id)) continue;
       const auto outcome = RemoveFailed(&groups[id], groups[id].epoch(), failure.device_id());
       if (outcome != MembershipOutcome::kChanged) continue;
       changed.insert(id);

@@ -5,10 +5,12 @@
 #define TESSERA_SERVICES_MDM_PLACEMENT_SERVICE_H_
 
 #include <functional>
+#include <set>
 
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/isolation_rules.h"
 #include "services/mdm/learner_board.h"
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/mdm_store.h"
@@ -32,7 +34,8 @@ class PlacementService final : public v1::PlacementService::CallbackService {
         board_(board),
         health_(health),
         events_(events),
-        time_(time) {}
+        time_(time),
+        isolation_(IsolationRules()) {}
 
   grpc::ServerWriteReactor<v1::WatchPlacementGroupsResponse>* WatchPlacementGroups(
       grpc::CallbackServerContext* context,
@@ -43,6 +46,10 @@ class PlacementService final : public v1::PlacementService::CallbackService {
   TESSERA_MDM_UNARY(CompleteLearning);
 
  private:
+  // Servers that the report blames and that keep their replicas all the same: see
+  // isolation_rules.h.
+  [[nodiscard]] std::set<uint64_t> DoubtedServers(SQLite::Database& db, const CallContext& call,
+                                                  const v1::ReportReplicaFailuresRequest& request);
   // The learner is complete: promotes it and settles the group's move, both stored.
   [[nodiscard]] absl::Status SettleLearner(WriteTransaction& transaction,
                                            const v1::CompleteLearningRequest& request,
@@ -56,6 +63,7 @@ class PlacementService final : public v1::PlacementService::CallbackService {
   const HealthMonitor* const health_;
   const EventLog* const events_;
   const MdmTime* const time_;
+  IsolationJudge isolation_;
 };
 
 }  // namespace tessera::mdm

@@ -177,6 +177,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     row.record.set_expiry_ms(grant.expiry_ms);
     grant.grant_id = InsertToken(db, row);
     response->Clear();
+    response->mutable_grant()->set_mapping_id(mapped->since_generation);
     return Issue(db, grant, response->mutable_grant());
   });
   if (status.ok()) issued_.Increment();
@@ -223,6 +224,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
     row->outage_expiry_ms = std::max(row->outage_expiry_ms, grant.outage_expiry_ms);
     RenewToken(db, *row);
     response->Clear();
+    response->mutable_grant()->set_mapping_id(mapped->since_generation);
     return Issue(db, grant, response->mutable_grant());
   });
   if (status.ok()) renewed_.Increment();

@@ -1,11 +1,13 @@
 #include "services/mdm/upkeep.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/logging.h"
+#include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/sql.h"
@@ -73,6 +75,7 @@ void Upkeep::Housekeep() {
     (void)ExpireDueTokens(db, now);
     (void)CleanupTokenRows(db, now - kTokenMemoryMillis, now);
     ForgetRequests(db, now - kRequestMemoryMillis);
+    (void)ForgetFenceReceipts(db, now - std::min(now, kReceiptMemoryMillis));
     WriteTime(db, time_->Persist());
     return absl::OkStatus();
   });

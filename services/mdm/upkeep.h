@@ -20,6 +20,7 @@ class Upkeep {
   static constexpr uint64_t kSlowPeriodMillis = 5'000;  // of what need not be quick
   static constexpr uint64_t kRequestMemoryMillis = 86'400'000;
   static constexpr uint64_t kTokenMemoryMillis = 7 * 86'400'000ull;
+  static constexpr uint64_t kReceiptMemoryMillis = 30 * 86'400'000ull;  // of deleted volumes
   static constexpr int64_t kClockJumpMillis = 1'000;
 
   Upkeep(MdmStore* store, HealthMonitor* health, const EventLog* events, const MdmTime* time,

@@ -8,6 +8,7 @@
 #include "services/common/errors.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/token_table.h"
 
@@ -21,6 +22,7 @@ struct VolumeFence::Round {
   SteadyClock::time_point deadline;
   SteadyClock::time_point grace_end;
   ServerSet confirmed;
+  std::map<uint64_t, v1::FenceReceipt> receipts;  // of those that confirmed
   // By server, then placement group: the last version taken.
   std::map<uint64_t, std::map<uint64_t, CursorVersion>> cursors;
   uint64_t old_grants_end_ms = 0;  // MDM time, clock error included; 0: there are none
@@ -77,6 +79,11 @@ absl::Status VolumeFence::Ask(const VolumeRow& volume, FencePurpose purpose, Rou
     }
     if (answer->generation() < volume.generation) continue;
     round->confirmed.insert(sds_id);
+    v1::FenceReceipt& receipt = round->receipts[sds_id];
+    receipt.set_proof(v1::FENCE_PROOF_CONFIRMED);
+    receipt.set_sds_incarnation(answer->incarnation());
+    receipt.set_signature(answer->receipt());
+    receipt.set_key_id(answer->receipt_key_id());
     auto& cursors = round->cursors[sds_id];
     for (const v1::StreamCursor& cursor : answer->cursors()) {
       if (cursor.volume_id() != volume.volume_id) continue;
@@ -101,6 +108,11 @@ absl::Status VolumeFence::Settle(const VolumeRow& volume, FencePurpose purpose, 
       const uint64_t id = group.placement_group_id();
       const uint64_t epoch = group.epoch();
       bool differs = RemoveUnconfirmed(&group, round->confirmed);
+      for (const v1::Replica& replica : group.replicas()) {
+        if (differs && !round->confirmed.contains(replica.sds_id())) {
+          board_->LearnerFailed(replica.device_id());
+        }
+      }
       if (purpose == FencePurpose::kReconcile) {
         std::map<uint64_t, CursorVersion> cursors;
         for (uint64_t sds_id : round->confirmed) cursors[sds_id] = round->cursors[sds_id][id];
@@ -128,9 +140,31 @@ absl::Status VolumeFence::Settle(const VolumeRow& volume, FencePurpose purpose, 
     row->fenced_generation = volume.generation;
     if (purpose == FencePurpose::kReconcile) row->reconciled_generation = volume.generation;
     UpdateVolumeGenerations(db, *row);
+    PutFenceReceipts(db, ReceiptsOf(volume, *round));
     round->waiting_for.clear();
     return absl::OkStatus();
   });
+}
+
+std::vector<v1::FenceReceipt> VolumeFence::ReceiptsOf(const VolumeRow& volume,
+                                                      const Round& round) const {
+  std::vector<v1::FenceReceipt> receipts;
+  for (const auto& [sds_id, receipt] : round.receipts) {
+    receipts.push_back(receipt);
+    receipts.back().set_sds_id(sds_id);
+  }
+  for (const SdsTarget& target : round.targets) {
+    if (round.confirmed.contains(target.sds_id)) continue;
+    v1::FenceReceipt& receipt = receipts.emplace_back();
+    receipt.set_sds_id(target.sds_id);
+    receipt.set_proof(v1::FENCE_PROOF_EXPIRED);
+  }
+  for (v1::FenceReceipt& receipt : receipts) {
+    receipt.set_volume_id(volume.volume_id);
+    receipt.set_generation(volume.generation);
+    receipt.set_recorded_ms(time_->NowMillis());
+  }
+  return receipts;
 }
 
 absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurpose purpose,

@@ -23,6 +23,7 @@
 #include "absl/synchronization/notification.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/learner_board.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/node_control.h"
@@ -53,12 +54,16 @@ struct FenceReceipt {
 
 class VolumeFence {
  public:
+  // `board` is told of members that left because their servers did not answer: they do not learn
+  // before their servers are heard from again.
   VolumeFence(const FenceRules& rules, MdmStore* store, NodeControl* control,
-              const HealthMonitor* health, const EventLog* events, const MdmTime* time)
+              const HealthMonitor* health, LearnerBoard* board, const EventLog* events,
+              const MdmTime* time)
       : rules_(rules),
         store_(store),
         control_(control),
         health_(health),
+        board_(board),
         events_(events),
         time_(time) {}
 
@@ -74,6 +79,8 @@ class VolumeFence {
   [[nodiscard]] absl::Status Ask(const VolumeRow& volume, FencePurpose purpose, Round* round);
   [[nodiscard]] absl::Status Settle(const VolumeRow& volume, FencePurpose purpose, Round* round);
   [[nodiscard]] absl::Status LoadServers(const VolumeRow& volume, Round* round);
+  [[nodiscard]] std::vector<v1::FenceReceipt> ReceiptsOf(const VolumeRow& volume,
+                                                         const Round& round) const;
   [[nodiscard]] absl::Status HandleNewer(const VolumeRow& volume, uint64_t sds_id,
                                          uint64_t generation);
 
@@ -81,6 +88,7 @@ class VolumeFence {
   MdmStore* const store_;
   NodeControl* const control_;
   const HealthMonitor* const health_;
+  LearnerBoard* const board_;
   const EventLog* const events_;
   const MdmTime* const time_;
   absl::Notification stop_;

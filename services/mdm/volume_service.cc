@@ -6,9 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "libtoken/token.h"
 #include "services/common/errors.h"
 #include "services/common/logging.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/token_table.h"
@@ -259,8 +261,9 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
                              ResolveVolume(db, request.volume_id(), request.volume_name()));
     TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
-    MappingRow row{volume.volume_id, sdc.sdc_id, mode, request.iops_limit(),
-                   request.bandwidth_limit_bytes()};
+    MappingRow row{
+        volume.volume_id, sdc.sdc_id, mode, request.iops_limit(), request.bandwidth_limit_bytes(),
+        volume.generation};
     bool mapped = false;
     for (const MappingRow& other : ListMappings(db, volume.volume_id)) {
       mapped = mapped || other.sdc_id == sdc.sdc_id;
@@ -343,6 +346,38 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
   for (uint64_t sds_id : receipt.confirmed_sds_ids) response->add_confirmed_sds_ids(sds_id);
   for (uint64_t sds_id : receipt.expired_sds_ids) response->add_expired_sds_ids(sds_id);
   return absl::OkStatus();
+}
+
+absl::Status VolumeService::Do(const CallContext&, const v1::ListFenceReceiptsRequest& request,
+                               v1::ListFenceReceiptsResponse* response) {
+  return store_->Read([&](SQLite::Database& db) -> absl::Status {
+    uint64_t volume_id = request.volume_id();
+    // The volume may be gone: its receipts are not.
+    if (volume_id == 0) {
+      TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume, ResolveVolume(db, 0, request.volume_name()));
+      volume_id = volume.volume_id;
+    }
+    std::vector<v1::FenceReceipt> receipts =
+        ListFenceReceiptRows(db, volume_id, request.generation());
+    if (receipts.empty() && !FindVolume(db, volume_id).has_value() &&
+        !WasVolumeDeleted(db, volume_id, "")) {
+      return NoSuch("volume", volume_id);
+    }
+    for (v1::FenceReceipt& receipt : receipts) {
+      const auto sds = FindSds(db, receipt.sds_id());
+      if (sds.has_value()) receipt.set_sds_name(sds->name);
+      const auto key = keys_->SdsKey(receipt.key_id(), receipt.sds_id());
+      const std::string message = token::FenceReceiptMessage(
+          receipt.volume_id(), receipt.generation(), receipt.sds_id(), receipt.sds_incarnation());
+      const std::string& signature = receipt.signature();
+      receipt.set_verified(key.has_value() &&
+                           token::VerifyMessage(*key, "fence", message,
+                                                {reinterpret_cast<const uint8_t*>(signature.data()),
+                                                 signature.size()}));
+      *response->add_receipts() = std::move(receipt);
+    }
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace tessera::mdm

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 
+#include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/mdm_store.h"
@@ -23,11 +24,12 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   static constexpr std::chrono::milliseconds kDetachTimeout{2'000};
 
   // `deleted` is called after each deletion: servers have something to drop.
-  VolumeService(RpcDispatcher* rpc, MdmStore* store, NodeControl* control, VolumeFence* fence,
-                HealthMonitor* health, const EventLog* events, const MdmTime* time,
-                std::function<void()> deleted)
+  VolumeService(RpcDispatcher* rpc, MdmStore* store, const ClusterKeys* keys, NodeControl* control,
+                VolumeFence* fence, HealthMonitor* health, const EventLog* events,
+                const MdmTime* time, std::function<void()> deleted)
       : rpc_(rpc),
         store_(store),
+        keys_(keys),
         control_(control),
         fence_(fence),
         health_(health),
@@ -41,6 +43,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   TESSERA_MDM_UNARY(DeleteVolume);
   TESSERA_MDM_UNARY(MapVolume);
   TESSERA_MDM_UNARY(UnmapVolume);
+  TESSERA_MDM_UNARY(ListFenceReceipts);
 
  private:
   [[nodiscard]] absl::Status Insert(WriteTransaction& transaction,
@@ -50,6 +53,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
 
   RpcDispatcher* const rpc_;
   MdmStore* const store_;
+  const ClusterKeys* const keys_;
   NodeControl* const control_;
   VolumeFence* const fence_;
   HealthMonitor* const health_;

@@ -8,8 +8,9 @@ namespace {
 #define TESSERA_VOLUME_COLUMNS                                                \
   "SELECT id, name, pool_id, vtree_id, size_bytes, provisioning, generation," \
   " fenced_generation, reconciled_generation, snapshot_sequence, created_ms FROM volume "
-#define TESSERA_MAPPING_COLUMNS \
-  "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes FROM mapping "
+#define TESSERA_MAPPING_COLUMNS                                                               \
+  "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, since_generation FROM " \
+  "mapping "
 
 VolumeRow ReadVolume(Sql& query) {
   VolumeRow row;
@@ -34,6 +35,7 @@ MappingRow ReadMapping(Sql& query) {
   row.mode = static_cast<v1::MappingMode>(query.Unsigned(2));
   row.iops_limit = query.Unsigned32(3);
   row.bandwidth_limit_bytes = query.Unsigned(4);
+  row.since_generation = query.Unsigned(5);
   return row;
 }
 
@@ -126,8 +128,8 @@ std::optional<MappingRow> FindMapping(SQLite::Database& db, uint64_t volume_id, 
 }
 
 void InsertMapping(SQLite::Database& db, const MappingRow& row) {
-  Sql(db, "INSERT INTO mapping VALUES (?,?,?,?,?)", row.volume_id, row.sdc_id, row.mode,
-      row.iops_limit, row.bandwidth_limit_bytes)
+  Sql(db, "INSERT INTO mapping VALUES (?,?,?,?,?,?)", row.volume_id, row.sdc_id, row.mode,
+      row.iops_limit, row.bandwidth_limit_bytes, row.since_generation)
       .Run();
 }
 

@@ -39,6 +39,9 @@ struct MappingRow {
   v1::MappingMode mode = v1::MAPPING_MODE_READ_WRITE;
   uint32_t iops_limit = 0;
   uint64_t bandwidth_limit_bytes = 0;
+  // The volume's generation when it was mapped. Unmapping raises the generation, so two mappings of
+  // one volume to one client never have the same.
+  uint64_t since_generation = 0;
 };
 
 struct DeletedVtree {

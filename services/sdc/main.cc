@@ -25,6 +25,7 @@ struct Flags {
   double replica_timeout_seconds = 2;
   double flush_timeout_seconds = 10;
   double io_timeout_seconds = 0;
+  double full_wait_seconds = 0;
 };
 
 std::string HostName() {
@@ -78,6 +79,18 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Seconds after which a request that can't be served fails; 0: it waits for ever.")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1e6));
+  app->add_option(
+         "--full-wait", flags->full_wait_seconds,
+         "Seconds that a write waits for space when the pool is full, before it fails with "
+         "ENOSPC. Trims and reads go on meanwhile.")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e6));
+  app->add_option("--unflushed-mib", sdc.unflushed_mib,
+                  "MiB of acknowledged writes of each volume that are kept until they are durable, "
+                  "so that power loss of all replicas loses nothing while this client lives; 0: "
+                  "none. At half of it the volume flushes by itself.")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 65'536));
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")
       ->capture_default_str()
       ->check(CLI::IsMember({"off", "allowed", "required"}));
@@ -112,6 +125,7 @@ absl::Status Complete(Flags* flags) {
   sdc.replica_timeout = Millis(flags->replica_timeout_seconds);
   sdc.flush_timeout = Millis(flags->flush_timeout_seconds);
   sdc.io_timeout = Millis(flags->io_timeout_seconds);
+  sdc.full_wait = Millis(flags->full_wait_seconds);
   if (flags->nbd_tls == "allowed") sdc.nbd.tls_mode = TlsMode::kAllowed;
   if (flags->nbd_tls == "required") sdc.nbd.tls_mode = TlsMode::kRequired;
   if (!flags->join_token_file.empty()) {

@@ -55,6 +55,11 @@ void DeviceWorker::AdmitWrite(IoOperationRef operation) {
   const OrderJudgement judgement = replica->learner != nullptr
                                        ? replica->learner->JudgeOrder(volume_id, cursor, version)
                                        : JudgeOrder(cursor, version);
+  if (judgement.status == v1::IO_STATUS_DUPLICATE &&
+      context_->unserved->MayLack(StreamOf(operation), version)) {
+    Answer(operation, v1::IO_STATUS_NO_SPACE, "the device was full when this write was taken");
+    return;
+  }
   if (judgement.status == v1::IO_STATUS_DUPLICATE && what.force_unit_access()) {
     // Taken before, but perhaps not durable yet.
     waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_DUPLICATE});
@@ -139,8 +144,11 @@ void DeviceWorker::ApplyOnce() {
 }
 
 bool DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
-  const absl::Status moved =
-      device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
+  absl::Status moved =
+      context_->unserved->Note(StreamOf(write.operation), VersionOf(write.operation));
+  if (moved.ok()) {
+    moved = device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
+  }
   if (!moved.ok()) FailDevice(moved);
   return moved.ok();
 }

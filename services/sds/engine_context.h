@@ -23,6 +23,7 @@
 #include "services/sds/placement_table.h"
 #include "services/sds/sds_metrics.h"
 #include "services/sds/token_ack_book.h"
+#include "services/sds/unserved_writes.h"
 #include "services/sds/volume_table.h"
 
 namespace tessera::sds {
@@ -79,6 +80,7 @@ struct EngineContext {
   SdsMetrics* metrics = nullptr;
   TokenAccounting* accounting = nullptr;
   const DeletedVtrees* deleted_vtrees = nullptr;
+  UnservedWrites* unserved = nullptr;
   const std::atomic<uint64_t>* sds_id = nullptr;  // 0 until registered; no key is known before
   uint64_t incarnation = 0;
 

@@ -50,6 +50,27 @@ std::optional<token::Key> KeyStore::Find(uint32_t key_id) const {
   return *key;
 }
 
+std::optional<std::pair<uint32_t, token::Key>> KeyStore::Newest() const {
+  absl::MutexLock lock(&mutex_);
+  std::optional<std::pair<uint32_t, token::Key>> newest;
+  for (const uint32_t key_id : keyring_.key_ids()) {
+    if (!newest.has_value() || key_id > newest->first) newest = {key_id, *keyring_.Find(key_id)};
+  }
+  return newest;
+}
+
+std::vector<v1::SdsKey> KeyStore::All() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<v1::SdsKey> keys;
+  for (const uint32_t key_id : keyring_.key_ids()) {
+    const token::Key* key = keyring_.Find(key_id);
+    v1::SdsKey& entry = keys.emplace_back();
+    entry.set_key_id(key_id);
+    entry.set_key(key->data(), key->size());
+  }
+  return keys;
+}
+
 bool VerifyPlacementGroup(const KeyStore& keys, uint64_t sds_id,
                           const v1::SignedPlacementGroup& entry) {
   for (const v1::PlacementGroupSignature& signature : entry.signatures()) {

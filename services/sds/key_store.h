@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -25,6 +27,10 @@ class KeyStore {
   // Keys that are not in the list are forgotten; malformed ones are left out.
   void Replace(const google::protobuf::RepeatedPtrField<v1::SdsKey>& keys);
   [[nodiscard]] std::optional<token::Key> Find(uint32_t key_id) const;
+  // The key with the highest id; nullopt before the first registration.
+  [[nodiscard]] std::optional<std::pair<uint32_t, token::Key>> Newest() const;
+  // All of them.
+  [[nodiscard]] std::vector<v1::SdsKey> All() const;
   // Grows with every change.
   [[nodiscard]] uint64_t version() const { return version_.load(std::memory_order_acquire); }
 

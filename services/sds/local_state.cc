@@ -48,6 +48,29 @@ CREATE TABLE health_log (
   event_id INTEGER PRIMARY KEY AUTOINCREMENT,
   event BLOB NOT NULL
 ) STRICT;
+)sql",
+                                                                                          R"sql(
+-- What a restart needs while the MDM is away: the keys, and one sample of MDM time, which means
+-- something within one boot of the host.
+CREATE TABLE mdm_key (key_id INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;
+CREATE TABLE mdm_contact (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  boot_id TEXT NOT NULL,
+  mdm_time_ms INTEGER NOT NULL,
+  sent_boot_nanos INTEGER NOT NULL,
+  received_boot_nanos INTEGER NOT NULL,
+  heartbeat_interval_ms INTEGER NOT NULL
+) STRICT;
+-- Writes that were taken without their data, for want of space: of each stream's newest generation in
+-- which that happened, the first sequence, and one that is not before the last.
+CREATE TABLE unserved (
+  volume_id INTEGER NOT NULL,
+  placement_group_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  first_sequence INTEGER NOT NULL,
+  last_sequence INTEGER NOT NULL,
+  PRIMARY KEY (volume_id, placement_group_id)
+) STRICT, WITHOUT ROWID;
 )sql"};
   return *kMigrations;
 }
@@ -273,6 +296,85 @@ absl::StatusOr<std::vector<v1::PoolLayout>> LocalState::Pools() {
     return absl::OkStatus();
   }));
   return pools;
+}
+
+absl::Status LocalState::SaveMdmContact(const MdmContact& contact) {
+  return Write([&](SQLite::Database& database) {
+    database.exec("DELETE FROM mdm_key");
+    SQLite::Statement key(database, "INSERT INTO mdm_key (key_id, key) VALUES (?, ?)");
+    for (const v1::SdsKey& one : contact.keys) {
+      key.reset();
+      key.bind(1, static_cast<int64_t>(one.key_id()));
+      key.bind(2, one.key().data(), static_cast<int>(one.key().size()));
+      key.exec();
+    }
+    SQLite::Statement save(database,
+                           "INSERT OR REPLACE INTO mdm_contact (one, boot_id, mdm_time_ms, "
+                           "sent_boot_nanos, received_boot_nanos, heartbeat_interval_ms) VALUES "
+                           "(1, ?, ?, ?, ?, ?)");
+    save.bind(1, contact.boot_id);
+    save.bind(2, Signed(contact.sample.mdm_time_ms));
+    save.bind(3, Signed(contact.sample.sent_boot_nanos));
+    save.bind(4, Signed(contact.sample.received_boot_nanos));
+    save.bind(5, Signed(contact.heartbeat_interval_ms));
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<MdmContact> LocalState::LastMdmContact() {
+  MdmContact contact;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement keys(database, "SELECT key_id, key FROM mdm_key ORDER BY key_id");
+    while (keys.executeStep()) {
+      v1::SdsKey& key = contact.keys.emplace_back();
+      key.set_key_id(static_cast<uint32_t>(Unsigned(keys.getColumn(0))));
+      key.set_key(Blob(keys.getColumn(1)));
+    }
+    SQLite::Statement read(database,
+                           "SELECT boot_id, mdm_time_ms, sent_boot_nanos, received_boot_nanos, "
+                           "heartbeat_interval_ms FROM mdm_contact");
+    if (!read.executeStep()) return absl::OkStatus();
+    contact.boot_id = read.getColumn(0).getString();
+    contact.sample = {Unsigned(read.getColumn(1)), Unsigned(read.getColumn(2)),
+                      Unsigned(read.getColumn(3))};
+    contact.heartbeat_interval_ms = Unsigned(read.getColumn(4));
+    return absl::OkStatus();
+  }));
+  return contact;
+}
+
+absl::Status LocalState::SaveUnserved(const UnservedRange& range) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database, "INSERT OR REPLACE INTO unserved VALUES (?, ?, ?, ?, ?)");
+    save.bind(1, Signed(range.volume_id));
+    save.bind(2, Signed(range.placement_group_id));
+    save.bind(3, Signed(range.generation));
+    save.bind(4, Signed(range.first_sequence));
+    save.bind(5, Signed(range.last_sequence));
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<UnservedRange>> LocalState::Unserved() {
+  std::vector<UnservedRange> ranges;
+  TESSERA_RETURN_IF_ERROR(Write([&](SQLite::Database& database) {
+    // What a newer writer has made meaningless.
+    database.exec(
+        "DELETE FROM unserved WHERE EXISTS (SELECT 1 FROM volume WHERE volume.volume_id = "
+        "unserved.volume_id AND lowest_generation > generation)");
+    SQLite::Statement read(database,
+                           "SELECT volume_id, placement_group_id, generation, first_sequence, "
+                           "last_sequence FROM unserved");
+    while (read.executeStep()) {
+      ranges.push_back({Unsigned(read.getColumn(0)), Unsigned(read.getColumn(1)),
+                        Unsigned(read.getColumn(2)), Unsigned(read.getColumn(3)),
+                        Unsigned(read.getColumn(4))});
+    }
+    return absl::OkStatus();
+  }));
+  return ranges;
 }
 
 absl::Status LocalState::AppendHealthEvent(const v1::Event& event) {

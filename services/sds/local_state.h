@@ -19,7 +19,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/clock.h"
 #include "services/common/sqlite_db.h"
+#include "tessera/v1/discovery.pb.h"
 #include "tessera/v1/health.pb.h"
 #include "tessera/v1/placement.pb.h"
 
@@ -39,6 +41,23 @@ struct DeviceRecord {
   uint64_t device_id = 0;
   uint64_t pool_id = 0;      // 0: in no pool
   uint32_t chunk_bytes = 0;  // 0: its store was never made
+};
+
+// The last answer of the MDM, as far as a restart can use it.
+struct MdmContact {
+  std::vector<v1::SdsKey> keys;
+  std::string boot_id;  // of the host, when the sample was taken; empty: there was none
+  MdmTimeSample sample;
+  uint64_t heartbeat_interval_ms = 0;
+};
+
+// Writes of a stream that were taken without their data (unserved_writes.h).
+struct UnservedRange {
+  uint64_t volume_id = 0;
+  uint64_t placement_group_id = 0;
+  uint64_t generation = 0;
+  uint64_t first_sequence = 0;
+  uint64_t last_sequence = 0;
 };
 
 class LocalState {
@@ -65,6 +84,13 @@ class LocalState {
 
   [[nodiscard]] absl::Status SaveDevice(const DeviceRecord& device);
   [[nodiscard]] absl::StatusOr<std::vector<DeviceRecord>> Devices();
+
+  // The keys as a whole.
+  [[nodiscard]] absl::Status SaveMdmContact(const MdmContact& contact);
+  [[nodiscard]] absl::StatusOr<MdmContact> LastMdmContact();
+
+  [[nodiscard]] absl::Status SaveUnserved(const UnservedRange& range);
+  [[nodiscard]] absl::StatusOr<std::vector<UnservedRange>> Unserved();
 
   [[nodiscard]] absl::Status SavePools(std::span<const v1::PoolLayout> pools);
   [[nodiscard]] absl::StatusOr<std::vector<v1::PoolLayout>> Pools();

@@ -24,6 +24,12 @@ class MdmClock {
     estimator_.AddSample(mdm_time_ms, sent_boot_nanos, received_boot_nanos);
     last_answer_nanos_.store(received_boot_nanos, std::memory_order_release);
   }
+  // An answer that an earlier life of this server got, in the same boot of the host: from now on
+  // the MDM counts as unreachable, not as never heard of.
+  void Restore(const MdmTimeSample& sample, uint64_t heartbeat_interval_ms) {
+    if (heartbeat_interval_ms > 0) SetHeartbeatInterval(heartbeat_interval_ms);
+    OnAnswer(sample.mdm_time_ms, sample.sent_boot_nanos, sample.received_boot_nanos);
+  }
   void SetHeartbeatInterval(uint64_t interval_ms) { interval_ms_ = interval_ms; }
 
   [[nodiscard]] bool reachable() const {
@@ -31,6 +37,8 @@ class MdmClock {
     if (last == 0) return false;
     return clock_->BootNanos() - last <= kMissedHeartbeats * interval_ms_ * 1'000'000;
   }
+  // How long ago the last answer came.
+  [[nodiscard]] uint64_t AgeMillis() const { return estimator_.Now().age_ms; }
   // Before the first answer: time 0, at which no token is valid yet.
   [[nodiscard]] token::MdmTime Now() const {
     const MdmTimeEstimator::Estimate estimate = estimator_.Now();

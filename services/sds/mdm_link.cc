@@ -13,6 +13,7 @@
 #include "services/common/errors.h"
 #include "services/common/grpc_server.h"
 #include "services/common/logging.h"
+#include "services/common/node.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
@@ -26,6 +27,8 @@ constexpr int kLearningTimeoutMillis = 15'000;
 constexpr int kWatchLifeMillis = 24 * 3600 * 1000;
 constexpr uint64_t kRetryMinMillis = 100;
 constexpr uint64_t kRetryMaxMillis = 2'000;
+// The older the saved sample, the wider the bounds of MDM time after a restart: 500 ppm of this.
+constexpr uint64_t kContactSaveIntervalMillis = 60'000;
 
 uint64_t ResidentBytes() {
   std::ifstream statm("/proc/self/statm");
@@ -137,10 +140,20 @@ absl::Status MdmLink::Register() {
   const uint64_t sent = parts_.clock->BootNanos();
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(discovery_->RegisterSds(&call, request, &response)));
   parts_.mdm_clock->OnAnswer(response.mdm_time_ms(), sent, parts_.clock->BootNanos());
-  return TakeRegistration(response);
+  return TakeRegistration(response, sent);
 }
 
-absl::Status MdmLink::TakeRegistration(const v1::RegisterSdsResponse& response) {
+absl::Status MdmLink::SaveContact(const MdmTimeSample& sample) {
+  saved_keys_version_ = parts_.keys->version();
+  saved_contact_boot_ms_ = parts_.clock->BootMillis();
+  return parts_.state->SaveMdmContact({.keys = parts_.keys->All(),
+                                       .boot_id = BootId(),
+                                       .sample = sample,
+                                       .heartbeat_interval_ms = heartbeat_interval_ms_});
+}
+
+absl::Status MdmLink::TakeRegistration(const v1::RegisterSdsResponse& response,
+                                       uint64_t sent_boot_nanos) {
   const NodeState node = parts_.state->node();
   if (!node.cluster_uuid.empty() && node.cluster_uuid != response.cluster_uuid()) {
     return absl::InternalError(absl::StrCat("this server belongs to cluster ", node.cluster_uuid,
@@ -163,6 +176,8 @@ absl::Status MdmLink::TakeRegistration(const v1::RegisterSdsResponse& response) 
     heartbeat_interval_ms_ = response.heartbeat_interval_ms();
     parts_.mdm_clock->SetHeartbeatInterval(response.heartbeat_interval_ms());
   }
+  TESSERA_RETURN_IF_ERROR(
+      SaveContact({response.mdm_time_ms(), sent_boot_nanos, parts_.clock->BootNanos()}));
   {
     absl::MutexLock lock(&mutex_);
     bearer_ = FormatBearer({.kind = "sds", .id = response.sds_id(), .secret = secret});
@@ -224,6 +239,11 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   if (response.heartbeat_interval_ms() > 0) {
     heartbeat_interval_ms_ = response.heartbeat_interval_ms();
     parts_.mdm_clock->SetHeartbeatInterval(response.heartbeat_interval_ms());
+  }
+  const bool due =
+      parts_.clock->BootMillis() - saved_contact_boot_ms_ >= kContactSaveIntervalMillis;
+  if (due || parts_.keys->version() != saved_keys_version_) {
+    return SaveContact({response.mdm_time_ms(), sent, parts_.clock->BootNanos()});
   }
   return absl::OkStatus();
 }

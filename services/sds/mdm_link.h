@@ -87,7 +87,10 @@ class MdmLink final : public PlacementAuthority {
   void Beat();
   void Watch();
   [[nodiscard]] absl::Status Register();
-  [[nodiscard]] absl::Status TakeRegistration(const v1::RegisterSdsResponse& response);
+  [[nodiscard]] absl::Status TakeRegistration(const v1::RegisterSdsResponse& response,
+                                              uint64_t sent_boot_nanos);
+  // What a restart needs while the MDM is away.
+  [[nodiscard]] absl::Status SaveContact(const MdmTimeSample& sample);
   [[nodiscard]] absl::Status Heartbeat(bool leaving);
   [[nodiscard]] absl::Status ReportUse();
   [[nodiscard]] absl::Status WatchOnce();
@@ -113,6 +116,8 @@ class MdmLink final : public PlacementAuthority {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::ClientContext* watch_call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // of the watch in progress
   std::string bearer_ ABSL_GUARDED_BY(mutex_);
+  uint64_t saved_keys_version_ = 0;     // the beating thread's
+  uint64_t saved_contact_boot_ms_ = 0;  // the beating thread's
   std::map<uint64_t, uint64_t> ahead_;  // groups of which more is known here than the map says; the
                                         // watching thread's
   std::thread beat_thread_;             // Start and Stop only

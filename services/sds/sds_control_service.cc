@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "libtoken/token.h"
 #include "services/common/status_macros.h"
 #include "services/sds/replica_messages.h"
 
@@ -32,6 +33,15 @@ absl::Status SdsControlServiceImpl::Raise(const v1::RaiseGenerationRequest& requ
                            engine_->RaiseGeneration(request.volume_id(), request.generation(),
                                                     request.with_cursors() ? &cursors : nullptr));
   response->set_generation(lowest);
+  response->set_incarnation(context_->incarnation);
+  if (const auto key = context_->keys->Newest(); key.has_value()) {
+    const token::Key receipt = token::SignMessage(
+        key->second, "fence",
+        token::FenceReceiptMessage(request.volume_id(), lowest, context_->sds_id->load(),
+                                   context_->incarnation));
+    response->set_receipt(receipt.data(), receipt.size());
+    response->set_receipt_key_id(key->first);
+  }
   for (const chunk::StreamCursor& cursor : cursors) SetCursor(cursor, response->add_cursors());
   return absl::OkStatus();
 }

@@ -56,6 +56,9 @@ absl::Status SdsServer::OpenState(StoreOpener opener) {
       std::make_unique<PlacementTable>([this](std::span<const v1::SignedPlacementGroup> entries) {
         return state_->SavePlacementGroups(entries);
       });
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<UnservedRange> unserved, state_->Unserved());
+  unserved_ = std::make_unique<UnservedWrites>(
+      unserved, [this](const UnservedRange& range) { return state_->SaveUnserved(range); });
   accounting_ = std::make_unique<TokenAccounting>(state_->node().incarnation);
   TESSERA_ASSIGN_OR_RETURN(const std::vector<uint64_t> deleted, state_->DeletedVtrees());
   for (const uint64_t vtree_id : deleted) deleted_vtrees_.Add(vtree_id);
@@ -80,6 +83,7 @@ absl::Status SdsServer::StartEngine() {
   context_.metrics = &metrics_;
   context_.accounting = accounting_.get();
   context_.deleted_vtrees = &deleted_vtrees_;
+  context_.unserved = unserved_.get();
   context_.sds_id = &sds_id_;
   context_.incarnation = state_->node().incarnation;
   context_.on_device_failed = [this](Device* device, const absl::Status& why) {
@@ -211,9 +215,25 @@ absl::Status SdsServer::RestoreMap() {
   for (const v1::PoolLayout& pool : pools) placements_->SetPool(pool);
   if (sds_id_ == 0) return absl::OkStatus();
   placements_->SetSdsId(sds_id_);
+  TESSERA_RETURN_IF_ERROR(RestoreMdmContact());
   TESSERA_ASSIGN_OR_RETURN(const std::vector<v1::SignedPlacementGroup> entries,
                            state_->PlacementGroups());
   engine_->RestoreEntries(entries);
+  return absl::OkStatus();
+}
+
+// With the MDM away a restarted server goes on as it stopped: it has its keys, its map, and MDM
+// time. After a reboot of the host nobody can say how MDM time went on, so that no token is good
+// before the MDM answers; and what was not flushed may be lost, which the MDM has to hear first.
+absl::Status SdsServer::RestoreMdmContact() {
+  TESSERA_ASSIGN_OR_RETURN(const MdmContact contact, state_->LastMdmContact());
+  if (contact.keys.empty()) return absl::OkStatus();
+  const std::string boot_id = BootId();
+  if (boot_id.empty() || contact.boot_id != boot_id) return absl::OkStatus();
+  keys_.Replace({contact.keys.begin(), contact.keys.end()});
+  mdm_clock_.Restore(contact.sample, contact.heartbeat_interval_ms);
+  LogInfo("keys and MDM time of the last life are in use until the MDM answers",
+          {{"keys", contact.keys.size()}, {"age_ms", mdm_clock_.AgeMillis()}});
   return absl::OkStatus();
 }
 

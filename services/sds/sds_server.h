@@ -66,6 +66,7 @@ class SdsServer {
   [[nodiscard]] absl::Status StartListeners();
   [[nodiscard]] absl::Status StartLink(std::function<void()> on_superseded);
   [[nodiscard]] absl::Status RestoreMap();
+  [[nodiscard]] absl::Status RestoreMdmContact();
   void CollectGauges();
   [[nodiscard]] v1::SdsHello Hello() const;
   [[nodiscard]] std::shared_ptr<v1::ReplicaService::StubInterface> ConnectToSource(
@@ -84,6 +85,7 @@ class SdsServer {
   std::unique_ptr<LocalState> state_;
   std::unique_ptr<VolumeTable> volumes_;
   std::unique_ptr<PlacementTable> placements_;
+  std::unique_ptr<UnservedWrites> unserved_;
   std::unique_ptr<TokenAccounting> accounting_;
   std::unique_ptr<HealthBoard> health_;
   std::vector<std::unique_ptr<Device>> devices_;

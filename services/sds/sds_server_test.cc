@@ -216,6 +216,45 @@ TEST_CASE("Cursors, generations and the map survive a restart; tokens do not") {
   CHECK(single.sds.RaiseGeneration(2, 1)->generation() == 9);
 }
 
+TEST_CASE("A server that restarts while the MDM is away serves as before") {
+  Single single;
+  TestClient& client = single.client;
+  REQUIRE(client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_OK);
+  REQUIRE(single.sds.RaiseGeneration(2, 9).ok());
+  single.mdm.AwaitHeartbeat(single.sds.id());
+  single.mdm.SetReachable(false);
+  single.sds.RestartAlone();
+  client.Connect();
+  CHECK(client.Read(kGroup, 0, 0, 4096).second == Block('1'));
+  CHECK(client.Write(kGroup, 0, 0, Block('2')) == v1::IO_STATUS_OK);
+  CHECK(client.Read(kGroup, 0, 0, 4096).second == Block('2'));
+  // What had ended before has not come back to life.
+  TestClient old(&single.mdm, &single.sds, NewGrant(single.mdm, 2, 8));
+  CHECK(old.Write(kGroup, 1, 0, Block('3')) != v1::IO_STATUS_OK);
+  single.mdm.SetReachable(true);
+  CHECK(single.mdm.AwaitRegistration("sds-a", 2));
+  CHECK(client.Write(kGroup, 0, 0, Block('4')) == v1::IO_STATUS_OK);
+}
+
+TEST_CASE("A write without its data is never called done, also after a restart") {
+  StoreFaults faults;
+  Single single(&faults);
+  TestClient& client = single.client;
+  REQUIRE(client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_OK);
+  faults.full = true;
+  REQUIRE(client.Write(kGroup, 0, 0, Block('2')) == v1::IO_STATUS_NO_SPACE);
+  faults.full = false;
+  const bool restarted = GENERATE(false, true);
+  if (restarted) {
+    single.sds.Restart();
+    client.Connect();
+  }
+  client.next[kGroup] = 0;
+  CHECK(client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_DUPLICATE);
+  CHECK(client.Write(kGroup, 0, 0, Block('2')) == v1::IO_STATUS_NO_SPACE);
+  CHECK(client.Write(kGroup, 0, 4096, Block('3')) == v1::IO_STATUS_OK);
+}
+
 TEST_CASE("RaiseGeneration says the cursors, and ends the old writer before it answers") {
   Single single;
   TestClient& client = single.client;
@@ -227,6 +266,12 @@ TEST_CASE("RaiseGeneration says the cursors, and ends the old writer before it a
   REQUIRE(raised->cursors_size() == 1);
   CHECK(raised->cursors(0).last().generation() == 5);
   CHECK(raised->cursors(0).last().sequence() == 2);
+  CHECK(raised->incarnation() == client.hello().incarnation());
+  const token::Key receipt =
+      token::SignMessage(single.mdm.SdsKeyOf(1, single.sds.id()), "fence",
+                         token::FenceReceiptMessage(1, 6, single.sds.id(), raised->incarnation()));
+  CHECK(raised->receipt_key_id() == 1);
+  CHECK(raised->receipt() == std::string(receipt.begin(), receipt.end()));
   const v1::IoResult late = client.SendOne(client.NewWrite(kGroup, 0, 0, Block('3')), Block('3'));
   CHECK(late.status() == v1::IO_STATUS_STALE_GENERATION);
   CHECK(late.lowest_generation() == 6);

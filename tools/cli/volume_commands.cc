@@ -3,8 +3,10 @@
 #include <iostream>
 #include <memory>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "services/common/node.h"
 #include "tessera/v1/volume.grpc.pb.h"
 #include "tools/cli/client.h"
@@ -27,6 +29,7 @@ struct Options {
   bool force = false;
   uint32_t iops = 0;
   std::string bandwidth = "0";
+  uint64_t generation = 0;
 };
 
 std::string Mode(v1::MappingMode mode) {
@@ -138,6 +141,32 @@ void Unmap(Client* client, const Options& options) {
   std::cout << "\n";
 }
 
+void FenceReceipts(Client* client, const Options& options) {
+  const NameOrId volume = ParseNameOrId(options.volume);
+  v1::ListFenceReceiptsRequest request;
+  request.set_volume_id(volume.id);
+  request.set_volume_name(volume.name);
+  request.set_generation(options.generation);
+  const auto response = client->Call<Volumes>(&Volumes::Stub::ListFenceReceipts, request);
+  if (client->globals().output == Output::kJson) return PrintJson(std::cout, response);
+  Table table({"GENERATIONS REFUSED", "SERVER", "PROOF", "LIFE", "RECORDED", "SIGNATURE"});
+  for (const v1::FenceReceipt& receipt : response.receipts()) {
+    const bool confirmed = receipt.proof() == v1::FENCE_PROOF_CONFIRMED;
+    const std::string signature =
+        absl::StrCat(absl::BytesToHexString(receipt.signature()).substr(0, 16), " ",
+                     receipt.verified() ? "good" : "not verified");
+    table.Add({absl::StrCat("below ", receipt.generation()),
+               receipt.sds_name().empty() ? absl::StrCat(receipt.sds_id()) : receipt.sds_name(),
+               confirmed ? "confirmed" : "expired",
+               confirmed ? absl::StrCat(receipt.sds_incarnation()) : "-",
+               absl::FormatTime("%Y-%m-%d %H:%M:%SZ",
+                                absl::FromUnixMillis(static_cast<int64_t>(receipt.recorded_ms())),
+                                absl::UTCTimeZone()),
+               confirmed ? signature : "-"});
+  }
+  table.Print(std::cout);
+}
+
 void Delete(Client* client, const Options& options) {
   const NameOrId volume = ParseNameOrId(options.volume);
   v1::DeleteVolumeRequest request;
@@ -191,6 +220,14 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   unmap->add_option("--sdc", options->sdc, "Client; may be left out when only one has it.");
   unmap->add_flag("--force", options->force, "Do not ask the client first.");
   unmap->callback([=] { Unmap(client, *options); });
+
+  auto* receipts = volume->add_subcommand(
+      "fence-receipts", "Shows who has proved that older generations are refused.");
+  receipts
+      ->add_option("VOLUME", options->volume, "Name or id; the id of a deleted volume works, too.")
+      ->required();
+  receipts->add_option("--generation", options->generation, "Only of this one.");
+  receipts->callback([=] { FenceReceipts(client, *options); });
 
   auto* remove = volume->add_subcommand("delete", "Deletes an unmapped volume with all its data.");
   remove->add_option("VOLUME", options->volume, "Name or id.")->required();

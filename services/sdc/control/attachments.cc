@@ -62,11 +62,15 @@ void Attachments::Attach(uint64_t volume_id, Done done) {
         absl::StrCat("volume ", volume_id, " is being detached: try again")));
     return;
   }
+  volume.waiting.push_back(std::move(done));
   if (volume.attached) {
-    done(absl::OkStatus());
+    // What the MDM wants attached may be another mapping than the one known here: a renewal tells.
+    if (volume.calling) return;
+    if (volume.timer_set) loop_.Cancel(volume.timer);
+    volume.timer_set = false;
+    Renew(volume_id);
     return;
   }
-  volume.waiting.push_back(std::move(done));
   if (!volume.calling && !volume.timer_set) FetchName(volume_id);
 }
 
@@ -111,6 +115,10 @@ void Attachments::Renew(uint64_t volume_id) {
     const auto found = volumes_.find(volume_id);
     if (found == volumes_.end()) return;
     found->second.calling = false;
+    // The generation moved on: only a new grant helps, and whoever waits need not hear of it.
+    if (absl::IsFailedPrecondition(response.status()) && !found->second.detaching) {
+      return Acquire(volume_id);
+    }
     if (!response.ok()) return Failed(volume_id, response.status());
     Granted(volume_id, response->grant());
   });
@@ -122,6 +130,8 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   absl::StatusOr<VolumeGrant> grant = VolumeGrant::FromIssued(issued, ++revision_);
   if (!grant.ok()) return Failed(volume_id, grant.status());
   volume.failures = 0;
+  if (volume.attached && volume.mapping_id != issued.mapping_id()) return Remapped(volume_id);
+  volume.mapping_id = issued.mapping_id();
   volume.grant_id = grant->fields.grant_id;
   const EventLoop::Duration renewal = RenewalDelay(issued.mdm_time_ms(), grant->fields.expiry_ms);
   engine_.SetGrant(volume.name, *std::move(grant));
@@ -133,6 +143,22 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   }
   After(volume, volume_id, renewal, volume.acquire_next);
   AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
+}
+
+// The volume was unmapped and mapped again behind our back. What has not been acknowledged is of
+// the old mapping, which has ended for everybody else: it is dropped, and its connections are
+// closed.
+void Attachments::Remapped(uint64_t volume_id) {
+  health_log_.Add(v1::EVENT_SEVERITY_WARNING, "mapping_replaced",
+                  absl::StrCat("volume ", volume_id,
+                               " was unmapped and mapped again while this client did not answer: "
+                               "requests of the old mapping are dropped"));
+  std::vector<Done> waiting = std::exchange(volumes_[volume_id].waiting, {});
+  Detach(volume_id, true,
+         [this, volume_id, waiting = std::move(waiting)](const absl::Status&) mutable {
+           Attach(volume_id, [](const absl::Status&) {});
+           for (Done& done : waiting) Attach(volume_id, std::move(done));
+         });
 }
 
 void Attachments::Failed(uint64_t volume_id, const absl::Status& status) {

@@ -62,6 +62,7 @@ class Attachments {
   struct Volume {
     std::string name;
     uint64_t grant_id = 0;     // 0: none yet
+    uint64_t mapping_id = 0;   // of the grant
     uint64_t since_nanos = 0;  // of the attachment
     bool attached = false;
     bool detaching = false;
@@ -77,6 +78,7 @@ class Attachments {
   void Acquire(uint64_t volume_id);
   void Renew(uint64_t volume_id);
   void Granted(uint64_t volume_id, const v1::IssuedGrant& issued);
+  void Remapped(uint64_t volume_id);
   void Failed(uint64_t volume_id, const absl::Status& status);
   void After(Volume& volume, uint64_t volume_id, EventLoop::Duration delay, bool acquire);
   void Detached(uint64_t volume_id);

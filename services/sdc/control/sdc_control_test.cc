@@ -68,6 +68,11 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   std::atomic<int> renewals{0};
   std::atomic<int> registrations{0};
   std::atomic<bool> left{false};
+  // The volume is unmapped and mapped again: the generation moves on, and so does the mapping.
+  void Remap() {
+    ++mapping_id_;
+    ++generation_;
+  }
 
   grpc::Status RegisterSdc(grpc::ServerContext*, const v1::RegisterSdcRequest* request,
                            v1::RegisterSdcResponse* response) override {
@@ -114,6 +119,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   grpc::Status RenewGrant(grpc::ServerContext*, const v1::RenewGrantRequest*,
                           v1::RenewGrantResponse* response) override {
     ++renewals;
+    if (issued_generation_ != generation_) return {grpc::StatusCode::FAILED_PRECONDITION, "moved"};
     *response->mutable_grant() = Issue(generation_);
     return grpc::Status::OK;
   }
@@ -146,6 +152,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     return std::make_unique<FakeSds>(10, 100, secret_, kChunkBytes);
   }
   v1::IssuedGrant Issue(uint64_t generation) {
+    issued_generation_ = generation;
     token::Grant grant;
     grant.grant_id = 1000 + generation;
     grant.key_id = 1;
@@ -163,6 +170,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     v1::IssuedGrant issued;
     issued.set_grant(token::EncodeGrant(grant));
     issued.set_mdm_time_ms(1'000'000);
+    issued.set_mapping_id(mapping_id_);
     v1::GrantKeyForSds* key = issued.add_keys();
     key->set_sds_id(10);
     const token::Key bytes =
@@ -174,6 +182,8 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   token::Key secret_{};
   std::unique_ptr<FakeSds> sds_;
   std::atomic<uint64_t> generation_{1};
+  std::atomic<uint64_t> issued_generation_{0};
+  std::atomic<uint64_t> mapping_id_{1};
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
 };
@@ -274,6 +284,43 @@ TEST_CASE("delays, URIs and errors", "[control]") {
   CHECK(absl::IsResourceExhausted(FromBlockError(ENOSPC, "x")));
   CHECK(absl::IsPermissionDenied(FromBlockError(EPERM, "x")));
   CHECK(absl::IsUnavailable(FromBlockError(ESHUTDOWN, "x")));
+}
+
+// Events of the process's health log with this code.
+size_t Logged(const TemporaryFolder& folder, const std::string& code) {
+  const auto stub = v1::MonitoringService::NewStub(
+      grpc::CreateChannel(Endpoint(folder, "management"), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::ListHealthLogResponse log;
+  REQUIRE(stub->ListHealthLog(&context, {}, &log).ok());
+  return static_cast<size_t>(
+      std::count_if(log.events().begin(), log.events().end(),
+                    [&](const v1::Event& event) { return event.code() == code; }));
+}
+
+TEST_CASE("a volume that was unmapped and mapped again unnoticed begins anew", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  while (AttachmentCount(*control) == 0) std::this_thread::yield();
+  const auto attach = [&] {
+    grpc::ClientContext context;
+    v1::AttachVolumeRequest request;
+    request.set_volume_id(7);
+    v1::AttachVolumeResponse response;
+    return control->AttachVolume(&context, request, &response);
+  };
+  REQUIRE(attach().ok());
+  CHECK(Logged(folder, "volume_attached") == 1);
+  mdm.Remap();
+  // The MDM asks for what it has mapped; the client finds out that this is another mapping.
+  REQUIRE(attach().ok());
+  CHECK(Logged(folder, "mapping_replaced") == 1);
+  CHECK(Logged(folder, "volume_detached") == 1);
+  CHECK(Logged(folder, "volume_attached") == 2);
+  (*process)->Stop();
 }
 
 TEST_CASE("the process registers, attaches, does IO by RPC, and detaches what is unmapped",

@@ -23,6 +23,11 @@ struct EngineOptions {
   EventLoop::Duration replica_timeout = std::chrono::seconds(2);
   EventLoop::Duration flush_timeout = std::chrono::seconds(10);
   EventLoop::Duration io_timeout{0};  // 0: requests wait for ever
+  // How long a write waits for space when the pool is full, before it fails with ENOSPC.
+  EventLoop::Duration full_wait{0};
+  // Acknowledged writes of a volume that are kept until they are durable; half of it makes the
+  // volume flush by itself. 0: none are kept, and power loss of the last replica can lose them.
+  uint64_t unflushed_bytes = 64u << 20;
 };
 
 // What is wrong with a grant.
@@ -95,6 +100,9 @@ struct EngineCounters {
   LoopCounter grants_needed;
   LoopCounter requests_timed_out;
   LoopCounter throttled;
+  LoopCounter waits_for_space;     // writes that found the pool full and wait
+  LoopCounter unflushed_bytes;     // gauge: kept until durable
+  LoopCounter replicas_caught_up;  // after they had lost what was not flushed
 };
 
 class EngineContext {

@@ -242,6 +242,10 @@ void IoEngine::TakeOverdue(SdsStream& stream, uint64_t now_nanos) {
   for (const InFlightOperation& read : take(Kind::kRead, timeout / 4, Kind::kLateRead)) {
     read.volume->Unanswered(read);
   }
+  for (const InFlightOperation& probe : take(Kind::kProbe, flush_timeout, Kind::kAbandoned)) {
+    report(probe, "no answer to a question about its order in time");
+    probe.volume->Unanswered(probe);
+  }
   for (const InFlightOperation& flush : take(Kind::kFlush, flush_timeout, Kind::kAbandoned)) {
     report(flush, "no answer to a flush in time");
     flush.volume->Unanswered(flush);

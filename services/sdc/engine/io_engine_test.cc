@@ -8,282 +8,10 @@
 #include <thread>
 
 #include "libchunk/seeded_random.h"
-#include "services/common/placement_hash.h"
-#include "services/sdc/control/loop_call.h"
-#include "services/sdc/engine/fake_sds.h"
+#include "services/sdc/engine/test_cluster.h"
 
 namespace tessera::sdc {
 namespace {
-
-constexpr uint32_t kChunkBytes = 16 << 10;
-constexpr uint64_t kVolumeBytes = 32 * kChunkBytes;
-constexpr uint64_t kPool = 3;
-constexpr uint32_t kGroups = 4;
-constexpr std::chrono::milliseconds kPatience = std::chrono::seconds(20);
-
-// An MDM without a network: decides at once, or not at all while it is away. Its state is the
-// loop's.
-class TestCluster final : public ClusterLink {
- public:
-  explicit TestCluster(size_t replicas, EngineOptions options = PatientOptions()) {
-    token::RandomBytes(secret_);
-    for (size_t i = 0; i < replicas; ++i) {
-      servers.push_back(std::make_unique<FakeSds>(10 + i, 100 + i, secret_, kChunkBytes));
-      servers.back()->Start();
-    }
-    for (uint32_t index = 0; index < kGroups; ++index) {
-      v1::PlacementGroup& entry = entries_[PlacementGroupId(kPool, index)];
-      entry.set_placement_group_id(PlacementGroupId(kPool, index));
-      entry.set_epoch(1);
-      for (size_t i = 0; i < replicas; ++i) {
-        v1::Replica* replica = entry.add_replicas();
-        replica->set_device_id(100 + i);
-        replica->set_sds_id(10 + i);
-        replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
-      }
-    }
-    engine = std::make_unique<IoEngine>(loop_, options, Credentials());
-    engine->SetLink(this);
-    thread_ = std::thread([this] { loop_.Run(); });
-    OnLoop([this] {
-      REQUIRE(engine->ApplyMap(Map()).ok());
-      engine->SetGrant("test", MakeGrant());
-    });
-  }
-  // The build runs these tests with both kinds of streams (see stream_queue.h).
-  static std::shared_ptr<grpc::ChannelCredentials> Credentials() {
-    const char* streams = std::getenv("TESSERA_TEST_STREAMS");
-    const bool watched = streams != nullptr && std::string_view(streams) == "watched";
-    return watched ? nullptr : grpc::InsecureChannelCredentials();
-  }
-  // A loaded machine is no failed replica.
-  static EngineOptions PatientOptions() {
-    EngineOptions options;
-    options.replica_timeout = std::chrono::seconds(10);
-    return options;
-  }
-  ~TestCluster() override {
-    loop_.Stop();
-    thread_.join();
-    engine.reset();
-    for (auto& server : servers) server->Stop();
-  }
-
-  void OnLoop(std::function<void()> task) {
-    REQUIRE(AskLoop<bool>(loop_, kPatience, [&task](auto answer) {
-              task();
-              answer(true);
-            }).ok());
-  }
-  void Start(BlockRequest request) {
-    loop_.Post([this, request = std::move(request)]() mutable {
-      engine->Find("")->Submit(std::move(request));
-    });
-  }
-  BlockReply Do(BlockRequest request) {
-    auto reply = AskLoop<BlockReply>(loop_, kPatience, [this, &request](auto answer) {
-      request.done = std::move(answer);
-      engine->Find("test")->Submit(std::move(request));
-    });
-    REQUIRE(reply.ok());
-    return *std::move(reply);
-  }
-  int Write(uint64_t offset, const std::string& bytes, bool force_unit_access = false) {
-    return Do(WriteRequest(offset, bytes, force_unit_access)).error;
-  }
-  static BlockRequest WriteRequest(uint64_t offset, const std::string& bytes, bool fua = false) {
-    auto owner = std::make_shared<std::string>(bytes);
-    BlockRequest request;
-    request.command = Command::kWrite;
-    request.offset_bytes = offset;
-    request.length_bytes = bytes.size();
-    request.force_unit_access = fua;
-    // In two pieces, as a ring buffer's end makes them.
-    const auto all = std::as_bytes(std::span(*owner));
-    request.data.pieces = {all.first(bytes.size() / 2), all.subspan(bytes.size() / 2)};
-    request.data.owner = owner;
-    return request;
-  }
-  static BlockRequest Simple(Command command, uint64_t offset = 0, uint64_t length = 0) {
-    BlockRequest request;
-    request.command = command;
-    request.offset_bytes = offset;
-    request.length_bytes = length;
-    return request;
-  }
-  std::string Read(uint64_t offset, uint64_t length) {
-    const BlockReply reply = Do(Simple(Command::kRead, offset, length));
-    REQUIRE(reply.error == 0);
-    return Text(reply.data);
-  }
-  static std::string Text(const Payload& payload) {
-    std::string text;
-    for (const auto piece : payload.pieces) {
-      text.append(reinterpret_cast<const char*>(piece.data()), piece.size());
-    }
-    return text;
-  }
-  int Flush() { return Do(Simple(Command::kFlush)).error; }
-
-  std::string Volume(size_t server) {
-    std::string all;
-    for (uint64_t chunk = 0; chunk * kChunkBytes < kVolumeBytes; ++chunk) {
-      all += servers[server]->Chunk(chunk);
-    }
-    return all;
-  }
-
-  // Every server becomes an in-sync member of every group, equal to one that is.
-  void RestoreMembers() {
-    OnLoop([this] {
-      for (uint32_t index = 0; index < kGroups; ++index) {
-        std::set<uint64_t> chunks;
-        for (uint64_t chunk = 0; chunk * kChunkBytes < kVolumeBytes; ++chunk) {
-          if (PlacementGroupIndex(7, chunk, kGroups) == index) chunks.insert(chunk);
-        }
-        v1::PlacementGroup& entry = entries_[PlacementGroupId(kPool, index)];
-        if (CountInSync(entry) == servers.size()) continue;
-        FakeSds* source = nullptr;
-        for (const v1::Replica& replica : entry.replicas()) {
-          if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) {
-            source = servers[replica.device_id() - 100].get();
-          }
-        }
-        entry.set_epoch(entry.epoch() + 1);
-        for (v1::Replica& replica : *entry.mutable_replicas()) {
-          servers[replica.device_id() - 100]->CopyGroup(*source, entry.placement_group_id(),
-                                                        chunks);
-          replica.set_role(v1::REPLICA_ROLE_IN_SYNC);
-        }
-      }
-      (void)engine->ApplyMap(Map());
-    });
-  }
-  void PublishAddresses() {
-    OnLoop([this] { (void)engine->ApplyMap(Map()); });
-  }
-  void RaiseGeneration() {
-    OnLoop([this] {
-      ++generation_;
-      for (auto& server : servers) server->RaiseGeneration(generation_);
-    });
-  }
-  size_t InSync(uint32_t index) {
-    size_t count = 0;
-    OnLoop([&] { count = CountInSync(entries_[PlacementGroupId(kPool, index)]); });
-    return count;
-  }
-
-  // ClusterLink.
-  void ReportReplicas(std::vector<ReplicaReport> reports) override {
-    loop_.Post([this, reports = std::move(reports)] {
-      ++reports_seen;
-      if (away) return engine->ReportsFailed(reports);
-      v1::ReportReplicaFailuresResponse response;
-      for (const ReplicaReport& report : reports) {
-        v1::PlacementGroup& entry = entries_[report.placement_group_id];
-        if (entry.epoch() == report.epoch) Remove(entry, report.device_id);
-        *response.add_placement_groups() = Sign(entry);
-      }
-      engine->ReportsAnswered(reports, response);
-    });
-  }
-  void GrantNeeded(uint64_t, GrantTrouble trouble) override {
-    loop_.Post([this, trouble] {
-      if (away) return;
-      ++grants_seen;
-      if (trouble == GrantTrouble::kAcquire) {
-        ++generation_;
-        for (auto& server : servers) server->RaiseGeneration(generation_);
-      }
-      engine->SetGrant("test", MakeGrant());
-    });
-  }
-
-  std::vector<std::unique_ptr<FakeSds>> servers;
-  std::unique_ptr<IoEngine> engine;
-  std::atomic<bool> away{false};
-  std::atomic<int> reports_seen{0};
-  std::atomic<int> grants_seen{0};
-  token::AccessMode access = token::AccessMode::kReadWrite;
-  uint32_t iops_limit = 0;
-
-  VolumeGrant MakeGrant() {
-    token::Grant grant;
-    grant.grant_id = 1000 + generation_;
-    grant.key_id = 1;
-    grant.sdc_id = 1;
-    grant.volume_id = 7;
-    grant.vtree_id = 7;
-    grant.pool_id = kPool;
-    grant.volume_size_bytes = kVolumeBytes;
-    grant.chunk_bytes = kChunkBytes;
-    grant.generation = generation_;
-    grant.access = access;
-    grant.issued_ms = 1'000'000;
-    grant.expiry_ms = 2'000'000 + ++renewals_;
-    grant.outage_expiry_ms = 3'000'000;
-    grant.iops_limit = iops_limit;
-    v1::IssuedGrant issued;
-    issued.set_grant(token::EncodeGrant(grant));
-    for (size_t i = 0; i < servers.size(); ++i) {
-      v1::GrantKeyForSds* key = issued.add_keys();
-      key->set_sds_id(10 + i);
-      const token::Key bytes =
-          token::GrantKey::Derive(token::DeriveSdsKey(secret_, 10 + i), issued.grant()).bytes();
-      key->set_key(bytes.data(), bytes.size());
-    }
-    return *VolumeGrant::FromIssued(issued, renewals_);
-  }
-
- private:
-  static v1::SignedPlacementGroup Sign(const v1::PlacementGroup& entry) {
-    v1::SignedPlacementGroup signed_entry;
-    signed_entry.set_placement_group(entry.SerializeAsString());
-    return signed_entry;
-  }
-  static size_t CountInSync(const v1::PlacementGroup& entry) {
-    return static_cast<size_t>(
-        std::count_if(entry.replicas().begin(), entry.replicas().end(),
-                      [](const auto& r) { return r.role() == v1::REPLICA_ROLE_IN_SYNC; }));
-  }
-  static void Remove(v1::PlacementGroup& entry, uint64_t device_id) {
-    for (v1::Replica& replica : *entry.mutable_replicas()) {
-      if (replica.device_id() != device_id || replica.role() == v1::REPLICA_ROLE_OUT_OF_SYNC) {
-        continue;
-      }
-      if (replica.role() == v1::REPLICA_ROLE_IN_SYNC && CountInSync(entry) == 1) continue;
-      replica.set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
-      entry.set_epoch(entry.epoch() + 1);
-    }
-  }
-  v1::WatchPlacementGroupsResponse Map() {
-    v1::WatchPlacementGroupsResponse map;
-    map.set_snapshot(true);
-    v1::PoolLayout* pool = map.add_pools();
-    pool->set_pool_id(kPool);
-    pool->set_placement_group_count(kGroups);
-    pool->set_chunk_bytes(kChunkBytes);
-    pool->set_min_replicas(1);
-    for (const auto& [id, entry] : entries_) *map.add_placement_groups() = Sign(entry);
-    for (const auto& server : servers) *map.add_sds_addresses() = server->Address();
-    return map;
-  }
-
-  token::Key secret_{};
-  std::map<uint64_t, v1::PlacementGroup> entries_;
-  uint64_t generation_ = 1;
-  uint64_t renewals_ = 0;
-  EventLoop loop_;
-  std::thread thread_;
-};
-
-std::string Pattern(uint64_t seed, size_t size) {
-  chunk::SeededRandom random(seed);
-  std::string bytes(size, '\0');
-  for (char& byte : bytes) byte = static_cast<char>(random.Next());
-  return bytes;
-}
 
 TEST_CASE("what is written is read back and is on all replicas", "[engine]") {
   TestCluster cluster(2);
@@ -489,7 +217,7 @@ TEST_CASE("a device that fails is reported; full on all is ENOSPC, full on some 
 }
 
 TEST_CASE("a store that lost unflushed writes is reported by the flush", "[engine]") {
-  TestCluster cluster(2);
+  TestCluster cluster(2, TestCluster::Forgetful());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.servers[1]->ReopenStore(true);
   CHECK(cluster.Flush() == 0);
@@ -498,7 +226,7 @@ TEST_CASE("a store that lost unflushed writes is reported by the flush", "[engin
 }
 
 TEST_CASE("a last replica that was reopened: the flush says whether writes were lost", "[engine]") {
-  TestCluster cluster(1);
+  TestCluster cluster(1, TestCluster::Forgetful());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   SECTION("they were") {
     cluster.servers[0]->ReopenStore(true);
@@ -515,7 +243,7 @@ TEST_CASE("a last replica that was reopened: the flush says whether writes were 
 TEST_CASE("all replicas lost acknowledged writes: IO goes on, and the next flush says so",
           "[engine]") {
   const size_t replicas = GENERATE(1, 2);
-  TestCluster cluster(replicas);
+  TestCluster cluster(replicas, TestCluster::Forgetful());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   CHECK(cluster.Flush() == 0);
   CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
@@ -548,7 +276,7 @@ TEST_CASE("a flush that waits for the last replica reports it at a measured pace
 }
 
 TEST_CASE("a flush does not hang when the report of a lost replica gets lost", "[engine]") {
-  TestCluster cluster(1);
+  TestCluster cluster(1, TestCluster::Forgetful());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.servers[0]->ReopenStore(true);
   cluster.away = true;

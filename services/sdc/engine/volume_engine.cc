@@ -38,6 +38,7 @@ VolumeEngine::~VolumeEngine() {
   *alive_ = false;
   if (throttle_timer_set_) context_.loop().Cancel(throttle_timer_);
   if (retry_timer_set_) context_.loop().Cancel(retry_timer_);
+  if (full_timer_set_) context_.loop().Cancel(full_timer_);
 }
 
 BlockDeviceInfo VolumeEngine::info() const {
@@ -102,6 +103,7 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->started_nanos = context_.NowNanos();
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
+  request->internal = false;
   request->segments.clear();
   request->next_segment = 0;
   request->cursor = PieceCursor();
@@ -465,6 +467,8 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
       now);
   if (other && !read_only()) {
     flushes_.NewGeneration();
+    // What was acknowledged has no place in the new order.
+    ReleaseAllWrites();
     for (const auto& group : groups_) {
       if (group != nullptr && group->writer.generation() != grant_.fields.generation) {
         group->writer.Renumber(grant_.fields.generation, now);
@@ -594,6 +598,7 @@ std::string VolumeEngine::WaitingFor() const {
     }
   }
   if (!parked_.empty()) return "a replica to read from";
+  if (!full_waiting_.empty()) return "space: the pool is full";
   return "";
 }
 

@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/engine/engine_context.h"
 #include "services/sdc/engine/sds_stream.h"
@@ -98,6 +99,9 @@ class VolumeEngine final : public BlockDevice {
     bool blocked = false;            // in blocked_groups_
     bool held = false;               // in held_groups_
     uint64_t lacking_device_id = 0;  // reported because it lacks acknowledged writes; 0: none
+    uint64_t lost_device_id = 0;     // proved to lack acknowledged writes that nobody has kept
+    uint64_t flush_mark = 0;         // acknowledged before the running flush round: below this
+    bool retaining = false;          // in retaining_groups_
   };
 
   // Intake and completion: volume_engine.cc.
@@ -156,6 +160,18 @@ class VolumeEngine final : public BlockDevice {
   void NeedGrant(GrantTrouble trouble);
   void AdoptEntry(Group& group);
 
+  // Acknowledged writes until they are durable: volume_retention.cc.
+  void KeepUntilDurable(Group& group, Piece* piece);
+  void KeepNothing(Group& group, const Piece* piece);
+  // The pool is full: true when the write waits for space.
+  bool WaitForSpace(Piece* piece);
+  void ReleaseWrites(Group& group, uint64_t below_sequence);
+  void ReleaseAllWrites();
+  void MarkFlushRound();
+  void FlushRoundCovered();
+  void DoubtReplicas(SdsStream& stream);
+  void NoteCatchUp(const Group& group, uint64_t device_id, uint64_t from_sequence);
+
   // Flushes: volume_flush.cc.
   void RequestFlush(Request* request);
   void BeginFlushRound();
@@ -165,9 +181,11 @@ class VolumeEngine final : public BlockDevice {
   void CheckFlushRound();
   void ReportLost();
   void ReportLostAgain(uint64_t now_nanos);
+  [[nodiscard]] bool CanBeProved(const Group& group, const ReplicaName& replica) const;
   void SendProbe(const ReplicaName& replica);
   void ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
                      const v1::IoResult& result);
+  void ProbeLater(const ReplicaName& replica);
 
   EngineContext& context_;
   const std::string name_;
@@ -202,6 +220,16 @@ class VolumeEngine final : public BlockDevice {
   std::vector<uint64_t> flush_unsent_;   // devices that could not be asked yet
   std::vector<ReplicaName> probes_unsent_;
   bool internal_flush_ = false;  // the flush of a detach
+
+  std::vector<Piece*> full_waiting_;  // writes that found no space
+  bool full_timer_set_ = false;
+  EventLoop::TimerId full_timer_ = 0;
+
+  std::vector<Group*> retaining_groups_;  // that keep acknowledged writes
+  uint64_t retained_bytes_ = 0;
+  bool making_room_ = false;  // a flush that nobody asked for is on its way
+  // By server: the life that was spoken to last.
+  absl::flat_hash_map<uint64_t, uint64_t> server_lives_;
 
   bool detaching_ = false;
   absl::AnyInvocable<void()> detached_;

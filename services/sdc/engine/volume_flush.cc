@@ -22,6 +22,7 @@ void VolumeEngine::RequestFlush(Request* request) {
 void VolumeEngine::BeginFlushRound() {
   if (flush_waiting_.empty()) return;
   flush_round_.swap(flush_waiting_);
+  MarkFlushRound();
   const std::vector<ReplicaName> targets = flushes_.BeginRound();
   for (const ReplicaName& target : targets) SendFlush(target.device_id);
   CheckFlushRound();
@@ -101,8 +102,20 @@ void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& ope
   ArmRetry();
 }
 
+// A write of this generation is a mark in a replica's order that can be asked for.
+bool VolumeEngine::CanBeProved(const Group& group, const ReplicaName& replica) const {
+  return !flushes_.device_failed(replica.device_id) && flushes_.CanProve(replica) &&
+         group.writer.front_sequence() > 1;
+}
+
+// A store that began another life is asked what it has before anybody is told that it lost it.
 void VolumeEngine::ReportLost() {
   for (const ReplicaName& replica : flushes_.TakeNewlyLost()) {
+    Group* group = FindGroup(replica.placement_group_id);
+    if (group != nullptr && CanBeProved(*group, replica)) {
+      ProbeLater(replica);
+      continue;
+    }
     LogWarning("unflushed writes are lost on a replica",
                {{"volume", volume_id()},
                 {"device", replica.device_id},
@@ -116,34 +129,41 @@ void VolumeEngine::ReportLostAgain(uint64_t now_nanos) {
   for (const ReplicaName& replica : flushes_.Lost()) {
     Group* group = FindGroup(replica.placement_group_id);
     if (group == nullptr) continue;
+    const bool asked = CanBeProved(*group, replica) && group->lost_device_id != replica.device_id;
     for (const WriterMember& member : group->writer.members()) {
-      if (member.device_id != replica.device_id || now_nanos < member.hold_until_nanos) continue;
+      if (asked || member.device_id != replica.device_id || now_nanos < member.hold_until_nanos)
+        continue;
       ReplicaOverdue(replica, "it can no longer promise writes that were not flushed");
       break;
     }
   }
 }
 
-// Asks the last replica of a group, whose store was opened anew, how far its order goes: a trim of
-// nothing new two places beyond the end of the order is never taken, and the refusal names the next
-// place. Every write before that place is there, since a store keeps a prefix of the order.
+void VolumeEngine::ProbeLater(const ReplicaName& replica) {
+  probes_unsent_.push_back(replica);
+  ArmRetry();
+}
+
+// Asks a replica, whose store was opened anew, how far its order goes: a trim of nothing new two
+// places beyond the end of the order is never taken, and the refusal names the next place. Every
+// write before that place is there, since a store keeps a prefix of the order.
 void VolumeEngine::SendProbe(const ReplicaName& replica) {
   Group* group = FindGroup(replica.placement_group_id);
-  if (group == nullptr || !flushes_.IsLost(replica)) return;
-  if (!flushes_.CanProve(replica)) {
-    flushes_.AcceptLoss(replica);
-    return CheckFlushRound();
-  }
+  if (group == nullptr) return;
   const WriterMember* member = nullptr;
   for (const WriterMember& candidate : group->writer.members()) {
     if (candidate.device_id == replica.device_id) member = &candidate;
   }
+  const bool lost = flushes_.IsLost(replica);
+  if (member == nullptr || (!lost && !member->behind)) return;
+  if (lost && !flushes_.CanProve(replica)) {
+    flushes_.AcceptLoss(replica);
+    return CheckFlushRound();
+  }
   SdsStream* stream = member == nullptr ? nullptr : context_.StreamTo(member->sds_id);
   const token::GrantKey* key = member == nullptr ? nullptr : grant_.KeyFor(member->sds_id);
   if (grant_blocked_ || stream == nullptr || !stream->open() || key == nullptr) {
-    probes_unsent_.push_back(replica);
-    ArmRetry();
-    return;
+    return ProbeLater(replica);
   }
   InFlightOperation operation;
   operation.kind = InFlightOperation::Kind::kProbe;
@@ -165,22 +185,35 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
                                  const v1::IoResult& result) {
   const ReplicaName replica{operation.device_id, operation.placement_group_id};
   Group* group = FindGroup(operation.placement_group_id);
-  if (group == nullptr || !flushes_.IsLost(replica)) return;
+  if (group == nullptr) return;
   if (result.status() != v1::IO_STATUS_SEQUENCE_GAP ||
       operation.stamp.generation != group->writer.generation()) {
     HeedRefusal(stream, operation, result);
-    probes_unsent_.push_back(replica);
-    ArmRetry();
-    return;
+    return ProbeLater(replica);
   }
-  if (result.expected_sequence() >= group->writer.front_sequence()) {
-    LogInfo("a reopened store has every acknowledged write",
-            {{"volume", volume_id()},
-             {"device", replica.device_id},
-             {"placement_group", replica.placement_group_id}});
-    if (flushes_.Recover(replica)) SendFlush(replica.device_id);
-  } else {
-    flushes_.AcceptLoss(replica);
+  switch (group->writer.Prove(replica.device_id, result.expected_sequence())) {
+    case Proof::kComplete:
+      LogInfo("a reopened store has every acknowledged write",
+              {{"volume", volume_id()},
+               {"device", replica.device_id},
+               {"placement_group", replica.placement_group_id}});
+      if (flushes_.Recover(replica)) SendFlush(replica.device_id);
+      RetryParked();
+      break;
+    case Proof::kCatchingUp:
+      NoteCatchUp(*group, replica.device_id, result.expected_sequence());
+      Pump(*group);
+      ProbeLater(replica);
+      break;
+    case Proof::kLacking:
+      LogWarning("unflushed writes are lost on a replica",
+                 {{"volume", volume_id()},
+                  {"device", replica.device_id},
+                  {"placement_group", replica.placement_group_id}});
+      group->lost_device_id = replica.device_id;
+      Report(*group, replica.device_id, "it has lost writes that it had answered");
+      RetryParked();
+      break;
   }
   CheckFlushRound();
 }
@@ -188,9 +221,10 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
 void VolumeEngine::CheckFlushRound() {
   if (!flushes_.round_running() && flush_round_.empty()) return;
   if (!flushes_.FinishRound()) return;
-  // An error of a write says nothing of other writes: a flush has to tell.
+  FlushRoundCovered();
+  // An error of a write says nothing of other writes: a flush of an application has to tell.
   const bool told = std::any_of(flush_round_.begin(), flush_round_.end(), [](const Request* r) {
-    return r->block.command == Command::kFlush;
+    return r->block.command == Command::kFlush && !r->internal;
   });
   const bool loss = told ? flushes_.TakeLossAccepted() : flushes_.loss_accepted();
   for (Request* request : std::exchange(flush_round_, {})) {

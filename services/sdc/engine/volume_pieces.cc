@@ -83,6 +83,7 @@ VolumeEngine::Group* VolumeEngine::GroupFor(uint64_t chunk_index) {
         PlacementGroupWriter(map->entry, grant_.fields.generation, pool->min_replicas()));
     group->map = map;
     group->probe_chunk = chunk_index;
+    if (context_.options().unflushed_bytes > 0) group->writer.Retain();
   }
   return group.get();
 }
@@ -207,7 +208,7 @@ size_t VolumeEngine::ChooseMember(Group& group, const Piece& piece) {
     const auto& tried = piece.tried_device_ids;
     ReadCandidate candidate;
     candidate.member = i;
-    candidate.usable = member.in_sync && stream != nullptr && stream->open() &&
+    candidate.usable = member.in_sync && !member.behind && stream != nullptr && stream->open() &&
                        grant_.KeyFor(member.sds_id) != nullptr &&
                        std::find(tried.begin(), tried.end(), member.device_id) == tried.end();
     candidate.same_host = stream != nullptr && stream->same_host();
@@ -305,14 +306,14 @@ void VolumeEngine::WriteTaken(Group& group, const InFlightOperation& operation,
   const SendStamp& stamp = operation.stamp;
   PlacementGroupWriter& writer = group.writer;
   if (stamp.epoch != writer.epoch() || stamp.generation != writer.generation() ||
-      stamp.sequence < writer.front_sequence() || stamp.sequence >= writer.next_sequence()) {
+      stamp.sequence < writer.retained_front() || stamp.sequence >= writer.next_sequence()) {
     return;
   }
   auto* piece = reinterpret_cast<Piece*>(writer.cookie(stamp.sequence));
   if (piece->force_unit_access) {
     if (result.status() == v1::IO_STATUS_OK) return;
     // A repeat does nothing now: whether the first time was made durable is not known.
-    piece->request->flush_after = true;
+    if (piece->request != nullptr) piece->request->flush_after = true;
   }
   if (!flushes_.NoteWrite({operation.device_id, operation.placement_group_id},
                           result.store_incarnation())) {
@@ -328,6 +329,9 @@ void VolumeEngine::React(Group& group, SdsStream& stream, uint64_t device_id,
     case WriterReaction::kCheckCompletion:
       CompleteWrites(group);
       break;
+    case WriterReaction::kCatchUp:
+      NoteCatchUp(group, device_id, result.expected_sequence());
+      [[fallthrough]];
     case WriterReaction::kSend:
       Pump(group);
       break;
@@ -361,10 +365,13 @@ void VolumeEngine::CompleteWrites(Group& group) {
       case PlacementGroupWriter::Completion::Kind::kNone:
         return;
       case PlacementGroupWriter::Completion::Kind::kDone:
+        KeepUntilDurable(group, piece);
         PieceDone(piece, 0, "");
         break;
       case PlacementGroupWriter::Completion::Kind::kNoSpace:
-        PieceDone(piece, ENOSPC, "the pool is full");
+        // Its place in the order is taken by nothing; what waits gets another.
+        KeepNothing(group, piece);
+        if (!WaitForSpace(piece)) PieceDone(piece, ENOSPC, "the pool is full");
         break;
       case PlacementGroupWriter::Completion::Kind::kReport:
         for (const uint64_t device_id : completion.failed_device_ids) {
@@ -559,6 +566,7 @@ void VolumeEngine::Unanswered(const InFlightOperation& operation) {
 }
 
 void VolumeEngine::StreamOpened(SdsStream& stream) {
+  DoubtReplicas(stream);
   for (const auto& group : groups_) {
     if (group == nullptr) continue;
     group->writer.StreamOpened(stream.sds_id());
@@ -576,7 +584,9 @@ void VolumeEngine::StreamUnreachable(uint64_t sds_id, const std::string& why) {
       if (member.sds_id != sds_id) continue;
       // What waits for it now; others are reported when something does.
       const bool flushing = flushes_.PlacementGroupToAsk(member.device_id) != 0;
-      if (!group->writer.idle() || flushing) Report(*group, member.device_id, reason);
+      const bool lost =
+          flushes_.IsLost({member.device_id, group->writer.placement_group_id()}) || member.behind;
+      if (!group->writer.idle() || flushing || lost) Report(*group, member.device_id, reason);
     }
   }
   RetryParked();
@@ -599,7 +609,7 @@ void VolumeEngine::EntryChanged(uint64_t placement_group_id) {
 void VolumeEngine::AdoptEntry(Group& group) {
   const auto before = group.writer.members();
   if (!group.writer.Adopt(group.map->entry, context_.NowNanos())) return;
-  group.lacking_device_id = 0;
+  group.lacking_device_id = group.lost_device_id = 0;
   const auto& after = group.writer.members();
   for (const WriterMember& old : before) {
     const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {
@@ -629,13 +639,10 @@ void VolumeEngine::ReportRejected(const ReplicaName& replica) {
     NeedGrant(GrantTrouble::kAcquire);
   }
   if (last && flushes_.IsLost(replica)) {
-    // A write of this generation is a mark in the replica's order that can be asked for.
-    if (flushes_.device_failed(replica.device_id) || !flushes_.CanProve(replica) ||
-        group->writer.front_sequence() == 1) {
+    if (!CanBeProved(*group, replica) || group->lost_device_id == replica.device_id) {
       flushes_.AcceptLoss(replica);
     } else {
-      probes_unsent_.push_back(replica);
-      ArmRetry();
+      ProbeLater(replica);
     }
   }
   CheckFlushRound();

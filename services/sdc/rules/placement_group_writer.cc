@@ -1,6 +1,7 @@
 #include "services/sdc/rules/placement_group_writer.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tessera::sdc {
 namespace {
@@ -19,7 +20,7 @@ PlacementGroupWriter::PlacementGroupWriter(const MapEntry& entry, uint64_t gener
 }
 
 uint64_t PlacementGroupWriter::Append(WriteCookie cookie, uint64_t now_nanos) {
-  if (count_ == ring_.size()) Grow();
+  if (retained_ + count_ == ring_.size()) Grow();
   At(count_) = Kept{cookie, now_nanos, 0};
   ++count_;
   return next_sequence_++;
@@ -27,7 +28,7 @@ uint64_t PlacementGroupWriter::Append(WriteCookie cookie, uint64_t now_nanos) {
 
 void PlacementGroupWriter::Grow() {
   std::vector<Kept> larger(ring_.size() * 2);
-  for (size_t i = 0; i < count_; ++i) larger[i] = At(i);
+  for (size_t i = 0; i < retained_ + count_; ++i) larger[i] = RingAt(i);
   ring_ = std::move(larger);
   head_ = 0;
 }
@@ -35,11 +36,15 @@ void PlacementGroupWriter::Grow() {
 bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
   if (entry.epoch <= epoch_) return false;
   epoch_ = entry.epoch;
-  members_.clear();
+  const auto before = std::exchange(members_, {});
   for (const MapMember& from : entry.members) {
     WriterMember member;
     static_cast<MapMember&>(member) = from;
     member.next_send = front_sequence_;
+    // A learner gets what was acknowledged from its source.
+    member.behind = from.in_sync && std::any_of(before.begin(), before.end(), [&](const auto& old) {
+                      return old.device_id == from.device_id && old.in_sync && old.behind;
+                    });
     members_.push_back(member);
   }
   for (size_t i = 0; i < count_; ++i) {
@@ -106,20 +111,20 @@ WriterReaction PlacementGroupWriter::Answer(uint64_t device_id, const SendStamp&
   if (stamp.epoch != epoch_ || stamp.generation != generation_) return WriterReaction::kNothing;
   const size_t index = Find(device_id);
   if (index == kNone) return WriterReaction::kNothing;
-  if (stamp.sequence < front_sequence_ || stamp.sequence >= next_sequence_) {
+  if (stamp.sequence < retained_front() || stamp.sequence >= next_sequence_) {
     return WriterReaction::kNothing;
   }
+  const bool retained = stamp.sequence < front_sequence_;
   WriterMember& member = members_[index];
+  // What others have acknowledged and this one has no room for is a failure of this one.
+  if (answer == WriteAnswer::kNoSpace && retained) answer = WriteAnswer::kFailed;
   switch (answer) {
     case WriteAnswer::kNoSpace:
       no_space_.push_back({stamp.sequence, device_id});
       [[fallthrough]];
     case WriteAnswer::kOk:
     case WriteAnswer::kDuplicate:
-      At(stamp.sequence - front_sequence_).answered |= 1u << index;
-      member.complaints = 0;
-      return stamp.sequence == front_sequence_ ? WriterReaction::kCheckCompletion
-                                               : WriterReaction::kNothing;
+      return AnswerTaken(index, stamp.sequence);
     default:
       break;
   }
@@ -145,6 +150,55 @@ WriterReaction PlacementGroupWriter::Answer(uint64_t device_id, const SendStamp&
   }
 }
 
+WriterReaction PlacementGroupWriter::AnswerTaken(size_t index, uint64_t sequence) {
+  WriterMember& member = members_[index];
+  member.complaints = 0;
+  // It takes nothing but the next of its order: so it has everything before.
+  if (sequence + 1 >= front_sequence_) member.behind = false;
+  if (sequence < front_sequence_) return WriterReaction::kNothing;
+  At(sequence - front_sequence_).answered |= 1u << index;
+  return sequence == front_sequence_ ? WriterReaction::kCheckCompletion : WriterReaction::kNothing;
+}
+
+WriteCookie PlacementGroupWriter::ReleaseOldest() {
+  const WriteCookie cookie = RingAt(0).cookie;
+  head_ = (head_ + 1) & mask();
+  --retained_;
+  return cookie;
+}
+
+bool PlacementGroupWriter::Doubt(uint64_t device_id) {
+  const size_t index = Find(device_id);
+  if (index == kNone || retained_ == 0 || !members_[index].in_sync) return false;
+  members_[index].behind = true;
+  return true;
+}
+
+Proof PlacementGroupWriter::Prove(uint64_t device_id, uint64_t expected_sequence) {
+  const size_t index = Find(device_id);
+  if (index == kNone) return Proof::kLacking;
+  if (expected_sequence < retained_front()) {
+    members_[index].behind = false;  // nobody can make it better
+    return Proof::kLacking;
+  }
+  if (expected_sequence >= front_sequence_) {
+    members_[index].behind = false;
+    return Proof::kComplete;
+  }
+  // What is under way may have reached it meanwhile.
+  if (!members_[index].behind || members_[index].next_send >= front_sequence_) {
+    CatchUp(index, expected_sequence);
+  }
+  return Proof::kCatchingUp;
+}
+
+void PlacementGroupWriter::CatchUp(size_t index, uint64_t expected) {
+  WriterMember& member = members_[index];
+  member.behind = true;
+  Rewind(member, expected);
+  for (size_t i = 0; i < count_; ++i) At(i).answered &= ~(1u << index);
+}
+
 WriterReaction PlacementGroupWriter::Complain(WriterMember& member, uint64_t sequence,
                                               uint64_t hold_until_nanos, WriterReaction reaction) {
   if (++member.complaints > kMaximumComplaints) {
@@ -160,9 +214,13 @@ WriterReaction PlacementGroupWriter::AnswerGap(WriterMember& member, uint64_t se
                                                uint64_t expected) {
   // It lacks what was acknowledged, or is ahead of what was ever sent: not the replica that we
   // knew.
-  if (expected < front_sequence_ || expected > sequence) {
+  if (expected < retained_front() || expected > sequence) {
     member.reported = true;
     return WriterReaction::kReport;
+  }
+  if (expected < front_sequence_) {
+    CatchUp(Find(member.device_id), expected);
+    return Complain(member, expected, 0, WriterReaction::kCatchUp);
   }
   return Complain(member, expected, 0, WriterReaction::kSend);
 }
@@ -207,7 +265,11 @@ PlacementGroupWriter::Completion PlacementGroupWriter::PopCompleted() {
   if (!no_space_.empty()) {
     std::erase_if(no_space_, [this](const NoSpace& n) { return n.sequence <= front_sequence_; });
   }
-  head_ = (head_ + 1) & mask();
+  if (retaining_) {
+    ++retained_;
+  } else {
+    head_ = (head_ + 1) & mask();
+  }
   --count_;
   ++front_sequence_;
   for (WriterMember& member : members_) {

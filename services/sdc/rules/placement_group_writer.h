@@ -16,6 +16,11 @@
 //    say DUPLICATE. All members: the application gets ENOSPC. Some: these have failed (they lack
 //    what the others have).
 //
+// Acknowledged writes that are not durable yet are *retained*, in order, as far as the caller has
+// room for them: a replica whose store has lost its unflushed tail (power) is sent them again from
+// its place in the order on, so that nothing acknowledged is lost while the client lives. Until it
+// has proved that it has every acknowledged write it is *behind*: not to be read from.
+//
 // Sending is by pull: each member has a place in the order up to which it was sent; a rewind moves
 // it back and starts a new round. A complaint from an earlier round is ignored when what it is
 // about has been sent again since.
@@ -59,6 +64,7 @@ struct WriterMember : MapMember {
   uint32_t complaints = 0;        // since it last took a write
   uint64_t hold_until_nanos = 0;  // nothing is sent to it before
   bool reported = false;          // as failed, in this epoch: nothing is sent to it
+  bool behind = false;            // may lack writes that were acknowledged
 };
 
 // What was sent: comes back with the answer.
@@ -86,12 +92,20 @@ struct WriteAnswerDetail {
   uint64_t current_epoch = 0;      // the epoch complaints: the server's
 };
 
+// What a replica's place in the order says.
+enum class Proof : uint8_t {
+  kComplete,    // it has every acknowledged write
+  kCatchingUp,  // what it lacks is retained and due to it again
+  kLacking,     // it lacks acknowledged writes that nobody has kept
+};
+
 // What the caller has to do after an answer.
 enum class WriterReaction : uint8_t {
   kNothing,
   kCheckCompletion,  // call PopCompleted
   kSendLater,        // the member is held: send to it when the hold ends
   kSend,             // send to it
+  kCatchUp,          // the same: it lacks acknowledged writes and is sent them again
   kShowEntry,        // show the server the map entry again; the member is held for a moment
   kFetchEntry,       // the server knows a newer entry: get it; the member is held
   kReport,           // the replica has failed: ReportFailed was done for it, tell the MDM
@@ -111,7 +125,8 @@ class PlacementGroupWriter {
 
   // True when the entry was newer.
   bool Adopt(const MapEntry& entry, uint64_t now_nanos);
-  // A new generation of the volume is this writer's.
+  // A new generation of the volume is this writer's. REQUIRES: retained() == 0, since what was
+  // acknowledged has no place in the new order.
   void Renumber(uint64_t generation, uint64_t now_nanos);
   // Everything kept is due again for the server's member: its stream is a new one.
   void StreamOpened(uint64_t sds_id);
@@ -123,8 +138,9 @@ class PlacementGroupWriter {
                ? member.next_send
                : 0;
   }
+  // Of a retained or an unacknowledged write.
   [[nodiscard]] WriteCookie cookie(uint64_t sequence) const {
-    return At(sequence - front_sequence_).cookie;
+    return RingAt(sequence - retained_front()).cookie;
   }
   [[nodiscard]] SendStamp MarkSent(WriterMember& member) {
     return {member.next_send++, epoch_, generation_, member.round};
@@ -141,6 +157,21 @@ class PlacementGroupWriter {
   };
   // Takes the front write when it is settled. Call until kNone (kReport also ends).
   [[nodiscard]] Completion PopCompleted();
+
+  // ---- Acknowledged writes that are not durable yet.
+  // From now on a write that PopCompleted returns stays, retained, until it is released.
+  void Retain() { retaining_ = true; }
+  // The caller's new name for the write that PopCompleted returned last. REQUIRES: it is retained.
+  void RenameLast(WriteCookie cookie) { RingAt(retained_ - 1).cookie = cookie; }
+  [[nodiscard]] size_t retained() const { return retained_; }
+  // The oldest write that can be sent again; front_sequence() when none is retained.
+  [[nodiscard]] uint64_t retained_front() const { return front_sequence_ - retained_; }
+  // Forgets the oldest retained write; returns its name. REQUIRES: retained() > 0.
+  WriteCookie ReleaseOldest();
+  // The server's store began another life: its member may lack what is retained. False: nothing is.
+  bool Doubt(uint64_t device_id);
+  // The member expects `expected_sequence` next, in this generation.
+  Proof Prove(uint64_t device_id, uint64_t expected_sequence);
 
   // The member is not sent to until the MDM has decided. False when there is no such member or it
   // is reported already.
@@ -177,8 +208,11 @@ class PlacementGroupWriter {
     uint64_t device_id;
   };
 
-  [[nodiscard]] const Kept& At(uint64_t index) const { return ring_[(head_ + index) & mask()]; }
-  [[nodiscard]] Kept& At(uint64_t index) { return ring_[(head_ + index) & mask()]; }
+  [[nodiscard]] const Kept& RingAt(uint64_t index) const { return ring_[(head_ + index) & mask()]; }
+  [[nodiscard]] Kept& RingAt(uint64_t index) { return ring_[(head_ + index) & mask()]; }
+  // Of the unacknowledged.
+  [[nodiscard]] const Kept& At(uint64_t index) const { return RingAt(retained_ + index); }
+  [[nodiscard]] Kept& At(uint64_t index) { return RingAt(retained_ + index); }
   [[nodiscard]] size_t mask() const { return ring_.size() - 1; }
   [[nodiscard]] size_t Find(uint64_t device_id) const;
   [[nodiscard]] uint32_t AllMembers() const { return (1u << members_.size()) - 1; }
@@ -188,6 +222,9 @@ class PlacementGroupWriter {
   WriterReaction Complain(WriterMember& member, uint64_t sequence, uint64_t hold_until_nanos,
                           WriterReaction reaction);
   WriterReaction AnswerGap(WriterMember& member, uint64_t sequence, uint64_t expected);
+  WriterReaction AnswerTaken(size_t index, uint64_t sequence);
+  // The member gets everything from `expected` on again, and its answers so far count for nothing.
+  void CatchUp(size_t index, uint64_t expected);
   WriterReaction AnswerEpoch(WriterMember& member, WriteAnswer answer, uint64_t sequence,
                              uint64_t server_epoch, uint64_t now_nanos);
 
@@ -196,10 +233,12 @@ class PlacementGroupWriter {
   uint64_t epoch_ = 0;
   uint64_t generation_;
   absl::InlinedVector<WriterMember, 4> members_;
-  // The kept writes, a ring whose size is a power of two.
+  // The retained and then the unacknowledged writes, a ring whose size is a power of two.
   std::vector<Kept> ring_;
   size_t head_ = 0;
+  size_t retained_ = 0;
   size_t count_ = 0;
+  bool retaining_ = false;
   uint64_t front_sequence_ = 1;
   uint64_t next_sequence_ = 1;
   std::vector<NoSpace> no_space_;

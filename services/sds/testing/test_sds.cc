@@ -52,6 +52,7 @@ TestSds::TestSds(FakeMdm* mdm, const std::string& name, StoreOpener opener, uint
       opener_(opener ? std::move(opener) : RealStore()),
       capacity_bytes_(capacity_bytes) {
   Start();
+  if (!mdm_->AwaitRegistration(name_, ++starts_)) throw std::runtime_error("not registered");
   const auto control = NewControlStub();
   grpc::ClientContext call;
   PrepareCall(&call, kCallTimeoutMillis, mdm_->ControlBearer(1, id()));
@@ -78,10 +79,14 @@ void TestSds::Start() {
   auto server = SdsServer::Start(options, &clock_, opener_, [] {});
   if (!server.ok()) throw std::runtime_error(server.status().ToString());
   server_ = *std::move(server);
-  if (!mdm_->AwaitRegistration(name_, ++starts_)) throw std::runtime_error("not registered");
 }
 
 void TestSds::Restart() {
+  RestartAlone();
+  if (!mdm_->AwaitRegistration(name_, ++starts_)) throw std::runtime_error("not registered");
+}
+
+void TestSds::RestartAlone() {
   server_->Stop();
   server_ = nullptr;
   Start();

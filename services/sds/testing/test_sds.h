@@ -45,6 +45,8 @@ class TestSds {
           uint64_t capacity_bytes = 256u << 20);
   // Ends and begins the process, as far as it can see.
   void Restart();
+  // The same while the MDM is away: nothing is waited for.
+  void RestartAlone();
   void Stop() { server_->Stop(); }
 
   [[nodiscard]] SdsServer* server() { return server_.get(); }

@@ -1,0 +1,135 @@
+// Acknowledged writes survive power loss of all replicas while the client lives.
+#include <catch2/catch.hpp>
+
+#include "services/sdc/engine/test_cluster.h"
+
+namespace tessera::sdc {
+namespace {
+
+TEST_CASE("replicas that lost acknowledged writes get them again", "[engine]") {
+  const size_t replicas = GENERATE(1, 2);
+  TestCluster cluster(replicas);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
+  CHECK(cluster.Write(4096, Pattern(3, 4096)) == 0);
+  CHECK(cluster.Do(TestCluster::Simple(Command::kWriteZeroes, 0, 512)).error == 0);
+  for (auto& server : cluster.servers) server->ReopenStore(true);
+  SECTION("with the next write") { CHECK(cluster.Write(8192, Pattern(4, 4096)) == 0); }
+  SECTION("with the flush") {}
+  CHECK(cluster.Flush() == 0);
+  const std::string expected =
+      std::string(512, '\0') + Pattern(1, 4096).substr(512) + Pattern(3, 4096);
+  CHECK(cluster.Read(0, 8192) == expected);
+  for (auto& server : cluster.servers) CHECK(server->Chunk(0).substr(0, 8192) == expected);
+  CHECK(cluster.grants_seen == 0);
+  CHECK(cluster.reports_seen == 0);
+  CHECK(cluster.engine->metrics().replicas_caught_up.Get() > 0);
+  CHECK(cluster.engine->metrics().unflushed_bytes.Get() == 0);
+}
+
+TEST_CASE("one replica that lost its tail catches up without leaving the set", "[engine]") {
+  TestCluster cluster(2);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[1]->ReopenStore(true);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.InSync(PlacementGroupIndex(7, 0, kGroups)) == 2);
+  CHECK(cluster.servers[1]->Chunk(0).substr(0, 4096) == Pattern(1, 4096));
+}
+
+TEST_CASE("a process that came back with all it had keeps its place", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(false);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.reports_seen == 0);
+  CHECK(cluster.engine->metrics().replicas_caught_up.Get() == 0);
+}
+
+TEST_CASE("nothing is read from a replica before it has its writes again", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  FakeSds& server = *cluster.servers[0];
+  server.Stop();
+  server.ReopenStore(true);
+  // Writes are not taken yet.
+  std::atomic<int> refused{0};
+  server.SetScript([&refused](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+    if (operation.type() != v1::IO_OPERATION_TYPE_WRITE) return std::nullopt;
+    ++refused;
+    v1::IoResult result;
+    result.set_status(v1::IO_STATUS_OVERLOADED);
+    return result;
+  });
+  std::atomic<bool> answered{false};
+  std::string text;
+  BlockRequest read = TestCluster::Simple(Command::kRead, 0, 4096);
+  read.done = [&](const BlockReply& reply) {
+    text = TestCluster::Text(reply.data);
+    answered = true;
+  };
+  server.Start();
+  cluster.Start(std::move(read));
+  cluster.PublishAddresses();
+  while (refused < 3) std::this_thread::yield();
+  CHECK_FALSE(answered);
+  server.SetScript(nullptr);
+  while (!answered) std::this_thread::yield();
+  CHECK(text == Pattern(2, 4096));
+}
+
+TEST_CASE("what is kept is bounded: the volume flushes by itself", "[engine]") {
+  EngineOptions options = TestCluster::PatientOptions();
+  options.unflushed_bytes = 64 << 10;
+  TestCluster cluster(2, options);
+  for (int i = 0; i < 100; ++i) {
+    CHECK(cluster.Write(static_cast<uint64_t>(i % 64) * 4096, Pattern(i, 4096)) == 0);
+  }
+  CHECK(cluster.servers[0]->counts().flushes >= 1);
+  CHECK(cluster.engine->metrics().unflushed_bytes.Get() <= options.unflushed_bytes);
+  // An application's flush still tells of a loss that no keeping could prevent.
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.engine->metrics().unflushed_bytes.Get() == 0);
+}
+
+TEST_CASE("a write that finds the pool full waits as long as it was told to", "[engine]") {
+  EngineOptions options = TestCluster::PatientOptions();
+  options.full_wait = std::chrono::seconds(20);
+  TestCluster cluster(2, options);
+  std::atomic<bool> full{true};
+  for (auto& server : cluster.servers) {
+    server->SetScript([&full](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+      if (!full || operation.type() != v1::IO_OPERATION_TYPE_WRITE) return std::nullopt;
+      v1::IoResult result;
+      result.set_status(v1::IO_STATUS_NO_SPACE);
+      return result;
+    });
+  }
+  std::atomic<int> error{-1};
+  BlockRequest request = TestCluster::WriteRequest(0, Pattern(1, 4096));
+  request.done = [&error](const BlockReply& reply) { error = reply.error; };
+  cluster.Start(std::move(request));
+  while (cluster.engine->metrics().waits_for_space.Get() < 2) std::this_thread::yield();
+  CHECK(error == -1);
+  full = false;
+  while (error == -1) std::this_thread::yield();
+  CHECK(error == 0);
+  CHECK(cluster.Read(0, 4096) == Pattern(1, 4096));
+}
+
+TEST_CASE("a new generation lets go of what has no place in the new order", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.RaiseGeneration();
+  CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  // The write of the new generation is given again; the older one can't be proved.
+  CHECK(cluster.Flush() == EIO);
+  CHECK(cluster.Write(0, Pattern(3, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+}
+
+}  // namespace
+}  // namespace tessera::sdc
