@@ -49,14 +49,16 @@ class DiscoveryService final : public v1::DiscoveryService::CallbackService {
                                            const v1::GetClusterInfoRequest* request,
                                            v1::GetClusterInfoResponse* response) override;
 
- private:
-  [[nodiscard]] absl::Status CheckFirstContact(const v1::NodeIdentity& identity) const;
-  [[nodiscard]] absl::Status CheckReturn(const std::string& kind, uint64_t id, uint64_t incarnation,
-                                         const v1::NodeIdentity& identity) const;
+  // The calls without gRPC.
   [[nodiscard]] absl::Status Register(const v1::RegisterSdsRequest& request,
                                       v1::RegisterSdsResponse* response);
   [[nodiscard]] absl::Status Register(const v1::RegisterSdcRequest& request,
                                       v1::RegisterSdcResponse* response);
+
+ private:
+  [[nodiscard]] absl::Status CheckFirstContact(const v1::NodeIdentity& identity) const;
+  [[nodiscard]] absl::Status CheckReturn(const std::string& kind, uint64_t id, uint64_t incarnation,
+                                         const v1::NodeIdentity& identity) const;
   [[nodiscard]] absl::Status StoreDevices(WriteTransaction& transaction, uint64_t sds_id,
                                           const v1::RegisterSdsRequest& request, bool new_life,
                                           v1::RegisterSdsResponse* response) const;

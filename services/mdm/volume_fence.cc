@@ -8,6 +8,7 @@
 #include "services/common/errors.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/token_table.h"
@@ -15,12 +16,11 @@
 namespace tessera::mdm {
 
 using std::chrono::milliseconds;
-using SteadyClock = std::chrono::steady_clock;
 
 struct VolumeFence::Round {
   std::vector<SdsTarget> targets;
-  SteadyClock::time_point deadline;
-  SteadyClock::time_point grace_end;
+  uint64_t deadline_ms = 0;  // boot time, as is the next
+  uint64_t grace_end_ms = 0;
   ServerSet confirmed;
   std::map<uint64_t, v1::FenceReceipt> receipts;  // of those that confirmed
   // By server, then placement group: the last version taken.
@@ -70,7 +70,8 @@ absl::Status VolumeFence::Ask(const VolumeRow& volume, FencePurpose purpose, Rou
   request.set_volume_id(volume.volume_id);
   request.set_generation(volume.generation);
   request.set_with_cursors(purpose == FencePurpose::kReconcile);
-  const auto left = std::chrono::duration_cast<milliseconds>(round->deadline - SteadyClock::now());
+  const uint64_t now = time_->clock().BootMillis();
+  const milliseconds left(round->deadline_ms - std::min(round->deadline_ms, now));
   const milliseconds timeout = std::clamp(left, milliseconds(1), rules_.call_timeout);
   for (const auto& [sds_id, answer] : control_->RaiseGeneration(round->targets, request, timeout)) {
     if (!answer.ok()) continue;
@@ -170,8 +171,9 @@ std::vector<v1::FenceReceipt> VolumeFence::ReceiptsOf(const VolumeRow& volume,
 absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurpose purpose,
                                               milliseconds time_left) {
   Round round;
-  round.deadline = SteadyClock::now() + time_left;
-  round.grace_end = SteadyClock::now() + rules_.grace;
+  const Clock& clock = time_->clock();
+  round.deadline_ms = clock.BootMillis() + static_cast<uint64_t>(time_left.count());
+  round.grace_end_ms = clock.BootMillis() + static_cast<uint64_t>(rules_.grace.count());
   while (true) {
     TESSERA_RETURN_IF_ERROR(Ask(volume, purpose, &round));
     const bool hopeful =
@@ -179,12 +181,13 @@ absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurp
           return !round.confirmed.contains(target.sds_id) &&
                  health_->Reachable({v1::COMPONENT_KIND_SDS, target.sds_id});
         });
-    if (!hopeful || SteadyClock::now() >= round.grace_end) {
+    if (!hopeful || clock.BootMillis() >= round.grace_end_ms) {
       TESSERA_RETURN_IF_ERROR(Settle(volume, purpose, &round));
       if (round.waiting_for.empty()) break;
     }
-    if (SteadyClock::now() + rules_.retry_pause >= round.deadline ||
-        stop_.WaitForNotificationWithTimeout(absl::FromChrono(rules_.retry_pause))) {
+    const auto pause_ms = static_cast<uint64_t>(rules_.retry_pause.count());
+    if (clock.BootMillis() + pause_ms >= round.deadline_ms ||
+        AwaitNotification(stop_, absl::FromChrono(rules_.retry_pause))) {
       return WithReason(
           absl::UnavailableError(absl::StrCat(
               "waiting for servers ", absl::StrJoin(round.waiting_for, ", "),

@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "libtoken/token.h"
 #include "services/common/errors.h"
 #include "services/common/logging.h"
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/request_checks.h"
@@ -245,7 +245,7 @@ void VolumeService::Attach(const CallContext& call, const SdcRow& sdc, v1::Volum
                {{"volume", mapping->volume_id()}, {"sdc", sdc.sdc_id}, {"error", uris.status()}});
     const bool transient = absl::IsUnavailable(uris.status()) || absl::IsAborted(uris.status());
     if (!transient || call.TimeLeft(kWaitMax) <= reserve + kAttachRetryPause) break;
-    absl::SleepFor(absl::FromChrono(kAttachRetryPause));
+    Pause(absl::FromChrono(kAttachRetryPause));
   }
   // The mapping stays: the client attaches it when it learns of it by its heartbeat.
 }

@@ -100,6 +100,8 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
   const uint64_t bytes = what.length_bytes();
   tally_.Count(what.type(), status, bytes);
   const uint64_t grant_id = what.grant_id();
+  ++answered_;
+  arrived_nanos_sum_ += operation.batch->arrived_nanos;
   v1::IoResult* result = outbox_.Add(operation);
   result->set_status(status);
   if (!message.empty()) result->set_message(message);
@@ -125,6 +127,11 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
 }
 
 void DeviceWorker::PublishCounts() {
+  if (answered_ > 0) {
+    const uint64_t now = context_->clock->BootNanos();
+    context_->pacer->Observe(answered_, answered_ * now - arrived_nanos_sum_, now);
+    answered_ = arrived_nanos_sum_ = 0;
+  }
   tally_.PublishAndClear(context_->metrics);
   if (grant_uses_.empty()) return;
   context_->accounting->Add(grant_uses_);

@@ -21,6 +21,7 @@
 #include "services/sds/key_store.h"
 #include "services/sds/mdm_clock.h"
 #include "services/sds/placement_table.h"
+#include "services/sds/recovery_pacer.h"
 #include "services/sds/sds_metrics.h"
 #include "services/sds/token_ack_book.h"
 #include "services/sds/unserved_writes.h"
@@ -81,6 +82,7 @@ struct EngineContext {
   TokenAccounting* accounting = nullptr;
   const DeletedVtrees* deleted_vtrees = nullptr;
   UnservedWrites* unserved = nullptr;
+  RecoveryPacer* pacer = nullptr;
   const std::atomic<uint64_t>* sds_id = nullptr;  // 0 until registered; no key is known before
   uint64_t incarnation = 0;
 

@@ -10,6 +10,7 @@
 #include "services/common/grpc_server.h"
 #include "services/common/logging.h"
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 #include "services/sds/image_merge.h"
 #include "services/sds/replica_messages.h"
 
@@ -110,21 +111,20 @@ void Learner::Stop() {
 
 bool Learner::Pause(std::chrono::milliseconds duration) {
   absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&stopping_), absl::FromChrono(duration));
+  return AwaitWithTimeout(&mutex_, absl::Condition(&stopping_), absl::FromChrono(duration));
 }
 
 void Learner::Throttle(uint64_t bytes) {
   uint64_t limit = options_.bytes_per_second;
   const uint64_t allowed = allowed_bytes_per_second_.load(std::memory_order_relaxed);
   if (allowed != 0) limit = limit == 0 ? allowed : std::min(limit, allowed);
-  if (limit == 0) return;
   const uint64_t now = context_->clock->BootNanos();
-  uint64_t until = 0;
-  {
+  uint64_t until = now + context_->pacer->Reserve(bytes, now);
+  if (limit != 0) {
     absl::MutexLock lock(&mutex_);
     const double nanos = 1e9 * static_cast<double>(bytes) / static_cast<double>(limit);
     throttle_until_nanos_ = std::max(throttle_until_nanos_, now) + static_cast<uint64_t>(nanos);
-    until = throttle_until_nanos_;
+    until = std::max(until, throttle_until_nanos_);
   }
   if (until > now) Pause(std::chrono::milliseconds((until - now) / 1'000'000));
 }
@@ -334,8 +334,8 @@ absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse&
       return absl::AbortedError("the source has writes that never came here: their writer is gone");
     }
     // In slices, so that stopping does not wait for the writer.
-    waiter->WaitForNotificationWithTimeout(
-        absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(deadline - now, 200))));
+    AwaitNotification(*waiter, absl::Milliseconds(static_cast<int64_t>(
+                                   std::min<uint64_t>(deadline - now, 200))));
     if (stopping()) return absl::CancelledError("the server stops");
   }
   context_->metrics->chunks_copied->Increment();

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 
 namespace tessera::sds {
 
@@ -87,7 +88,7 @@ LocalMembership PlacementTable::WaitForEpoch(uint64_t placement_group_id, uint64
     const auto found = groups_.find(placement_group_id);
     return found != groups_.end() && found->second.membership.epoch >= epoch;
   };
-  mutex_.AwaitWithTimeout(absl::Condition(&reached), timeout);
+  AwaitWithTimeout(&mutex_, absl::Condition(&reached), timeout);
   const auto found = groups_.find(placement_group_id);
   return found == groups_.end() ? LocalMembership{.placement_group_id = placement_group_id}
                                 : found->second;

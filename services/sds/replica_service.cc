@@ -1,5 +1,6 @@
 #include "services/sds/replica_service.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -7,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 #include "services/sds/replica_messages.h"
 
 namespace tessera::sds {
@@ -145,6 +147,12 @@ absl::Status ReplicaServiceImpl::Copy(const v1::CopyChunksRequest& request,
     *response.mutable_key() = key;
     const absl::StatusOr<chunk::ChunkImage> image =
         worker->device()->store()->ReadImage(ChunkKeyOf(key));
+    // What clients leave; a stop of the server ends the call, so no wait is long.
+    if (image.ok()) {
+      const uint64_t now = context_->clock->BootNanos();
+      const uint64_t wait = context_->pacer->Reserve(image->blocks.size(), now);
+      Pause(absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(wait, 500'000'000))));
+    }
     if (absl::IsNotFound(image.status())) {
       response.set_absent(true);
     } else if (!image.ok()) {

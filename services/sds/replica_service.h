@@ -25,10 +25,10 @@ class ReplicaServiceImpl final : public v1::ReplicaService::Service {
   grpc::Status CopyChunks(grpc::ServerContext* context, const v1::CopyChunksRequest* request,
                           grpc::ServerWriter<v1::CopyChunksResponse>* writer) override;
 
- private:
+  // The calls without gRPC.
   // The worker of the group, when the ticket is good and this server is in sync in its epoch.
   [[nodiscard]] absl::StatusOr<DeviceWorker*> CheckTicket(const v1::LearningTicket& ticket) const;
-  // The group's cursors as the worker has them, and the volumes' lowest generations.
+  // BeginCopy: the group's cursors as the worker has them, and the volumes' lowest generations.
   [[nodiscard]] absl::Status ReadCursors(DeviceWorker* worker, const v1::LearningTicket& ticket,
                                          v1::BeginCopyResponse* response) const;
   [[nodiscard]] absl::Status List(const v1::LearningTicket& ticket,
@@ -36,6 +36,7 @@ class ReplicaServiceImpl final : public v1::ReplicaService::Service {
   [[nodiscard]] absl::Status Copy(const v1::CopyChunksRequest& request,
                                   StreamWriter<v1::CopyChunksResponse>& writer) const;
 
+ private:
   IoEngine* const engine_;
   const EngineContext* const context_;
   RpcDispatcher* const rpc_;

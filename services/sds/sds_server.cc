@@ -84,6 +84,7 @@ absl::Status SdsServer::StartEngine() {
   context_.accounting = accounting_.get();
   context_.deleted_vtrees = &deleted_vtrees_;
   context_.unserved = unserved_.get();
+  context_.pacer = &pacer_;
   context_.sds_id = &sds_id_;
   context_.incarnation = state_->node().incarnation;
   context_.on_device_failed = [this](Device* device, const absl::Status& why) {
@@ -239,6 +240,10 @@ absl::Status SdsServer::RestoreMdmContact() {
 
 void SdsServer::CollectGauges() {
   metrics_.in_flight_bytes->Set(static_cast<double>(budget_.used_bytes()));
+  registry_
+      .Gauge("tessera_sds_recovery_bytes_per_second",
+             "What the control loop allows for copying beside clients now.")
+      .Set(static_cast<double>(pacer_.bytes_per_second()));
   for (const auto& worker : engine_->workers()) {
     const Device* device = worker->device();
     const MetricRegistry::Labels labels{{"device", device->uuid()}};

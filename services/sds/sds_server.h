@@ -86,6 +86,7 @@ class SdsServer {
   std::unique_ptr<VolumeTable> volumes_;
   std::unique_ptr<PlacementTable> placements_;
   std::unique_ptr<UnservedWrites> unserved_;
+  RecoveryPacer pacer_;
   std::unique_ptr<TokenAccounting> accounting_;
   std::unique_ptr<HealthBoard> health_;
   std::vector<std::unique_ptr<Device>> devices_;

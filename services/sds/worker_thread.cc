@@ -74,6 +74,8 @@ size_t WorkerThread::queued() const {
   return queue_.size();
 }
 
+bool WorkerThread::IsCurrent() const { return std::this_thread::get_id() == thread_.get_id(); }
+
 void WorkerThread::Woken(bool) {
   absl::MutexLock lock(&mutex_);
   alarm_set_ = false;

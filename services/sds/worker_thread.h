@@ -53,7 +53,7 @@ class WorkerThread {
   void LeaveQueue();
 
   [[nodiscard]] size_t queued() const;
-  [[nodiscard]] bool IsCurrent() const { return std::this_thread::get_id() == thread_.get_id(); }
+  [[nodiscard]] bool IsCurrent() const;
 
  private:
   void Run();
