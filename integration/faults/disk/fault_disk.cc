@@ -313,6 +313,7 @@ int main(int argc, char** argv) {
   char* arguments[] = {name.data()};
   fuse_args args = FUSE_ARGS_INIT(1, arguments);
   fuse* file_system = fuse_new(&args, &operations, sizeof(operations), &disk);
+  fuse_opt_free_args(&args);
   if (file_system == nullptr || fuse_mount(file_system, mount.c_str()) != 0) return 1;
   const int listener = Listen(control);
   if (listener < 0) {
