@@ -115,6 +115,9 @@ class EngineContext {
   [[nodiscard]] virtual SdsStream* StreamTo(uint64_t sds_id) = 0;
   virtual void ReportReplica(ReplicaReport report) = 0;
   virtual void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) = 0;
+  // Something was not answered in time by the server: when it says nothing at all, everything that
+  // waits for it is late.
+  virtual void SuspectServer(uint64_t sds_id) = 0;
   [[nodiscard]] virtual EngineCounters& counters() = 0;
   [[nodiscard]] uint64_t NowNanos() { return static_cast<uint64_t>(loop().Now().count()); }
 };

@@ -221,6 +221,13 @@ void IoEngine::Tick() {
   for (const auto& volume : Volumes()) {
     if (!volume->idle()) volume->Tick(now);
   }
+  const auto timeout = static_cast<uint64_t>(options_.replica_timeout.count());
+  for (const uint64_t sds_id : std::exchange(suspects_, {})) {
+    const auto found = streams_.find(sds_id);
+    if (found == streams_.end() || !found->second->SilentSince(now - std::min(now, timeout)))
+      continue;
+    found->second->BreakSilent();
+  }
   if (!volumes_.empty()) ArmTick();
 }
 
@@ -237,6 +244,7 @@ void IoEngine::TakeOverdue(SdsStream& stream, uint64_t now_nanos) {
     operation.volume->ReplicaOverdue({operation.device_id, operation.placement_group_id}, what);
   };
   for (const InFlightOperation& read : take(Kind::kLateRead, timeout, Kind::kAbandoned)) {
+    SuspectServer(stream.sds_id());
     report(read, "no answer to a read in time");
   }
   for (const InFlightOperation& read : take(Kind::kRead, timeout / 4, Kind::kLateRead)) {

@@ -63,6 +63,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   SdsStream* StreamTo(uint64_t sds_id) override;
   void ReportReplica(ReplicaReport report) override;
   void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) override;
+  void SuspectServer(uint64_t sds_id) override { suspects_.insert(sds_id); }
   EngineCounters& counters() override { return counters_; }
 
   // SdsStream::Observer.
@@ -96,6 +97,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   std::vector<ReplicaReport> reports_;  // to be sent at the end of the turn
   // Replicas in reports that are not answered: bounded by members of placement groups.
   absl::flat_hash_set<std::pair<uint64_t, uint64_t>> reported_;
+  absl::flat_hash_set<uint64_t> suspects_;  // servers, until the end of the tick
   bool tick_set_ = false;
   EventLoop::TimerId tick_ = 0;
 };

@@ -290,6 +290,28 @@ TEST_CASE("a flush does not hang when the report of a lost replica gets lost", "
   CHECK(error == EIO);
 }
 
+TEST_CASE("a server that says nothing any more is given up for all that waits for it, at once",
+          "[engine]") {
+  EngineOptions options = TestCluster::PatientOptions();
+  options.replica_timeout = std::chrono::seconds(1);
+  TestCluster cluster(2, options);
+  for (uint64_t chunk = 0; chunk < 8; ++chunk) {
+    CHECK(cluster.Write(chunk * kChunkBytes, Pattern(chunk, 4096)) == 0);
+  }
+  cluster.servers[1]->Hold(true);
+  CHECK(cluster.Write(0, Pattern(9, 4096)) == 0);
+  // What is written now, to whatever group, does not wait for the time-out once more.
+  const auto began = std::chrono::steady_clock::now();
+  for (uint64_t chunk = 1; chunk < 8; ++chunk) {
+    CHECK(cluster.Write(chunk * kChunkBytes, Pattern(10 + chunk, 4096)) == 0);
+  }
+  const auto took = std::chrono::steady_clock::now() - began;
+  CHECK(cluster.engine->reconnects() > 0);
+  INFO("took " << std::chrono::duration_cast<std::chrono::milliseconds>(took).count() << " ms");
+  cluster.servers[1]->Hold(false);
+  for (uint32_t index = 0; index < kGroups; ++index) CHECK(cluster.InSync(index) == 1);
+}
+
 TEST_CASE("block status, trim, cache, rate limit and detach", "[engine]") {
   TestCluster cluster(2);
   CHECK(cluster.Write(kChunkBytes, Pattern(1, 4096)) == 0);

@@ -23,6 +23,8 @@ constexpr int kEarlyOperations = 8;
 constexpr uint64_t kDefaultWindowBytes = 4 << 20;
 constexpr auto kFirstRetry = std::chrono::milliseconds(50);
 constexpr auto kLongestRetry = std::chrono::milliseconds(1000);
+// For a server that has just let everything wait for too long.
+constexpr EventLoop::Duration kSilentConnectTimeout = std::chrono::milliseconds(300);
 
 }  // namespace
 
@@ -69,13 +71,22 @@ void SdsStream::Connect() {
   state_ = State::kConnecting;
   call_ = std::make_shared<StreamCall>(loop_, queue_, static_cast<StreamCall::Listener*>(this));
   call_->Start(target_, options_.credentials);
-  timer_ = loop_.After(options_.connect_timeout, [this] { ConnectTimedOut(); });
+  const EventLoop::Duration limit = was_silent_
+                                        ? std::min(kSilentConnectTimeout, options_.connect_timeout)
+                                        : options_.connect_timeout;
+  was_silent_ = false;
+  timer_ = loop_.After(limit, [this] { ConnectTimedOut(); });
   timer_set_ = true;
 }
 
 void SdsStream::ConnectTimedOut() {
   timer_set_ = false;
   if (state_ == State::kConnecting) BreakOff("no hello in time");
+}
+
+void SdsStream::BreakSilent() {
+  was_silent_ = true;
+  BreakOff("it says nothing any more");
 }
 
 void SdsStream::BreakOff(const std::string& why) {
@@ -122,6 +133,7 @@ void SdsStream::CallEnded(StreamCall& call, const std::string& why) {
 
 bool SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) {
   if (call_.get() != &call) return false;
+  received_nanos_ = static_cast<uint64_t>(loop_.Now().count());
   const absl::Status status = DecodeIoResponse(message, &response_);
   if (!status.ok()) {
     BreakOff(std::string(status.message()));

@@ -100,6 +100,14 @@ class SdsStream final : private StreamCall::Listener {
   [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
+  // Something is in flight, and nothing was received since that moment.
+  [[nodiscard]] bool SilentSince(uint64_t nanos) const {
+    return state_ == State::kOpen && in_flight_ > 0 && received_nanos_ < nanos;
+  }
+  // Breaks the stream of a server that says nothing any more. It has less time than usual to say
+  // hello again before it counts as unreachable.
+  void BreakSilent();
+
   // Room for an operation that moves this many bytes. An empty stream has room for anything.
   [[nodiscard]] bool HasRoom(uint32_t bytes) const {
     return in_flight_ == 0 || in_flight_bytes_ + bytes + kOperationBytes <= window_bytes_;
@@ -159,6 +167,9 @@ class SdsStream final : private StreamCall::Listener {
   std::vector<std::shared_ptr<StreamCall>> ending_;  // cancelled, not over yet
   EventLoop::TimerId timer_ = 0;
   bool timer_set_ = false;
+
+  bool was_silent_ = false;      // it was broken off for that just now
+  uint64_t received_nanos_ = 0;  // when the last message came
 
   uint64_t incarnation_ = 0;
   uint64_t window_bytes_ = 0;

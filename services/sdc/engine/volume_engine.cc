@@ -574,6 +574,9 @@ void VolumeEngine::Tick(uint64_t now_nanos) {
       const uint64_t limit = front->force_unit_access ? flush_timeout : timeout;
       if (now_nanos < limit) continue;
       for (const uint64_t device_id : group->writer.Overdue(now_nanos - limit)) {
+        for (const WriterMember& member : group->writer.members()) {
+          if (member.device_id == device_id) context_.SuspectServer(member.sds_id);
+        }
         Report(*group, device_id, "no answer to a write in time");
       }
     }
