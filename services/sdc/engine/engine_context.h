@@ -25,9 +25,10 @@ struct EngineOptions {
   EventLoop::Duration io_timeout{0};  // 0: requests wait for ever
   // How long a write waits for space when the pool is full, before it fails with ENOSPC.
   EventLoop::Duration full_wait{0};
-  // Acknowledged writes of a volume that are kept until they are durable; half of it makes the
-  // volume flush by itself. 0: none are kept, and power loss of the last replica can lose them.
-  uint64_t unflushed_bytes = 64u << 20;
+  // Acknowledged writes of all volumes that are kept until they are durable; when half of it is
+  // used, a volume that writes flushes by itself. 0: none are kept, and power loss of the last
+  // replica can lose them.
+  uint64_t unflushed_bytes = 1u << 30;
 };
 
 // What is wrong with a grant.

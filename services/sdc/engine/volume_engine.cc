@@ -36,6 +36,7 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
 
 VolumeEngine::~VolumeEngine() {
   *alive_ = false;
+  ReleaseAllWrites();
   if (throttle_timer_set_) context_.loop().Cancel(throttle_timer_);
   if (retry_timer_set_) context_.loop().Cancel(retry_timer_);
   if (full_timer_set_) context_.loop().Cancel(full_timer_);

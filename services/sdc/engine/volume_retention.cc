@@ -35,13 +35,13 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   group.writer.RenameLast(reinterpret_cast<WriteCookie>(kept));
   if (!std::exchange(group.retaining, true)) retaining_groups_.push_back(&group);
   const uint64_t cost = CostOf(*kept);
-  retained_bytes_ += cost;
-  context_.counters().unflushed_bytes.Add(cost);
-  if (retained_bytes_ > limit) {
+  LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
+  kept_bytes.Add(cost);
+  if (kept_bytes.Get() > limit) {
     // The flush does not keep up: the oldest can't be given again from now on.
     ReleaseWrites(group, group.writer.retained_front() + 1);
   }
-  if (retained_bytes_ <= limit / 2 || making_room_ || flushes_.round_running() || detaching_)
+  if (kept_bytes.Get() <= limit / 2 || making_room_ || flushes_.round_running() || detaching_)
     return;
   making_room_ = true;
   BlockRequest flush;
@@ -83,7 +83,6 @@ void VolumeEngine::ReleaseWrites(Group& group, uint64_t below_sequence) {
   while (group.writer.retained() > 0 && group.writer.retained_front() < below_sequence) {
     auto* piece = reinterpret_cast<Piece*>(group.writer.ReleaseOldest());
     const uint64_t cost = CostOf(*piece);
-    retained_bytes_ -= cost;
     context_.counters().unflushed_bytes.Subtract(cost);
     FreePiece(piece);
   }
