@@ -364,12 +364,13 @@ TEST_CASE_METHOD(RepairFixture, "progress comes from the learners' heartbeats", 
     Prepare(&context, "sds", sds->sds_id, sds->secret);
     REQUIRE(Stub<v1::HealthService>()->Heartbeat(&context, request, &response).ok());
   }
+  v1::Operation operation;
   REQUIRE(Await([&] {
     const auto running = Operations(true);
-    return running.size() == 1 &&
-           running[0].bytes_done() == 300 * running[0].placement_groups_running();
+    if (running.size() != 1 || running[0].placement_groups_running() == 0) return false;
+    operation = running[0];
+    return operation.bytes_done() == 300 * operation.placement_groups_running();
   }));
-  const v1::Operation operation = Operations(true)[0];
   CHECK(operation.bytes_total() >= 1'000 * operation.placement_groups_running());
   CHECK(operation.last_error() == "cable");
   CHECK(operation.retries() == 2 * operation.placement_groups_running());
