@@ -167,13 +167,53 @@ std::string ClusterKeys::BearerForSds(uint64_t sds_id) const {
       {"mdm", key_id, ToHex(AsText(token::SignMessage(*key, "control", absl::StrCat(sds_id))))});
 }
 
-std::string ClusterKeys::BearerForSdc(uint64_t sdc_id, const std::string& uuid) const {
-  const absl::StatusOr<std::string> secret = FromHex(NodeSecret("sdc", sdc_id, uuid));
+std::string ClusterKeys::BearerByNodeSecret(const std::string& kind, uint64_t id,
+                                            const std::string& uuid, uint64_t shown_id) const {
+  const absl::StatusOr<std::string> secret = FromHex(NodeSecret(kind, id, uuid));
   token::Key key{};
   if (!secret.ok() || secret->size() != key.size()) return "";
   std::copy(secret->begin(), secret->end(), key.begin());
   return FormatBearer(
-      {"mdm", sdc_id, ToHex(AsText(token::SignMessage(key, "control", absl::StrCat(sdc_id))))});
+      {"mdm", shown_id, ToHex(AsText(token::SignMessage(key, "control", absl::StrCat(id))))});
+}
+
+std::string ClusterKeys::BearerForSdc(uint64_t sdc_id, const std::string& uuid) const {
+  return BearerByNodeSecret("sdc", sdc_id, uuid, sdc_id);
+}
+
+std::string ClusterKeys::BearerForUnknownSds(uint64_t sds_id, const std::string& uuid) const {
+  return BearerByNodeSecret("sds", sds_id, uuid, 0);
+}
+
+v1::SealedRecord ClusterKeys::SealRecord(const v1::ClusterRecord& record) const {
+  v1::SealedRecord sealed;
+  sealed.set_kind(record.kind());
+  sealed.set_object_id(record.object_id());
+  sealed.set_gone(record.content_case() == v1::ClusterRecord::CONTENT_NOT_SET);
+  sealed.set_record(record.SerializeAsString());
+  absl::MutexLock lock(&mutex_);
+  const token::Key root = *FindLocked(kRootKeyId);
+  sealed.set_seal(std::string(AsText(token::SignMessage(root, "record", sealed.record()))));
+  return sealed;
+}
+
+absl::StatusOr<v1::ClusterRecord> ClusterKeys::OpenRecord(const v1::SealedRecord& sealed) const {
+  bool genuine = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const token::Key root = *FindLocked(kRootKeyId);
+    genuine = token::VerifyMessage(
+        root, "record", sealed.record(),
+        {reinterpret_cast<const uint8_t*>(sealed.seal().data()), sealed.seal().size()});
+  }
+  v1::ClusterRecord record;
+  if (!genuine || !record.ParseFromString(sealed.record()) || record.kind() != sealed.kind() ||
+      record.object_id() != sealed.object_id()) {
+    return absl::DataLossError(
+        absl::StrCat("the record of ", v1::ClusterRecordKind_Name(sealed.kind()), " ",
+                     sealed.object_id(), " does not carry this cluster's seal"));
+  }
+  return record;
 }
 
 v1::SignedPlacementGroup ClusterKeys::SignGroup(const v1::PlacementGroup& group,

@@ -8,6 +8,8 @@
 //   node secret  = HMAC(root, "node secret" | "<kind>:<id>:<uuid>")     kind: sds, sdc
 //   MDM -> SDS   : mdm.<key id>.<hex HMAC(K_sds, "control" | "<sds id>")>
 //   MDM -> SDC   : mdm.<sdc id>.<hex HMAC(node secret, "control" | "<sdc id>")>
+//   MDM -> SDS   : mdm.0.<hex HMAC(node secret, "control" | "<sds id>")>, when mdm.db is lost
+//   record seal  = HMAC(root, "record" | the record)
 //
 // A new key signs for a server only once the server is known to have it: a heartbeat answer has
 // carried it and a later heartbeat has come. Until then the key before it signs.
@@ -29,6 +31,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "libtoken/token.h"
+#include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/discovery.pb.h"
 #include "tessera/v1/placement.pb.h"
 
@@ -68,15 +71,25 @@ class ClusterKeys {
   // Credentials of the MDM towards a server or client: the value of `authorization`.
   [[nodiscard]] std::string BearerForSds(uint64_t sds_id) const;
   [[nodiscard]] std::string BearerForSdc(uint64_t sdc_id, const std::string& uuid) const;
+  // The same towards a server of which nothing is known but who it says it is.
+  [[nodiscard]] std::string BearerForUnknownSds(uint64_t sds_id, const std::string& uuid) const;
 
   // Signed for each member's server, and those in `also`, under every key that is valid.
   [[nodiscard]] v1::SignedPlacementGroup SignGroup(const v1::PlacementGroup& group,
                                                    const std::set<uint64_t>& also = {}) const;
 
+  // What servers keep for the MDM: sealed under the root, which no server knows.
+  [[nodiscard]] v1::SealedRecord SealRecord(const v1::ClusterRecord& record) const;
+  // DATA_LOSS: the seal is not this cluster's, or the record was changed.
+  [[nodiscard]] absl::StatusOr<v1::ClusterRecord> OpenRecord(const v1::SealedRecord& sealed) const;
+
  private:
   ClusterKeys(std::string path, const token::KeyFile& file);
   [[nodiscard]] absl::Status SaveLocked(const token::KeyFile& file)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of the kind "control", under the node's secret.
+  [[nodiscard]] std::string BearerByNodeSecret(const std::string& kind, uint64_t id,
+                                               const std::string& uuid, uint64_t shown_id) const;
   [[nodiscard]] std::optional<token::Key> FindLocked(uint32_t key_id) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -8,6 +8,7 @@
 #include "services/common/logging.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/cluster_record_table.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/topology_table.h"
@@ -91,7 +92,7 @@ absl::Status MapPublisher::Watch(MapWatcher watcher) {
 
 void MapPublisher::OnCommit(const ChangeSet& changes) {
   if (changes.placement_group_ids.empty() && changes.deleted_vtree_ids.empty() &&
-      !changes.sds_addresses && !changes.pools) {
+      !changes.sds_addresses && !changes.pools && !changes.records) {
     return;
   }
   {
@@ -106,6 +107,7 @@ void MapPublisher::OnCommit(const ChangeSet& changes) {
                                       changes.deleted_vtree_ids.end());
     pending_.sds_addresses |= changes.sds_addresses;
     pending_.pools |= changes.pools;
+    pending_.records |= changes.records;
     to_push_.insert(changes.placement_group_ids.begin(), changes.placement_group_ids.end());
   }
   publish_loop_.Wake();
@@ -195,6 +197,42 @@ absl::Status MapPublisher::SendChanges(const ChangeSet& changes) {
   });
 }
 
+void MapPublisher::SendRecordsTo(const std::vector<v1::ClusterRecord>& records, bool snapshot,
+                                 uint64_t revision, MapWatcher* watcher) const {
+  watcher->records_revision = revision;
+  size_t next = 0;
+  do {
+    v1::WatchPlacementGroupsResponse message;
+    v1::ClusterRecords* part = message.mutable_records();
+    part->set_snapshot(snapshot);
+    part->set_revision(revision);
+    const size_t end = std::min(next + kRecordsPerMessage, records.size());
+    for (; next < end; ++next) *part->add_records() = keys_->SealRecord(records[next]);
+    part->set_more(next < records.size());
+    // A stream that is over is dropped in Publish.
+    if (!watcher->stream->Send(std::move(message))) return;
+  } while (next < records.size());
+}
+
+absl::Status MapPublisher::SendRecords() {
+  return store_->Read([&](SQLite::Database& db) {
+    const RecordClock clock = ReadRecordClock(db);
+    // Watchers that are equally far get the same; 0: everything.
+    std::map<uint64_t, std::vector<v1::ClusterRecord>> by_revision;
+    for (MapWatcher& watcher : watchers_) {
+      const uint64_t has = watcher.records_revision;
+      if (!watcher.with_records || has == clock.revision) continue;
+      // Who is ahead of us knows better than this database, and says so.
+      const bool snapshot = has == 0 || has < clock.floor || has > clock.revision;
+      const uint64_t after = snapshot ? 0 : has;
+      const auto [records, wanted] = by_revision.try_emplace(after);
+      if (wanted) records->second = snapshot ? ReadAllRecords(db) : ReadRecordsAfter(db, after);
+      SendRecordsTo(records->second, snapshot, clock.revision, &watcher);
+    }
+    return absl::OkStatus();
+  });
+}
+
 void MapPublisher::Publish() {
   ChangeSet changes;
   std::vector<MapWatcher> arriving;
@@ -206,6 +244,7 @@ void MapPublisher::Publish() {
   std::erase_if(watchers_, [](const MapWatcher& watcher) { return watcher.stream->closed(); });
   const bool any = !changes.placement_group_ids.empty() || !changes.deleted_vtree_ids.empty() ||
                    changes.sds_addresses || changes.pools;
+  const bool records = changes.records || !arriving.empty();
   const auto now = std::chrono::steady_clock::now();
   if (any) {
     if (absl::Status status = SendChanges(changes); !status.ok()) {
@@ -227,6 +266,14 @@ void MapPublisher::Publish() {
       continue;
     }
     watchers_.push_back(std::move(watcher));
+  }
+  if (records) {
+    if (absl::Status status = SendRecords(); !status.ok()) {
+      LogError("reading the cluster's records for servers failed", {{"error", status}});
+      for (const MapWatcher& watcher : watchers_) {
+        if (watcher.with_records) watcher.stream->Close(status);
+      }
+    }
   }
   watcher_gauge_.Set(static_cast<double>(watchers_.size()));
   absl::MutexLock lock(&mutex_);

@@ -24,6 +24,7 @@
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/node_control.h"
+#include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/placement.pb.h"
 
 namespace tessera::mdm {
@@ -35,6 +36,8 @@ struct MapWatcher {
   std::shared_ptr<MapStream> stream;  // shared with gRPC, which may end it
   std::set<uint64_t> pool_ids;        // empty: all, or those of `sds_id`
   uint64_t sds_id = 0;  // a server: the pools of its devices, whatever they are by then
+  bool with_records = false;
+  uint64_t records_revision = 0;  // of the records that it has
 };
 
 class MapPublisher {
@@ -42,6 +45,7 @@ class MapPublisher {
   static constexpr std::chrono::milliseconds kKeepalive{10'000};
   static constexpr std::chrono::milliseconds kPushTimeout{1'000};
   static constexpr size_t kWatchersMax = 4'096;
+  static constexpr size_t kRecordsPerMessage = 4'000;
 
   MapPublisher(MdmStore* store, const ClusterKeys* keys, NodeControl* control,
                const HealthMonitor* health, MetricRegistry* metrics);
@@ -64,6 +68,10 @@ class MapPublisher {
   void Push();
   [[nodiscard]] absl::Status SendSnapshot(const MapWatcher& watcher);
   [[nodiscard]] absl::Status SendChanges(const ChangeSet& changes);
+  // Brings all watchers that want the cluster's records up to date.
+  [[nodiscard]] absl::Status SendRecords();
+  void SendRecordsTo(const std::vector<v1::ClusterRecord>& records, bool snapshot,
+                     uint64_t revision, MapWatcher* watcher) const;
 
   MdmStore* const store_;
   const ClusterKeys* const keys_;

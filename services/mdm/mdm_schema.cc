@@ -271,7 +271,8 @@ CREATE INDEX fence_receipt_by_age ON fence_receipt (recorded_ms);
 
 const std::vector<std::string>& MdmMigrations() {
   static const auto* const migrations = new std::vector<std::string>{
-      kTopology, kVolumes, kPlacement, kTokensAndEvents, kRepair, kFenceReceipts};
+      kTopology, kVolumes,       kPlacement,           kTokensAndEvents,
+      kRepair,   kFenceReceipts, ClusterRecordSchema()};
   return *migrations;
 }
 

@@ -11,6 +11,8 @@
 namespace tessera::mdm {
 
 [[nodiscard]] const std::vector<std::string>& MdmMigrations();
+// One of them: the account of what servers keep of the cluster.
+[[nodiscard]] const char* ClusterRecordSchema();
 
 }  // namespace tessera::mdm
 

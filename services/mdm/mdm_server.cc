@@ -10,6 +10,7 @@
 #include "services/common/rpc.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/background_loop.h"
+#include "services/mdm/cluster_record_table.h"
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
 #include "services/mdm/monitoring_service.h"
@@ -99,6 +100,10 @@ struct MdmServer::Parts {
 
 absl::Status MdmServer::Parts::Serve() {
   TESSERA_RETURN_IF_ERROR(upkeep.ExpectNodes(state.nodes.get()));
+  TESSERA_RETURN_IF_ERROR(state.store->Write([&](WriteTransaction& transaction) {
+    RecordOutageLifetime(transaction.db, options.outage_lifetime_ms);
+    return absl::OkStatus();
+  }));
   std::shared_ptr<const Authenticator> authenticator = state.nodes;
   if (options.security.insecure) {
     authenticator = std::make_shared<InsecureAuthenticator>(state.nodes);

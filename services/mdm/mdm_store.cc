@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "services/common/status_macros.h"
+#include "services/mdm/cluster_record_table.h"
 #include "services/mdm/mdm_schema.h"
 #include "services/mdm/topology_table.h"
 
@@ -37,6 +38,7 @@ absl::Status MdmStore::Write(const std::function<absl::Status(WriteTransaction&)
   absl::MutexLock lock(&writer_mutex_);
   const auto start = std::chrono::steady_clock::now();
   ChangeSet changes;
+  uint64_t record_revision = 0;
   absl::Status status = writer_->Transaction([&](SQLite::Database& db) {
     WriteTransaction transaction{db, {}};
     absl::Status result = body(transaction);
@@ -44,6 +46,7 @@ absl::Status MdmStore::Write(const std::function<absl::Status(WriteTransaction&)
       PutNumber(db, "topology_version", GetNumber(db, "topology_version") + 1);
     }
     changes = std::move(transaction.changes);
+    record_revision = ReadRecordClock(db).revision;
     return result;
   });
   if (!status.ok()) {
@@ -51,6 +54,8 @@ absl::Status MdmStore::Write(const std::function<absl::Status(WriteTransaction&)
     return status;
   }
   commits_.Increment();
+  changes.records = record_revision != record_revision_;
+  record_revision_ = record_revision;
   commit_seconds_.Observe(
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   if (listener_) listener_(changes);

@@ -37,6 +37,7 @@ struct ChangeSet {
   bool sds_addresses = false;  // endpoints, incarnations or states
   bool pools = false;          // layouts
   bool events = false;
+  bool records = false;  // what servers keep for the MDM; found by the store itself
 };
 
 // A write in progress.
@@ -74,6 +75,7 @@ class MdmStore {
   absl::Mutex writer_mutex_;
   const std::unique_ptr<SqliteDb> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
   CommitListener listener_ ABSL_GUARDED_BY(writer_mutex_);
+  uint64_t record_revision_ ABSL_GUARDED_BY(writer_mutex_) = 0;  // as of the last commit
 
   mutable absl::Mutex readers_mutex_;
   const std::vector<std::unique_ptr<SqliteDb>> readers_;

@@ -72,7 +72,11 @@ grpc::ServerWriteReactor<v1::WatchPlacementGroupsResponse>* PlacementService::Wa
         MapWatcher watcher;
         watcher.stream = std::move(stream);
         watcher.pool_ids.insert(message.pool_ids().begin(), message.pool_ids().end());
-        if (call.caller().Has(v1::ROLE_SDS)) watcher.sds_id = call.caller().node_id;
+        if (call.caller().Has(v1::ROLE_SDS)) {
+          watcher.sds_id = call.caller().node_id;
+          watcher.with_records = message.with_records();
+          watcher.records_revision = message.records_after_revision();
+        }
         return publisher_->Watch(std::move(watcher));
       });
 }

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/logging.h"
+#include "services/mdm/cluster_record_table.h"
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
@@ -76,6 +77,7 @@ void Upkeep::Housekeep() {
     (void)CleanupTokenRows(db, now - kTokenMemoryMillis, now);
     ForgetRequests(db, now - kRequestMemoryMillis);
     (void)ForgetFenceReceipts(db, now - std::min(now, kReceiptMemoryMillis));
+    (void)ForgetGoneRecords(db);
     WriteTime(db, time_->Persist());
     return absl::OkStatus();
   });
