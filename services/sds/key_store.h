@@ -7,7 +7,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -46,17 +48,23 @@ class KeyStore {
 // True when the ticket is the MDM's, for this server as source. Its expiry is judged by the caller.
 [[nodiscard]] bool VerifyTicket(const KeyStore& keys, const v1::LearningTicket& ticket);
 
-// The MDM proves itself by `Bearer mdm.<key id>.<hex of HMAC(K_sds, "control" | "<sds id>")>`.
+// The MDM proves itself by `Bearer mdm.<key id>.<hex of HMAC(K_sds, "control" | "<sds id>")>`, or
+// with key id 0 under the node's secret.
 class MdmAuthenticator final : public Authenticator {
  public:
-  // `sds_id` is 0 until the server is registered. Both must outlive the authenticator.
-  MdmAuthenticator(const KeyStore* keys, const std::atomic<uint64_t>* sds_id)
-      : keys_(keys), sds_id_(sds_id) {}
+  // `sds_id` is 0 and `node_secret` (64 hex digits) empty until the server is registered. Both
+  // pointers must outlive the authenticator.
+  MdmAuthenticator(const KeyStore* keys, const std::atomic<uint64_t>* sds_id,
+                   std::function<std::string()> node_secret)
+      : keys_(keys), sds_id_(sds_id), node_secret_(std::move(node_secret)) {}
   [[nodiscard]] absl::StatusOr<Caller> Authenticate(std::string_view authorization) const override;
 
  private:
+  [[nodiscard]] std::optional<token::Key> KeyOf(uint64_t key_id) const;
+
   const KeyStore* const keys_;
   const std::atomic<uint64_t>* const sds_id_;
+  const std::function<std::string()> node_secret_;
 };
 
 }  // namespace tessera::sds

@@ -16,8 +16,47 @@ std::string Blob(const SQLite::Column& column) {
                      static_cast<size_t>(column.getBytes()));
 }
 
+constexpr char kMdmContact[] = R"sql(
+-- What a restart needs while the MDM is away: the keys, and one sample of MDM time, which means
+-- something within one boot of the host.
+CREATE TABLE mdm_key (key_id INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;
+CREATE TABLE mdm_contact (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  boot_id TEXT NOT NULL,
+  mdm_time_ms INTEGER NOT NULL,
+  sent_boot_nanos INTEGER NOT NULL,
+  received_boot_nanos INTEGER NOT NULL,
+  heartbeat_interval_ms INTEGER NOT NULL
+) STRICT;
+-- Writes that were taken without their data, for want of space: of each stream's newest generation in
+-- which that happened, the first sequence, and one that is not before the last.
+CREATE TABLE unserved (
+  volume_id INTEGER NOT NULL,
+  placement_group_id INTEGER NOT NULL,
+  generation INTEGER NOT NULL,
+  first_sequence INTEGER NOT NULL,
+  last_sequence INTEGER NOT NULL,
+  PRIMARY KEY (volume_id, placement_group_id)
+) STRICT, WITHOUT ROWID;
+)sql";
+
+constexpr char kClusterRecords[] = R"sql(
+CREATE TABLE cluster_record (
+  kind INTEGER NOT NULL,
+  object_id INTEGER NOT NULL,
+  record BLOB NOT NULL,
+  PRIMARY KEY (kind, object_id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cluster_record_state (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  revision INTEGER NOT NULL
+) STRICT;
+INSERT INTO cluster_record_state VALUES (1, 0);
+)sql";
+
 const std::vector<std::string>& Migrations() {
-  static const std::vector<std::string>* const kMigrations = new std::vector<std::string>{R"sql(
+  static const std::vector<std::string>* const kMigrations =
+      new std::vector<std::string>{R"sql(
 CREATE TABLE node (
   one INTEGER PRIMARY KEY CHECK (one = 1),
   node_uuid TEXT NOT NULL,
@@ -49,29 +88,7 @@ CREATE TABLE health_log (
   event BLOB NOT NULL
 ) STRICT;
 )sql",
-                                                                                          R"sql(
--- What a restart needs while the MDM is away: the keys, and one sample of MDM time, which means
--- something within one boot of the host.
-CREATE TABLE mdm_key (key_id INTEGER PRIMARY KEY, key BLOB NOT NULL) STRICT;
-CREATE TABLE mdm_contact (
-  one INTEGER PRIMARY KEY CHECK (one = 1),
-  boot_id TEXT NOT NULL,
-  mdm_time_ms INTEGER NOT NULL,
-  sent_boot_nanos INTEGER NOT NULL,
-  received_boot_nanos INTEGER NOT NULL,
-  heartbeat_interval_ms INTEGER NOT NULL
-) STRICT;
--- Writes that were taken without their data, for want of space: of each stream's newest generation in
--- which that happened, the first sequence, and one that is not before the last.
-CREATE TABLE unserved (
-  volume_id INTEGER NOT NULL,
-  placement_group_id INTEGER NOT NULL,
-  generation INTEGER NOT NULL,
-  first_sequence INTEGER NOT NULL,
-  last_sequence INTEGER NOT NULL,
-  PRIMARY KEY (volume_id, placement_group_id)
-) STRICT, WITHOUT ROWID;
-)sql"};
+                                   kMdmContact, kClusterRecords};
   return *kMigrations;
 }
 
@@ -375,6 +392,55 @@ absl::StatusOr<std::vector<UnservedRange>> LocalState::Unserved() {
     return absl::OkStatus();
   }));
   return ranges;
+}
+
+absl::Status LocalState::SaveRecords(const v1::ClusterRecords& records) {
+  return Write([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement advance(database,
+                              "UPDATE cluster_record_state SET revision = ?1 WHERE revision <= ?1");
+    advance.bind(1, Signed(records.revision()));
+    if (advance.exec() == 0) {
+      return absl::FailedPreconditionError(absl::StrCat("records of revision ", records.revision(),
+                                                        " are older than those that are kept"));
+    }
+    if (records.snapshot()) database.exec("DELETE FROM cluster_record");
+    SQLite::Statement forget(database,
+                             "DELETE FROM cluster_record WHERE kind = ? AND object_id = ?");
+    SQLite::Statement save(database, "INSERT OR REPLACE INTO cluster_record VALUES (?, ?, ?)");
+    for (const v1::SealedRecord& record : records.records()) {
+      SQLite::Statement& change = record.gone() ? forget : save;
+      const std::string bytes = record.SerializeAsString();
+      change.reset();
+      change.bind(1, static_cast<int64_t>(record.kind()));
+      change.bind(2, Signed(record.object_id()));
+      if (!record.gone()) change.bind(3, bytes.data(), static_cast<int>(bytes.size()));
+      change.exec();
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<uint64_t> LocalState::RecordsRevision() {
+  uint64_t revision = 0;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    revision = Unsigned(database.execAndGet("SELECT revision FROM cluster_record_state"));
+    return absl::OkStatus();
+  }));
+  return revision;
+}
+
+absl::StatusOr<std::vector<v1::SealedRecord>> LocalState::Records() {
+  std::vector<v1::SealedRecord> records;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) -> absl::Status {
+    SQLite::Statement read(database, "SELECT record FROM cluster_record");
+    while (read.executeStep()) {
+      if (!records.emplace_back().ParseFromString(Blob(read.getColumn(0)))) {
+        return absl::DataLossError("sds_local.db: a record of the cluster is damaged");
+      }
+    }
+    return absl::OkStatus();
+  }));
+  return records;
 }
 
 absl::Status LocalState::AppendHealthEvent(const v1::Event& event) {

@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "services/common/clock.h"
 #include "services/common/sqlite_db.h"
+#include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/discovery.pb.h"
 #include "tessera/v1/health.pb.h"
 #include "tessera/v1/placement.pb.h"
@@ -94,6 +95,12 @@ class LocalState {
 
   [[nodiscard]] absl::Status SavePools(std::span<const v1::PoolLayout> pools);
   [[nodiscard]] absl::StatusOr<std::vector<v1::PoolLayout>> Pools();
+
+  // Records of the cluster that are kept for the MDM: the set as a whole, in one transaction. The
+  // revision never goes back.
+  [[nodiscard]] absl::Status SaveRecords(const v1::ClusterRecords& records);
+  [[nodiscard]] absl::StatusOr<uint64_t> RecordsRevision();  // 0: none yet
+  [[nodiscard]] absl::StatusOr<std::vector<v1::SealedRecord>> Records();
 
   // The newest kHealthLogLimit entries are kept.
   [[nodiscard]] absl::Status AppendHealthEvent(const v1::Event& event);

@@ -279,6 +279,10 @@ void MdmLink::Watch() {
 }
 
 absl::Status MdmLink::WatchOnce() {
+  v1::WatchPlacementGroupsRequest request;
+  TESSERA_ASSIGN_OR_RETURN(const uint64_t records_revision, parts_.records->Begin());
+  request.set_with_records(true);
+  request.set_records_after_revision(records_revision);
   grpc::ClientContext call;
   PrepareCall(&call, kWatchLifeMillis, Bearer());
   {
@@ -286,7 +290,7 @@ absl::Status MdmLink::WatchOnce() {
     if (stopping_) return absl::CancelledError("stopping");
     watch_call_ = &call;
   }
-  const auto reader = placement_->WatchPlacementGroups(&call, v1::WatchPlacementGroupsRequest());
+  const auto reader = placement_->WatchPlacementGroups(&call, request);
   v1::WatchPlacementGroupsResponse map;
   absl::Status taken;
   while (taken.ok() && reader->Read(&map)) taken = TakeMap(map);
@@ -310,6 +314,7 @@ absl::Status MdmLink::TakeMap(const v1::WatchPlacementGroupsResponse& map) {
                                                       map.placement_groups().end());
   TESSERA_RETURN_IF_ERROR(parts_.engine->AcceptEntries(entries));
   if (map.snapshot()) TakeSnapshot(map);
+  if (map.has_records()) TESSERA_RETURN_IF_ERROR(TakeRecords(map.records()));
   // What was pushed here while the snapshot was on its way follows in the stream; a map that really
   // went back stays behind.
   if (ahead_.empty()) return absl::OkStatus();
@@ -320,6 +325,19 @@ absl::Status MdmLink::TakeMap(const v1::WatchPlacementGroupsResponse& map) {
     if (found != ahead_.end() && found->second <= group.epoch()) ahead_.erase(found);
   }
   if (ahead_.empty()) parts_.health->Resolve("map_went_back", "mdm");
+  return absl::OkStatus();
+}
+
+absl::Status MdmLink::TakeRecords(const v1::ClusterRecords& records) {
+  TESSERA_ASSIGN_OR_RETURN(const RecordKeeper::Outcome outcome, parts_.records->Take(records));
+  if (outcome == RecordKeeper::Outcome::kOlder) {
+    parts_.health->Raise(
+        "records_went_back", "mdm", v1::EVENT_SEVERITY_ERROR,
+        "the MDM's database is older than the records here, which are kept: was it restored "
+        "from a backup? `tessera mdm rebuild --from-sds` makes it anew from the servers");
+  } else if (outcome == RecordKeeper::Outcome::kTaken) {
+    parts_.health->Resolve("records_went_back", "mdm");
+  }
   return absl::OkStatus();
 }
 

@@ -29,6 +29,7 @@
 #include "services/sds/janitor.h"
 #include "services/sds/learner.h"
 #include "services/sds/local_state.h"
+#include "services/sds/record_keeper.h"
 #include "tessera/v1/discovery.grpc.pb.h"
 #include "tessera/v1/health.grpc.pb.h"
 #include "tessera/v1/placement.grpc.pb.h"
@@ -54,6 +55,7 @@ struct MdmLinkParts {
   PlacementTable* placements = nullptr;
   IoEngine* engine = nullptr;
   Janitor* janitor = nullptr;
+  RecordKeeper* records = nullptr;
   HealthBoard* health = nullptr;
   SdsMetrics* metrics = nullptr;
   TokenAccounting* accounting = nullptr;
@@ -96,6 +98,7 @@ class MdmLink final : public PlacementAuthority {
   [[nodiscard]] absl::Status WatchOnce();
   [[nodiscard]] absl::Status TakeMap(const v1::WatchPlacementGroupsResponse& map);
   void TakeSnapshot(const v1::WatchPlacementGroupsResponse& map);
+  [[nodiscard]] absl::Status TakeRecords(const v1::ClusterRecords& records);
   [[nodiscard]] v1::NodeMetrics Figures() const;
   [[nodiscard]] std::string Bearer() const;
   // Waits; true when stopping.

@@ -162,6 +162,29 @@ grpc::ServerUnaryReactor* SdsControlServiceImpl::ListReplicas(
       });
 }
 
+grpc::ServerUnaryReactor* SdsControlServiceImpl::GetServerIdentity(
+    grpc::CallbackServerContext* context, const v1::GetServerIdentityRequest* request,
+    v1::GetServerIdentityResponse* response) {
+  return rpc_->Unary(context, request, response,
+                     [this](const CallContext&, const v1::GetServerIdentityRequest&,
+                            v1::GetServerIdentityResponse* answer) {
+                       *answer->mutable_identity() = copy_->Identity();
+                       return absl::OkStatus();
+                     });
+}
+
+grpc::ServerWriteReactor<v1::ReadClusterCopyResponse>* SdsControlServiceImpl::ReadClusterCopy(
+    grpc::CallbackServerContext* context, const v1::ReadClusterCopyRequest* request) {
+  return rpc_->ServerStream<v1::ReadClusterCopyRequest, v1::ReadClusterCopyResponse>(
+      context, request,
+      [this](const CallContext& call, const v1::ReadClusterCopyRequest&,
+             StreamWriter<v1::ReadClusterCopyResponse>& writer) {
+        return copy_->Read([&](const v1::ReadClusterCopyResponse& piece) {
+          return !call.cancelled() && writer.Write(piece);
+        });
+      });
+}
+
 void SdsControlServiceImpl::List(v1::ListReplicasResponse* response) const {
   for (const auto& worker : engine_->workers()) {
     worker->Control([&] {

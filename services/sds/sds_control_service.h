@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "services/common/rpc.h"
+#include "services/sds/cluster_copy.h"
 #include "services/sds/engine_context.h"
 #include "services/sds/io_engine.h"
 #include "services/sds/janitor.h"
@@ -19,8 +20,8 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
  public:
   // All must outlive the service.
   SdsControlServiceImpl(IoEngine* engine, const EngineContext* context, Janitor* janitor,
-                        RpcDispatcher* rpc)
-      : engine_(engine), context_(context), janitor_(janitor), rpc_(rpc) {}
+                        const ClusterCopy* copy, RpcDispatcher* rpc)
+      : engine_(engine), context_(context), janitor_(janitor), copy_(copy), rpc_(rpc) {}
 
   grpc::ServerUnaryReactor* RaiseGeneration(grpc::CallbackServerContext* context,
                                             const v1::RaiseGenerationRequest* request,
@@ -39,6 +40,11 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   grpc::ServerUnaryReactor* ListReplicas(grpc::CallbackServerContext* context,
                                          const v1::ListReplicasRequest* request,
                                          v1::ListReplicasResponse* response) override;
+  grpc::ServerUnaryReactor* GetServerIdentity(grpc::CallbackServerContext* context,
+                                              const v1::GetServerIdentityRequest* request,
+                                              v1::GetServerIdentityResponse* response) override;
+  grpc::ServerWriteReactor<v1::ReadClusterCopyResponse>* ReadClusterCopy(
+      grpc::CallbackServerContext* context, const v1::ReadClusterCopyRequest* request) override;
 
  private:
   [[nodiscard]] absl::Status Raise(const v1::RaiseGenerationRequest& request,
@@ -55,6 +61,7 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   IoEngine* const engine_;
   const EngineContext* const context_;
   Janitor* const janitor_;
+  const ClusterCopy* const copy_;
   RpcDispatcher* const rpc_;
 };
 

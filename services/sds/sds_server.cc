@@ -107,14 +107,15 @@ absl::Status SdsServer::StartEngine() {
   for (const auto& device : devices_) devices.push_back(device.get());
   engine_ = std::make_unique<IoEngine>(&context_, devices, options_.reader_threads);
   janitor_ = std::make_unique<Janitor>(engine_.get(), state_.get(), &deleted_vtrees_);
+  records_ = std::make_unique<RecordKeeper>(state_.get());
   registry_.AddCollector([this] { CollectGauges(); });
   engine_->Start();
   return absl::OkStatus();
 }
 
 absl::Status SdsServer::StartListeners() {
-  std::shared_ptr<const Authenticator> authenticator =
-      std::make_shared<MdmAuthenticator>(&keys_, &sds_id_);
+  std::shared_ptr<const Authenticator> authenticator = std::make_shared<MdmAuthenticator>(
+      &keys_, &sds_id_, [this] { return state_->node().node_secret; });
   if (options_.security.insecure) {
     authenticator = std::make_shared<InsecureAuthenticator>(authenticator);
   }
@@ -125,8 +126,9 @@ absl::Status SdsServer::StartListeners() {
   chunk_service_ = std::make_unique<ChunkServiceImpl>(engine_.get(), &budget_, &metrics_,
                                                       rpc_.get(), [this] { return Hello(); });
   replica_service_ = std::make_unique<ReplicaServiceImpl>(engine_.get(), &context_, rpc_.get());
-  control_service_ =
-      std::make_unique<SdsControlServiceImpl>(engine_.get(), &context_, janitor_.get(), rpc_.get());
+  copy_ = std::make_unique<ClusterCopy>(options_.name, state_.get(), &context_, engine_.get());
+  control_service_ = std::make_unique<SdsControlServiceImpl>(
+      engine_.get(), &context_, janitor_.get(), copy_.get(), rpc_.get());
   monitoring_service_ = std::make_unique<MonitoringServiceImpl>(
       options_.name, state_.get(), health_.get(), &mdm_clock_, clock_, &registry_, rpc_.get());
 
@@ -166,6 +168,7 @@ absl::Status SdsServer::StartListeners() {
   endpoints_.set_metrics(Advertised(http_server_->address(), options_.advertise_host));
   endpoints_.set_data(Advertised(data_server_->addresses()[0], options_.advertise_host));
   if (has_socket) endpoints_.set_data_unix("unix:" + socket);
+  copy_->SetEndpoints(endpoints_);
   return WriteEndpointsFile(options_.state_folder,
                             {{"control", control_server_->addresses()[0]},
                              {"management", management_server_->addresses()[0]},
@@ -192,6 +195,7 @@ absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
                      .placements = placements_.get(),
                      .engine = engine_.get(),
                      .janitor = janitor_.get(),
+                     .records = records_.get(),
                      .health = health_.get(),
                      .metrics = &metrics_,
                      .accounting = accounting_.get()};

@@ -24,6 +24,7 @@
 #include "services/common/metrics.h"
 #include "services/common/rpc.h"
 #include "services/sds/chunk_service.h"
+#include "services/sds/cluster_copy.h"
 #include "services/sds/device.h"
 #include "services/sds/engine_context.h"
 #include "services/sds/health_board.h"
@@ -34,6 +35,7 @@
 #include "services/sds/local_state.h"
 #include "services/sds/mdm_link.h"
 #include "services/sds/monitoring_service.h"
+#include "services/sds/record_keeper.h"
 #include "services/sds/replica_service.h"
 #include "services/sds/sds_control_service.h"
 #include "services/sds/sds_options.h"
@@ -93,6 +95,8 @@ class SdsServer {
   EngineContext context_;
   std::unique_ptr<IoEngine> engine_;
   std::unique_ptr<Janitor> janitor_;
+  std::unique_ptr<RecordKeeper> records_;
+  std::unique_ptr<ClusterCopy> copy_;
   std::unique_ptr<RpcDispatcher> rpc_;
   std::unique_ptr<ChunkServiceImpl> chunk_service_;
   std::unique_ptr<ReplicaServiceImpl> replica_service_;

@@ -20,6 +20,10 @@ uint64_t CallerOf(const grpc::ServerContext* context) {
   return credential.ok() ? credential->id : 0;
 }
 
+std::string NodeSecretOf(uint64_t sds_id) {
+  return absl::StrCat(std::string(62, 'a'), sds_id / 10 % 10, sds_id % 10);
+}
+
 const grpc::Status kAway(grpc::StatusCode::UNAVAILABLE, "the MDM is away");
 
 }  // namespace
@@ -38,7 +42,7 @@ class FakeMdm::Discovery final : public v1::DiscoveryService::Service {
     ++mdm_->nodes_[sds_id].registrations;
     mdm_->nodes_[sds_id].heartbeats = 0;
     response->set_sds_id(sds_id);
-    if (fresh) response->set_node_secret(absl::StrCat("5ec", sds_id));
+    if (fresh) response->set_node_secret(NodeSecretOf(sds_id));
     response->set_cluster_uuid("00000000-0000-4000-8000-000000000001");
     for (const auto& [key_id, secret] : mdm_->secrets_) {
       v1::SdsKey* key = response->add_keys();
@@ -102,10 +106,11 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
   explicit Placement(FakeMdm* mdm) : mdm_(mdm) {}
 
   grpc::Status WatchPlacementGroups(
-      grpc::ServerContext* context, const v1::WatchPlacementGroupsRequest*,
+      grpc::ServerContext* context, const v1::WatchPlacementGroupsRequest* request,
       grpc::ServerWriter<v1::WatchPlacementGroupsResponse>* writer) override {
     if (!mdm_->reachable_) return kAway;
     uint64_t seen = 0;
+    if (request->with_records()) mdm_->records_wanted_after_ = request->records_after_revision();
     while (!context->IsCancelled()) {
       v1::WatchPlacementGroupsResponse map;
       {
@@ -121,6 +126,7 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
         for (const auto& [id, group] : mdm_->groups_) {
           if (!mdm_->silent_[id]) *map.add_placement_groups() = mdm_->Sign(group);
         }
+        if (mdm_->records_.revision() != 0) *map.mutable_records() = mdm_->records_;
       }
       if (!writer->Write(map)) break;
     }
@@ -250,6 +256,20 @@ std::string FakeMdm::ControlBearer(uint32_t key_id, uint64_t sds_id) const {
   const token::Key proof =
       token::SignMessage(SdsKeyOf(key_id, sds_id), "control", absl::StrCat(sds_id));
   return FormatBearer({.kind = "mdm", .id = key_id, .secret = ToHex(AsText(proof))});
+}
+
+std::string FakeMdm::NodeBearer(uint64_t sds_id) {
+  token::Key key{};
+  const absl::StatusOr<std::string> bytes = FromHex(NodeSecretOf(sds_id));
+  if (bytes.ok()) std::copy(bytes->begin(), bytes->end(), key.begin());
+  const token::Key proof = token::SignMessage(key, "control", absl::StrCat(sds_id));
+  return FormatBearer({.kind = "mdm", .id = 0, .secret = ToHex(AsText(proof))});
+}
+
+void FakeMdm::SendRecords(const v1::ClusterRecords& records) {
+  absl::MutexLock lock(&mutex_);
+  records_ = records;
+  SendToWatchers();
 }
 
 FakeMdm::Node FakeMdm::NodeOf(uint64_t sds_id) const {

@@ -39,6 +39,8 @@ class FakeMdm {
   void RemoveKey(uint32_t key_id);
   [[nodiscard]] token::Key SdsKeyOf(uint32_t key_id, uint64_t sds_id) const;
   [[nodiscard]] std::string ControlBearer(uint32_t key_id, uint64_t sds_id) const;
+  // The same under the node's secret, as an MDM that has lost its database comes.
+  [[nodiscard]] static std::string NodeBearer(uint64_t sds_id);
 
   // ---- Servers, in the order of their first registration: ids 1, 2, …; device ids 100 * sds id +
   // index.
@@ -72,6 +74,10 @@ class FakeMdm {
   [[nodiscard]] bool AwaitRole(uint64_t placement_group_id, uint64_t device_id,
                                v1::ReplicaRole role) const;
   void SetPools(std::vector<v1::PoolLayout> pools);
+  // Sends records with the map, once to each watch and at once to those that are open.
+  void SendRecords(const v1::ClusterRecords& records);
+  // From which revision on the last watch wanted records.
+  [[nodiscard]] uint64_t records_wanted_after() const { return records_wanted_after_; }
   [[nodiscard]] std::vector<v1::CompleteLearningRequest> Completions() const;
   [[nodiscard]] std::vector<v1::ReplicaFailure> Failures() const;
 
@@ -92,6 +98,8 @@ class FakeMdm {
   std::vector<v1::CompleteLearningRequest> completions_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::ReplicaFailure> failures_ ABSL_GUARDED_BY(mutex_);
   uint64_t map_version_ ABSL_GUARDED_BY(mutex_) = 1;
+  v1::ClusterRecords records_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> records_wanted_after_{0};
   std::atomic<bool> reachable_{true};
   std::unique_ptr<grpc::Service> discovery_;
   std::unique_ptr<grpc::Service> health_;
