@@ -8,6 +8,7 @@
 #include "services/common/version.h"
 #include "services/mdm/mdm_options.h"
 #include "services/mdm/mdm_server.h"
+#include "services/mdm/recovery_command.h"
 
 namespace {
 
@@ -16,6 +17,16 @@ constexpr int kUsageError = 2;
 int Fail(const absl::Status& status, int code) {
   std::cerr << "tessera-mdm: " << status.message() << "\n";
   return code;
+}
+
+// As `tessera` ends: 1 failed, 2 wrong usage, 4 refused in this state, 6 not reachable.
+int Rebuild(const tessera::mdm::RecoveryOptions& options, const tessera::Clock& clock) {
+  const absl::Status status = tessera::mdm::RunRecovery(options, clock, std::cout);
+  std::cout.flush();
+  if (status.ok()) return 0;
+  if (absl::IsInvalidArgument(status)) return Fail(status, kUsageError);
+  if (absl::IsFailedPrecondition(status)) return Fail(status, 4);
+  return Fail(status, absl::IsUnavailable(status) ? 6 : 1);
 }
 
 }  // namespace
@@ -29,6 +40,10 @@ int main(int argc, char** argv) {
       "tessera-mdm");
   app.set_version_flag("--version", std::string(tessera::kVersion));
   options.AddFlags(&app);
+  tessera::mdm::RecoveryOptions recovery;
+  CLI::App* const rebuild = app.add_subcommand(
+      "rebuild", "Makes a lost mdm.db anew from the servers, while no MDM runs, and exits.");
+  recovery.AddFlags(rebuild);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -40,6 +55,8 @@ int main(int argc, char** argv) {
   log.format = options.log_format;
   if (absl::Status status = tessera::InitLogging(log); !status.ok())
     return Fail(status, kUsageError);
+  static const tessera::SystemClock clock;
+  if (rebuild->parsed()) return Rebuild(recovery, clock);
   if (absl::Status status = options.Check(); !status.ok()) return Fail(status, kUsageError);
   if (options.check_config) {
     // Certificates are read as the server would read them.
@@ -49,7 +66,6 @@ int main(int argc, char** argv) {
     std::cout << "the configuration is good\n";
     return 0;
   }
-  static const tessera::SystemClock clock;
   auto server = tessera::mdm::MdmServer::Start(options, &clock);
   if (!server.ok()) return Fail(server.status(), 1);
   tessera::LogInfo("serving", {{"address", (*server)->address()},

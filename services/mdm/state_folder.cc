@@ -24,23 +24,6 @@ namespace {
 constexpr size_t kJoinTokenBytes = 32;
 constexpr absl::Duration kLockPatience = absl::Seconds(2);
 
-// The lock is the open file: it goes with the process, however that ends.
-absl::StatusOr<FolderLock> LockFolder(const std::string& path) {
-  const std::string file = absl::StrCat(path, "/lock");
-  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("open ", file));
-  FolderLock lock(descriptor);
-  // A predecessor that was just killed may take a moment to be gone.
-  const absl::Time deadline = absl::Now() + kLockPatience;
-  while (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
-    if (absl::Now() >= deadline) {
-      return absl::FailedPreconditionError(absl::StrCat("another tessera-mdm uses ", path));
-    }
-    absl::SleepFor(absl::Milliseconds(50));
-  }
-  return lock;
-}
-
 absl::StatusOr<std::string> LoadJoinToken(const std::string& path) {
   absl::StatusOr<std::string> content = ReadFile(path);
   if (absl::IsNotFound(content.status())) {
@@ -59,6 +42,20 @@ absl::StatusOr<std::string> LoadJoinToken(const std::string& path) {
   return join_token;
 }
 
+// A first start makes mdm.db before secrets.key.
+absl::Status CheckNotLost(const std::string& folder) {
+  const std::string database = absl::StrCat(folder, "/mdm.db");
+  const std::string secrets = absl::StrCat(folder, "/secrets.key");
+  if (access(secrets.c_str(), F_OK) != 0 || access(database.c_str(), F_OK) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat(database, " is missing, but there is ", secrets,
+                   ": restore it, or make it anew from the servers with `tessera mdm rebuild "
+                   "--from-sds`; for a new "
+                   "cluster, remove secrets.key, too"));
+}
+
 absl::Status WriteOperatorTokens(const std::string& folder, const ClusterKeys& keys) {
   for (const std::string& kind : NodeDirectory::OperatorKinds()) {
     const std::string bearer = absl::StrCat(kind, ".0.", keys.NodeSecret(kind, 0, ""), "\n");
@@ -74,6 +71,23 @@ absl::Status WriteOperatorTokens(const std::string& folder, const ClusterKeys& k
 
 FolderLock::~FolderLock() {
   if (descriptor_ >= 0) close(descriptor_);
+}
+
+// The lock is the open file: it goes with the process, however that ends.
+absl::StatusOr<FolderLock> LockFolder(const std::string& path) {
+  const std::string file = absl::StrCat(path, "/lock");
+  const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("open ", file));
+  FolderLock lock(descriptor);
+  // A predecessor that was just killed may take a moment to be gone.
+  const absl::Time deadline = absl::Now() + kLockPatience;
+  while (flock(descriptor, LOCK_EX | LOCK_NB) != 0) {
+    if (absl::Now() >= deadline) {
+      return absl::FailedPreconditionError(absl::StrCat("another tessera-mdm uses ", path));
+    }
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  return lock;
 }
 
 PersistedTime ReadTime(SQLite::Database& db) {
@@ -97,6 +111,7 @@ absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path, const Clock
   TESSERA_RETURN_IF_ERROR(PrepareStateFolder(path));
   StateFolder state;
   TESSERA_ASSIGN_OR_RETURN(state.lock, LockFolder(path));
+  TESSERA_RETURN_IF_ERROR(CheckNotLost(path));
   TESSERA_ASSIGN_OR_RETURN(state.store, MdmStore::Open(absl::StrCat(path, "/mdm.db"), metrics));
   bool has_nodes = false;
   PersistedTime persisted;

@@ -33,6 +33,9 @@ class FolderLock {
   int descriptor_ = -1;
 };
 
+// FAILED_PRECONDITION while another process has the folder's lock.
+[[nodiscard]] absl::StatusOr<FolderLock> LockFolder(const std::string& path);
+
 struct StateFolder {
   FolderLock lock;
   std::unique_ptr<MdmStore> store;
@@ -45,7 +48,8 @@ struct StateFolder {
 };
 
 // Makes what is missing at the first start. Only one MDM may use a folder at a time:
-// FAILED_PRECONDITION while another holds its lock.
+// FAILED_PRECONDITION while another holds its lock. FAILED_PRECONDITION, too, when secrets.key is
+// there and mdm.db is not: then the database is lost, and an empty one would be another cluster's.
 [[nodiscard]] absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path,
                                                           const Clock* clock,
                                                           MetricRegistry* metrics);

@@ -189,8 +189,15 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
   const absl::Status status = store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
     std::optional<TokenRow> row = FindToken(db, request.token_id());
-    if (!row.has_value() || row->record.transaction() ||
-        row->record.sdc_id() != call.caller().node_id) {
+    if (!row.has_value()) {
+      // Forgotten, as after this database was made anew: whether the volume is still the client's,
+      // the next grant says.
+      return WithReason(
+          absl::FailedPreconditionError(absl::StrCat("grant ", request.token_id(),
+                                                     " is not known any more: acquire a new one")),
+          "GRANT_UNKNOWN");
+    }
+    if (row->record.transaction() || row->record.sdc_id() != call.caller().node_id) {
       return WithReason(
           absl::PermissionDeniedError(absl::StrCat("grant ", request.token_id(),
                                                    " is none of client ", call.caller().node_id)),

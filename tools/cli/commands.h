@@ -23,6 +23,7 @@ void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool,
 void AddRepairCommands(CLI::App* app, Client* client, int* exit_code);
 void AddTokenCommands(CLI::App* app, Client* client);
 void AddChunkCommands(CLI::App* app, int* exit_code);  // chunk: reads a store's files, no server
+void AddMdmCommands(CLI::App* app, Client* client);    // mdm: the MDM's own state, on its host
 void AddCompletionCommand(CLI::App* app);
 
 // Reads names or numeric ids: "7" is an id, anything else a name.

@@ -59,6 +59,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);
   tessera::cli::AddTokenCommands(&app, &client);
   tessera::cli::AddChunkCommands(&app, &exit_code);
+  tessera::cli::AddMdmCommands(&app, &client);
   tessera::cli::AddCompletionCommand(&app);
 
   try {
