@@ -238,7 +238,8 @@ class World {
   }
 
   void MakeLearner() {
-    for (const v1::Replica& replica : v1::PlacementGroup(truth_).replicas()) {
+    const v1::PlacementGroup before = truth_;
+    for (const v1::Replica& replica : before.replicas()) {
       if (replica.role() != kOut || servers_[replica.sds_id()].away) continue;
       (void)mdm::MakeLearner(&truth_, replica.device_id());
       return;
@@ -246,9 +247,10 @@ class World {
   }
 
   void FinishLearning() {
-    for (const v1::Replica& learner : v1::PlacementGroup(truth_).replicas()) {
+    const v1::PlacementGroup before = truth_;
+    for (const v1::Replica& learner : before.replicas()) {
       if (learner.role() != kLearner || servers_[learner.sds_id()].away) continue;
-      for (const v1::Replica& source : v1::PlacementGroup(truth_).replicas()) {
+      for (const v1::Replica& source : before.replicas()) {
         if (source.role() != kInSync || servers_[source.sds_id()].away) continue;
         // The learner works in this epoch, and so does its source from now on.
         Persist(learner.sds_id(), truth_);
@@ -270,7 +272,8 @@ class World {
 
   void DropMember() {
     if (truth_.replicas_size() < 2) return;
-    for (const v1::Replica& replica : v1::PlacementGroup(truth_).replicas()) {
+    const v1::PlacementGroup before = truth_;
+    for (const v1::Replica& replica : before.replicas()) {
       if (replica.role() == kInSync) continue;
       const uint64_t sds_id = replica.sds_id();
       if (mdm::DropMember(&truth_, replica.device_id()) != MembershipOutcome::kChanged) continue;
