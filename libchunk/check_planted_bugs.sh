@@ -12,6 +12,7 @@
 #   SKIP_COMMIT_SYNC  blocks and journal are reused before the commit that frees them is durable
 #   REUSE_SUPERSEDED  a block that a later change replaced is reused before a checkpoint has freed it
 #   SKIP_SWEEP        free blocks that held space at a crash are never given back
+#   SKIP_REPAIR_CHECK a repair takes any content for a block, at any version
 #   SKIP_CRC          block checksums are not checked on reads
 # A crash test that stays green with one of them is itself broken. One build directory serves all:
 # only the source with the macro is compiled again for each. Exit status: 0 when all are found.
@@ -61,6 +62,7 @@ expect_red SKIP_COMMIT_SYNC --seeds 1..40
 expect_red REUSE_SUPERSEDED --seeds 1..40
 expect_red SKIP_SWEEP --seeds 1..40
 expect_red SKIP_CRC --seeds 1..20 --operations 400 --faults flip
+expect_red SKIP_REPAIR_CHECK --seeds 1..20 --operations 400 --faults flip
 
 if build "" "$build_directory/none.log" && crash "$build_directory/none.log" --seeds 1..40 &&
   crash "$build_directory/none.log" --seeds 1..20 --operations 400 --faults flip; then

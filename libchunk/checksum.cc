@@ -6,6 +6,13 @@
 #include <cstring>
 
 namespace tessera::chunk {
+namespace {
+
+constexpr std::array<std::byte, kBlockBytes> kZeros{};
+// No chunk has a block of this number.
+constexpr uint32_t kUnreadableBit = uint32_t{1} << 31;
+
+}  // namespace
 
 uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t previous) {
   // ISA-L's signature lacks const; it does not write.
@@ -17,6 +24,12 @@ BlockChecksum::BlockChecksum(const ChunkKey& key) {
   const std::array<uint64_t, 3> words = {key.vtree_id, key.chunk_index, key.snapshot_sequence};
   key_checksum_ = Crc32c(std::as_bytes(std::span(words)));
 }
+
+uint32_t BlockChecksum::OfUnreadable(uint32_t block_number) const {
+  return Of(block_number | kUnreadableBit, kZeros);
+}
+
+uint32_t BlockChecksum::OfZeros(uint32_t block_number) const { return Of(block_number, kZeros); }
 
 uint32_t BlockChecksum::Prefix(uint32_t block_number) const {
   return Crc32c(std::as_bytes(std::span(&block_number, 1)), key_checksum_);

@@ -25,6 +25,10 @@ class BlockChecksum {
   uint32_t Of(uint32_t block_number, std::span<const std::byte> bytes) const {
     return Crc32c(bytes, Prefix(block_number));
   }
+  // Kept for a block whose content is lost: of no content (FORMAT.md, Unreadable blocks).
+  uint32_t OfUnreadable(uint32_t block_number) const;
+  // Of a block of zeros.
+  uint32_t OfZeros(uint32_t block_number) const;
   // The checksum before any content: continue it with Crc32c, piece by piece.
   uint32_t Prefix(uint32_t block_number) const;
 

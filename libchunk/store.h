@@ -59,6 +59,9 @@ enum class ChangeKind : uint8_t {
   kWrite = 1,        // the bytes of `data`
   kWriteZeroes = 2,  // reads as zeros, space given back
   kTrim = 3,         // reads as zeros, space given back; same effect, told apart for statistics
+  // A change of the range that can't be made here, because it cuts a block whose content is lost:
+  // the content stays, version and cursor move, and the chunk is incomplete from now on.
+  kMissed = 4,
 };
 
 // One change of one chunk: a range that does not cross the chunk's end, 512-byte aligned.
@@ -97,6 +100,31 @@ struct ChunkImage {
   ChunkInfo info;
   std::vector<uint64_t> mapped;   // one bit a block, least significant first
   std::vector<std::byte> blocks;  // the mapped blocks, in order
+  // Of the mapped blocks, those whose content is lost: zeros in `blocks`, and DATA_LOSS to readers
+  // of the store that the image is applied to. One bit a block; empty: none.
+  std::vector<uint64_t> unreadable;
+};
+
+// One block as the metadata and, when it was looked at, the device have it.
+struct BlockState {
+  bool mapped = false;    // false: reads as zeros and takes no space
+  bool readable = true;   // false: the device does not give the content that the checksum is of
+  uint32_t checksum = 0;  // of a mapped block: over key, block number and content
+};
+
+// What ReadBlocks is to look at.
+enum class BlockRead : uint8_t {
+  kMetadata,  // every block counts as readable
+  kVerify,    // the content, checked
+};
+
+// A run of a chunk's blocks at one moment.
+struct ChunkBlocks {
+  ChunkInfo info;
+  uint32_t first_block = 0;
+  std::vector<BlockState> states;
+  // kVerify: all of the run; zeros for what is not mapped or not readable.
+  std::vector<std::byte> content;
 };
 
 struct Extent {
@@ -146,7 +174,8 @@ class Store {
 
   // Applies the changes in order, all or none of each, with one journal append where they fit.
   // `results[i]` is that of changes[i]: INVALID_ARGUMENT (bad range or data: says which),
-  // RESOURCE_EXHAUSTED, FAILED_PRECONDITION (failed device). After the first failed one, later
+  // RESOURCE_EXHAUSTED, DATA_LOSS (the range cuts a block that is bad: nothing was changed),
+  // FAILED_PRECONDITION (failed device). After the first failed one, later
   // changes of the same stream are not applied (ABORTED).
   virtual void Apply(std::span<const Change> changes, std::span<absl::Status> results) = 0;
 
@@ -173,6 +202,18 @@ class Store {
   [[nodiscard]] virtual absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) = 0;
   // NOT_FOUND when there is no such chunk. One moment: no change falls in between.
   [[nodiscard]] virtual absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) = 0;
+  // The run of blocks. Bad blocks are no error: each has its state. NOT_FOUND: no such chunk.
+  [[nodiscard]] virtual absl::StatusOr<ChunkBlocks> ReadBlocks(const ChunkKey& key,
+                                                               uint32_t first_block, uint32_t count,
+                                                               BlockRead what) = 0;
+  // Puts the content of a block back that the device does not give. In the order of changes, but
+  // version, cursor and `incomplete` stay. The content must be what the chunk has there at
+  // `version`: so its checksum is the one kept, unless the block was applied as unreadable. OK also
+  // when the block reads well already. ABORTED: the chunk is not at `version`. INVALID_ARGUMENT:
+  // the content is another than was written here. NOT_FOUND; else as a change.
+  [[nodiscard]] virtual absl::Status RepairBlock(const ChunkKey& key, const Version& version,
+                                                 uint32_t block,
+                                                 std::span<const std::byte> content) = 0;
   // Makes the chunk equal to `image`, except the blocks set in `keep` (one bit a block, may be
   // empty), whose present content stays. Its version becomes the greater of both; `incomplete` is
   // cleared. Takes its place in the order of changes like a Change; moves no cursor.

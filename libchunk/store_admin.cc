@@ -75,9 +75,11 @@ absl::Status StoreImpl::ApplyImage(const ChunkImage& image, std::span<const uint
   for (uint32_t block = 0; block < blocks_per_chunk() && status.ok();) {
     const bool is_mapped = BitOf(image.mapped, block);
     const bool is_kept = BitOf(keep, block);
+    const bool is_lost = BitOf(image.unreadable, block);
     uint32_t count = 1;
     while (block + count < blocks_per_chunk() && BitOf(image.mapped, block + count) == is_mapped &&
-           BitOf(keep, block + count) == is_kept) {
+           BitOf(keep, block + count) == is_kept &&
+           BitOf(image.unreadable, block + count) == is_lost) {
       ++count;
     }
     if (!is_kept) {
@@ -88,11 +90,12 @@ absl::Status StoreImpl::ApplyImage(const ChunkImage& image, std::span<const uint
       if (is_mapped) {
         const std::span<const std::byte> bytes(source, size_t{count} * kBlockBytes);
         for (uint32_t i = 0; i < count; ++i) {
-          operation.checksums.push_back(
-              checksum.Of(block + i, bytes.subspan(size_t{i} * kBlockBytes, kBlockBytes)));
+          const auto content = bytes.subspan(size_t{i} * kBlockBytes, kBlockBytes);
+          operation.checksums.push_back(is_lost ? checksum.OfUnreadable(block + i)
+                                                : checksum.Of(block + i, content));
         }
         bool direct = false;
-        if (bytes.size() >= parts_.options.direct_write_bytes) {
+        if (!is_lost && bytes.size() >= parts_.options.direct_write_bytes) {
           absl::StatusOr<bool> written = PrepareDirect(count, {bytes}, &group, &operation);
           status = written.status();
           direct = written.ok() && *written;

@@ -61,7 +61,8 @@ absl::Status StoreImpl::Validate(const Change& change) const {
   CHUNK_RETURN_IF_ERROR(ValidateRange(change.offset_bytes, change.length_bytes));
   if (change.length_bytes == 0) return absl::InvalidArgumentError("the range is empty");
   if (change.kind != ChangeKind::kWrite) {
-    if (change.kind == ChangeKind::kTrim || change.kind == ChangeKind::kWriteZeroes) {
+    if (change.kind == ChangeKind::kTrim || change.kind == ChangeKind::kWriteZeroes ||
+        change.kind == ChangeKind::kMissed) {
       return absl::OkStatus();
     }
     return absl::InvalidArgumentError(
@@ -302,7 +303,12 @@ absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
   Operation zeroes = OperationFor(change, OperationKind::kZeroBlocks);
   zeroes.header.first_block = range.first_whole;
   zeroes.header.block_count = range.end_whole - range.first_whole;
+  if (change.kind == ChangeKind::kMissed) {
+    zeroes.header.block_count = 0;
+    zeroes.header.flags |= kOperationIncomplete;
+  }
   group->operations.push_back(zeroes);
+  if (change.kind == ChangeKind::kMissed) return absl::OkStatus();
   for (const auto& block : {range.head, range.tail}) {
     if (!block) continue;
     CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(change.key, *block));

@@ -99,6 +99,7 @@ class CrashRun {
   absl::Status CheckSpaceGivenBack(const std::string& when);
   absl::Status Restart(bool close);
   absl::Status FlipAndRead();
+  absl::Status RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> bad);
   absl::Status Recover(bool lose_power, bool faults_struck);
   absl::Status OpenAndCheck(bool power_lost, size_t least, bool faults_struck, bool clean);
   void Stop(bool lose_power);

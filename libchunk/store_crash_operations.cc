@@ -55,6 +55,7 @@ PlannedChange CrashRun::PlanChange() {
   change.kind = kind < 6   ? ChangeKind::kWrite
                 : kind < 7 ? ChangeKind::kWriteZeroes
                            : ChangeKind::kTrim;
+  if (random_.Chance(1, 64)) change.kind = ChangeKind::kMissed;
   PlanRange(planned);
   if (change.kind == ChangeKind::kWrite) {
     ++stamp_;

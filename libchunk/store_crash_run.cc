@@ -119,7 +119,7 @@ absl::Status CrashRun::FlipAndRead() {
     const auto mask = static_cast<std::byte>(1u << random_.Below(8));
     CHUNK_RETURN_IF_ERROR(disk_.FlipBits(path, random_.Below(*size), mask));
   }
-  uint64_t lost_blocks = 0;
+  std::vector<std::pair<ChunkKey, uint32_t>> bad;
   for (const auto& [key, chunk] : model_.state().chunks) {
     for (uint32_t block = 0; block < kBlocksInChunk; ++block) {
       std::vector<std::byte> out(kBlockBytes);
@@ -127,7 +127,7 @@ absl::Status CrashRun::FlipAndRead() {
       if (status.ok()) {
         CHUNK_RETURN_IF_ERROR(CompareRange(key, block * kBlockBytes, out));
       } else if (absl::IsDataLoss(status)) {
-        ++lost_blocks;
+        bad.emplace_back(key, block);
       } else {
         return Violation(absl::StrCat("read after flipped bits: ", status.ToString()));
       }
@@ -136,13 +136,58 @@ absl::Status CrashRun::FlipAndRead() {
   uint64_t reported = 0;
   CHUNK_RETURN_IF_ERROR(
       store_->VerifyAll([&](const ChunkKey&, uint32_t, const absl::Status&) { ++reported; }));
-  if (lost_blocks > flips) return Violation("more blocks lost than bits flipped");
-  if (reported != lost_blocks) {
+  if (bad.size() > flips) return Violation("more blocks lost than bits flipped");
+  if (reported != bad.size()) {
     return Violation(
-        absl::StrCat("VerifyAll reports ", reported, " bad blocks, reads ", lost_blocks));
+        absl::StrCat("VerifyAll reports ", reported, " bad blocks, reads ", bad.size()));
   }
-  statistics_.data_losses += lost_blocks;
-  ended_ = true;
+  statistics_.data_losses += bad.size();
+  if (random_.Chance(1, 4)) {
+    ended_ = true;
+    return absl::OkStatus();
+  }
+  CHUNK_RETURN_IF_ERROR(RepairAll(bad));
+  // Like any change: there after a crash of the process, and after a loss of power once flushed.
+  const bool lose_power = random_.Chance(1, 2);
+  if (lose_power) {
+    CHUNK_RETURN_IF_ERROR(store_->Flush());
+    model_.AcknowledgeAll();
+    model_.Flushed();
+  }
+  if (random_.Chance(1, 2)) CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/true));
+  return Recover(lose_power, /*faults_struck=*/false);
+}
+
+// Puts back what the model says, after trying what must be refused.
+absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> bad) {
+  for (const auto& [key, block] : bad) {
+    const ModelChunkPointer chunk = model_.Find(key);
+    std::vector<std::byte> content(kBlockBytes);
+    constexpr uint32_t kSectorsInBlock = kBlockBytes / kSectorBytes;
+    for (uint32_t i = 0; i < kSectorsInBlock; ++i) {
+      FillSector(chunk->stamps[block * kSectorsInBlock + i],
+                 std::span(content).subspan(i * kSectorBytes).first<kSectorBytes>());
+    }
+    const std::string what = absl::StrCat("repair of block ", block, " of ", Describe(key));
+    std::vector<std::byte> other = content;
+    other[random_.Below(kBlockBytes)] ^= std::byte{1};
+    Version earlier = chunk->version;
+    earlier.sequence ^= 1;
+    const absl::Status wrong = store_->RepairBlock(key, chunk->version, block, other);
+    if (!absl::IsInvalidArgument(wrong)) {
+      return Violation(absl::StrCat(what, " with other content: ", wrong.ToString()));
+    }
+    const absl::Status stale = store_->RepairBlock(key, earlier, block, content);
+    if (!absl::IsAborted(stale)) {
+      return Violation(absl::StrCat(what, " at another version: ", stale.ToString()));
+    }
+    const absl::Status repaired = store_->RepairBlock(key, chunk->version, block, content);
+    if (!repaired.ok()) return Violation(absl::StrCat(what, ": ", repaired.ToString()));
+    ++statistics_.repairs;
+    std::vector<std::byte> out(kBlockBytes);
+    CHUNK_RETURN_IF_ERROR(store_->Read(key, block * kBlockBytes, out));
+    CHUNK_RETURN_IF_ERROR(CompareRange(key, block * kBlockBytes, out));
+  }
   return absl::OkStatus();
 }
 
@@ -333,6 +378,7 @@ void CrashRunStatistics::Add(const CrashRunStatistics& other) {
   crashes_in_open += other.crashes_in_open;
   steps_lost += other.steps_lost;
   data_losses += other.data_losses;
+  repairs += other.repairs;
   for (size_t i = 0; i < troubles.size(); ++i) troubles[i] += other.troubles[i];
 }
 

@@ -60,6 +60,7 @@ struct CrashRunStatistics {
   uint64_t crashes_in_open = 0;
   uint64_t steps_lost = 0;   // acknowledged, not flushed, gone after a loss of power
   uint64_t data_losses = 0;  // reads refused for flipped bits
+  uint64_t repairs = 0;      // of such blocks
   std::array<uint64_t, kTroubleCount> troubles = {};  // that struck
 
   void Add(const CrashRunStatistics& other);

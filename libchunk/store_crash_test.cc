@@ -126,6 +126,7 @@ void PrintSummary(const CrashRunStatistics& sum, uint64_t seeds, double seconds)
   line("stores opened", sum.opens);
   line("unflushed changes lost", sum.steps_lost);
   line("blocks refused (flipped)", sum.data_losses);
+  line("of these, repaired", sum.repairs);
   std::printf("%-28s %10.1f\n", "seconds", seconds);
 }
 

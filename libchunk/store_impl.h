@@ -1,7 +1,7 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
 // threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_checkpoint.cc,
-// store_space.cc and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the
-// parts share memory.
+// store_space.cc, store_repair.cc and store_recovery.cc. FORMAT.md argues why it is safe; this
+// header says how the parts share memory.
 //
 // Layers of a chunk: *active* overlay (changes since the last freeze), *frozen* overlay (what a
 // checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint changes
@@ -98,6 +98,10 @@ class StoreImpl final : public Store {
                                                     size_t limit) override;
   absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) override;
   absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) override;
+  absl::StatusOr<ChunkBlocks> ReadBlocks(const ChunkKey& key, uint32_t first_block, uint32_t count,
+                                         BlockRead what) override;
+  absl::Status RepairBlock(const ChunkKey& key, const Version& version, uint32_t block,
+                           std::span<const std::byte> content) override;
   absl::Status ApplyImage(const ChunkImage& image, std::span<const uint64_t> keep) override;
   absl::Status DeleteChunk(const ChunkKey& key) override;
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) override;
@@ -245,6 +249,14 @@ class StoreImpl final : public Store {
   absl::Status ReadRange(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out,
                          Temperature temperature);
   absl::Status ValidateRange(uint64_t offset_bytes, uint64_t length_bytes) const;
+
+  // ---- store_repair.cc
+
+  // Fills in content and readable of the blocks.
+  void VerifyBlocks(const ChunkKey& key, const BlockSources& sources, ChunkBlocks* blocks);
+  // One attempt of RepairBlock; ABORTED also when the block has moved meanwhile.
+  absl::Status TryRepair(const ChunkKey& key, const Version& version, uint32_t block,
+                         std::span<const std::byte> content, bool* moved);
 
   // ---- store_admin.cc
 

@@ -141,13 +141,14 @@ void StoreModel::Apply(const Change& change, std::span<const uint64_t> stamps) {
     after->mapped.resize(chunk_bytes_ / kBlockBytes);
   }
   after->version = change.version;
-  after->incomplete = after->incomplete || change.incomplete;
+  const bool missed = change.kind == ChangeKind::kMissed;
+  after->incomplete = after->incomplete || change.incomplete || missed;
   const uint32_t first = change.offset_bytes / kSectorBytes;
-  const uint32_t count = change.length_bytes / kSectorBytes;
+  const uint32_t count = missed ? 0 : change.length_bytes / kSectorBytes;
   for (uint32_t i = 0; i < count; ++i) {
     after->stamps[first + i] = change.kind == ChangeKind::kWrite ? stamps[i] : 0;
   }
-  const uint32_t end_bytes = change.offset_bytes + change.length_bytes;
+  const uint32_t end_bytes = missed ? 0 : change.offset_bytes + change.length_bytes;
   for (uint32_t block = change.offset_bytes / kBlockBytes; block * kBlockBytes < end_bytes;
        ++block) {
     const bool whole =
