@@ -113,6 +113,10 @@ class DeviceWorker {
   void OnWriteApplied(PendingWrite* write, uint32_t store_micros);
   // Takes the sequence without the change. False: the device failed.
   bool TakeWithoutSpace(const PendingWrite& write);
+  // Takes the sequence; the change is missing here, and the chunk is marked. False: the device
+  // failed.
+  bool TakeAsMissed(const PendingWrite& write);
+  void ReportBadBlocks(const IoOperationRef& operation, v1::CorruptBlockFinder finder) const;
   void AnswerReads();
   void ReadFromDisk(IoOperationRef operation);
   void MapFromDisk(IoOperationRef operation);

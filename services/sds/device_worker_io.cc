@@ -126,6 +126,17 @@ void DeviceWorker::ApplyOnce() {
           Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
         }
         break;
+      case absl::StatusCode::kDataLoss:
+        // It cuts a block that is bad here. The order goes on without it; the writer takes this
+        // replica out where another one has it, and a chunk that is marked is copied whole.
+        ReportBadBlocks(write.operation, v1::CORRUPT_BLOCK_FINDER_WRITE);
+        if (TakeAsMissed(write)) {
+          Answer(write.operation, v1::IO_STATUS_CHECKSUM_ERROR,
+                 std::string(apply_results_[i].message()));
+        } else {
+          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+        }
+        break;
       case absl::StatusCode::kAborted:
         // An earlier one of its stream was not applied in this round. Applied again in the next, or
         // refused there because the device failed.
@@ -141,6 +152,35 @@ void DeviceWorker::ApplyOnce() {
     }
   }
   pending_writes_ = std::move(again);
+}
+
+bool DeviceWorker::TakeAsMissed(const PendingWrite& write) {
+  const v1::IoOperation& what = *write.operation.operation;
+  const chunk::Change missed{.key = KeyOf(write.operation),
+                             .stream = StreamOf(write.operation),
+                             .version = VersionOf(write.operation),
+                             .kind = chunk::ChangeKind::kMissed,
+                             .offset_bytes = what.offset_bytes(),
+                             .length_bytes = what.length_bytes(),
+                             .incomplete = true};
+  absl::Status taken;
+  device_->store()->Apply(std::span(&missed, 1), std::span(&taken, 1));
+  if (!taken.ok()) FailDevice(taken);
+  return taken.ok();
+}
+
+void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation,
+                                   v1::CorruptBlockFinder finder) const {
+  const v1::IoOperation& what = *operation.operation;
+  const uint32_t first = what.offset_bytes() / chunk::kBlockBytes;
+  const uint32_t end =
+      (what.offset_bytes() + what.length_bytes() + chunk::kBlockBytes - 1) / chunk::kBlockBytes;
+  context_->on_bad_blocks({.device_id = device_->device_id(),
+                           .placement_group_id = what.placement_group_id(),
+                           .key = KeyOf(operation),
+                           .first_block = first,
+                           .block_count = end - first,
+                           .finder = finder});
 }
 
 bool DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
@@ -258,6 +298,7 @@ bool DeviceWorker::StillAllowed(const IoOperationRef& operation, const token::Md
 
 void DeviceWorker::FinishRead(const IoOperationRef& operation, const absl::Status& status,
                               grpc::Slice data, const token::MdmTime& now) {
+  if (!status.ok()) ReportBadBlocks(operation, v1::CORRUPT_BLOCK_FINDER_READ);
   // Between the first check and now the server may have been stopped for long.
   if (!StillAllowed(operation, now)) return;
   if (status.ok()) {

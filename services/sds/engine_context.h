@@ -26,6 +26,7 @@
 #include "services/sds/token_ack_book.h"
 #include "services/sds/unserved_writes.h"
 #include "services/sds/volume_table.h"
+#include "tessera/v1/health.pb.h"
 
 namespace tessera::sds {
 
@@ -71,6 +72,17 @@ class DeletedVtrees {
   absl::flat_hash_set<uint64_t> vtree_ids_ ABSL_GUARDED_BY(mutex_);
 };
 
+// Blocks of a chunk, some of which can't be read.
+struct BadRange {
+  uint64_t device_id = 0;
+  uint64_t placement_group_id = 0;
+  chunk::ChunkKey key;
+  uint32_t first_block = 0;
+  uint32_t block_count = 0;
+  v1::CorruptBlockFinder finder = v1::CORRUPT_BLOCK_FINDER_UNSPECIFIED;
+  friend bool operator==(const BadRange&, const BadRange&) = default;
+};
+
 struct EngineContext {
   const Clock* clock = nullptr;
   const MdmClock* mdm_clock = nullptr;
@@ -92,6 +104,11 @@ struct EngineContext {
   std::function<void(uint64_t placement_group_id, uint64_t epoch, Device*)> on_learner;
   // This server is no member of the group any more. Called on the device's worker.
   std::function<void(uint64_t placement_group_id, Device*)> on_retired;
+  // Blocks can't be read. Called on any thread; does not block.
+  std::function<void(const BadRange&)> on_bad_blocks;
+  // The same, and waits a while until each is repaired or known as lost; whether that is so. Not on
+  // a worker.
+  std::function<bool(const BadRange&)> settle_bad_blocks;
 };
 
 }  // namespace tessera::sds

@@ -64,6 +64,15 @@ absl::StatusOr<MergePlan> PlanMerge(chunk::ChunkImage image, const ReceivedChunk
       SetBit(&plan.keep, block);
       continue;
     }
+    const bool lost = !image.unreadable.empty() && TestBit(image.unreadable, block);
+    if (lost && sectors != 0xff) {
+      // A part of a block is no block.
+      plan.image.unreadable.resize(plan.image.mapped.size());
+      SetBit(&plan.image.mapped, block);
+      SetBit(&plan.image.unreadable, block);
+      plan.image.blocks.resize(plan.image.blocks.size() + kBlockBytes);
+      continue;
+    }
     if (sectors != 0) {
       TESSERA_RETURN_IF_ERROR(read_block(block, local));
       std::vector<std::byte> merged(kBlockBytes);

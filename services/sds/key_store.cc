@@ -84,7 +84,7 @@ bool VerifyPlacementGroup(const KeyStore& keys, uint64_t sds_id,
   return false;
 }
 
-bool VerifyTicket(const KeyStore& keys, const v1::LearningTicket& ticket) {
+bool VerifyTicket(const KeyStore& keys, TicketPurpose purpose, const v1::LearningTicket& ticket) {
   const std::optional<token::Key> key = keys.Find(ticket.key_id());
   if (!key.has_value()) return false;
   std::string message;
@@ -92,7 +92,8 @@ bool VerifyTicket(const KeyStore& keys, const v1::LearningTicket& ticket) {
   AppendLittleEndian(ticket.epoch(), &message);
   AppendLittleEndian(ticket.learner_sds_id(), &message);
   AppendLittleEndian(ticket.expiry_ms(), &message);
-  return token::VerifyMessage(*key, "learn", message, AsBytes(ticket.signature()));
+  const char* label = purpose == TicketPurpose::kLearn ? "learn" : "repair";
+  return token::VerifyMessage(*key, label, message, AsBytes(ticket.signature()));
 }
 
 std::optional<token::Key> MdmAuthenticator::KeyOf(uint64_t key_id) const {

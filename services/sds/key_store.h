@@ -45,8 +45,12 @@ class KeyStore {
 // True when the entry carries a signature for this server that is right.
 [[nodiscard]] bool VerifyPlacementGroup(const KeyStore& keys, uint64_t sds_id,
                                         const v1::SignedPlacementGroup& entry);
-// True when the ticket is the MDM's, for this server as source. Its expiry is judged by the caller.
-[[nodiscard]] bool VerifyTicket(const KeyStore& keys, const v1::LearningTicket& ticket);
+// What the MDM has signed a ticket for.
+enum class TicketPurpose { kLearn, kRepair };
+// True when the ticket is the MDM's, for this server as source and this purpose. Its expiry is
+// judged by the caller.
+[[nodiscard]] bool VerifyTicket(const KeyStore& keys, TicketPurpose purpose,
+                                const v1::LearningTicket& ticket);
 
 // The MDM proves itself by `Bearer mdm.<key id>.<hex of HMAC(K_sds, "control" | "<sds id>")>`, or
 // with key id 0 under the node's secret.

@@ -57,6 +57,8 @@ class PlacementAuthority {
       const v1::BeginLearningRequest& request) = 0;
   [[nodiscard]] virtual absl::StatusOr<v1::CompleteLearningResponse> CompleteLearning(
       const v1::CompleteLearningRequest& request) = 0;
+  [[nodiscard]] virtual absl::StatusOr<v1::BeginRepairResponse> BeginRepair(
+      const v1::BeginRepairRequest& request) = 0;
   [[nodiscard]] virtual absl::StatusOr<v1::ReportReplicaFailuresResponse> ReportReplicaFailures(
       const v1::ReportReplicaFailuresRequest& request) = 0;
 };

@@ -54,6 +54,33 @@ CREATE TABLE cluster_record_state (
 INSERT INTO cluster_record_state VALUES (1, 0);
 )sql";
 
+constexpr char kIntegrity[] = R"sql(
+CREATE TABLE unreadable_block (
+  device_id INTEGER NOT NULL,
+  vtree_id INTEGER NOT NULL,
+  chunk_index INTEGER NOT NULL,
+  snapshot_sequence INTEGER NOT NULL,
+  block INTEGER NOT NULL,
+  placement_group_id INTEGER NOT NULL,
+  finder INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (device_id, vtree_id, chunk_index, snapshot_sequence, block)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE scrub (
+  device_uuid TEXT PRIMARY KEY,
+  started_ms INTEGER NOT NULL,
+  operation_id INTEGER NOT NULL,
+  vtree_id INTEGER NOT NULL,
+  placement_group_id INTEGER NOT NULL,
+  key_vtree_id INTEGER NOT NULL,
+  key_chunk_index INTEGER NOT NULL,
+  key_snapshot_sequence INTEGER NOT NULL,
+  bytes_done INTEGER NOT NULL,
+  completed_ms INTEGER NOT NULL,
+  completed_operation_id INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql";
+
 const std::vector<std::string>& Migrations() {
   static const std::vector<std::string>* const kMigrations =
       new std::vector<std::string>{R"sql(
@@ -88,7 +115,7 @@ CREATE TABLE health_log (
   event BLOB NOT NULL
 ) STRICT;
 )sql",
-                                   kMdmContact, kClusterRecords};
+                                   kMdmContact, kClusterRecords, kIntegrity};
   return *kMigrations;
 }
 
@@ -441,6 +468,98 @@ absl::StatusOr<std::vector<v1::SealedRecord>> LocalState::Records() {
     return absl::OkStatus();
   }));
   return records;
+}
+
+absl::Status LocalState::SaveUnreadableBlock(const CorruptBlock& block) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database,
+                           "INSERT OR REPLACE INTO unreadable_block VALUES (?,?,?,?,?,?,?,?)");
+    save.bind(1, Signed(block.id.device_id));
+    save.bind(2, Signed(block.id.key.vtree_id));
+    save.bind(3, Signed(block.id.key.chunk_index));
+    save.bind(4, Signed(block.id.key.snapshot_sequence));
+    save.bind(5, static_cast<int64_t>(block.id.block));
+    save.bind(6, Signed(block.placement_group_id));
+    save.bind(7, static_cast<int>(block.finder));
+    save.bind(8, block.reason);
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::Status LocalState::ForgetUnreadableBlock(const BlockId& id) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement forget(
+        database,
+        "DELETE FROM unreadable_block WHERE device_id = ? AND vtree_id = ? AND "
+        "chunk_index = ? AND snapshot_sequence = ? AND block = ?");
+    forget.bind(1, Signed(id.device_id));
+    forget.bind(2, Signed(id.key.vtree_id));
+    forget.bind(3, Signed(id.key.chunk_index));
+    forget.bind(4, Signed(id.key.snapshot_sequence));
+    forget.bind(5, static_cast<int64_t>(id.block));
+    forget.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<CorruptBlock>> LocalState::UnreadableBlocks() {
+  std::vector<CorruptBlock> blocks;
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement read(database,
+                           "SELECT device_id, vtree_id, chunk_index, snapshot_sequence, block, "
+                           "placement_group_id, finder, reason FROM unreadable_block");
+    while (read.executeStep()) {
+      CorruptBlock& block = blocks.emplace_back();
+      block.id = {.device_id = Unsigned(read.getColumn(0)),
+                  .key = {Unsigned(read.getColumn(1)), Unsigned(read.getColumn(2)),
+                          Unsigned(read.getColumn(3))},
+                  .block = static_cast<uint32_t>(read.getColumn(4).getInt64())};
+      block.placement_group_id = Unsigned(read.getColumn(5));
+      block.finder = static_cast<v1::CorruptBlockFinder>(read.getColumn(6).getInt());
+      block.reason = read.getColumn(7).getString();
+      block.unreadable = true;
+    }
+    return absl::OkStatus();
+  }));
+  return blocks;
+}
+
+absl::Status LocalState::SaveScrub(const ScrubRecord& record) {
+  return Write([&](SQLite::Database& database) {
+    SQLite::Statement save(database, "INSERT OR REPLACE INTO scrub VALUES (?,?,?,?,?,?,?,?,?,?,?)");
+    save.bind(1, record.device_uuid);
+    int column = 1;
+    for (const uint64_t value :
+         {record.started_ms, record.operation_id, record.vtree_id, record.placement_group_id,
+          record.key.vtree_id, record.key.chunk_index, record.key.snapshot_sequence,
+          record.bytes_done, record.completed_ms, record.completed_operation_id}) {
+      save.bind(++column, Signed(value));
+    }
+    save.exec();
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<ScrubRecord> LocalState::Scrub(const std::string& device_uuid) {
+  ScrubRecord record{.device_uuid = device_uuid};
+  TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
+    SQLite::Statement read(database,
+                           "SELECT started_ms, operation_id, vtree_id, placement_group_id, "
+                           "key_vtree_id, key_chunk_index, key_snapshot_sequence, bytes_done, "
+                           "completed_ms, completed_operation_id FROM scrub WHERE device_uuid = ?");
+    read.bind(1, device_uuid);
+    if (!read.executeStep()) return absl::OkStatus();
+    int column = -1;
+    for (uint64_t* value :
+         {&record.started_ms, &record.operation_id, &record.vtree_id, &record.placement_group_id,
+          &record.key.vtree_id, &record.key.chunk_index, &record.key.snapshot_sequence,
+          &record.bytes_done, &record.completed_ms, &record.completed_operation_id}) {
+      *value = Unsigned(read.getColumn(++column));
+    }
+    return absl::OkStatus();
+  }));
+  return record;
 }
 
 absl::Status LocalState::AppendHealthEvent(const v1::Event& event) {

@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "services/common/clock.h"
 #include "services/common/sqlite_db.h"
+#include "services/sds/corrupt_block_book.h"
 #include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/discovery.pb.h"
 #include "tessera/v1/health.pb.h"
@@ -59,6 +60,20 @@ struct UnservedRange {
   uint64_t generation = 0;
   uint64_t first_sequence = 0;
   uint64_t last_sequence = 0;
+};
+
+// How far a device's scrub is.
+struct ScrubRecord {
+  std::string device_uuid;
+  // Of the pass that runs, or {0}: none does. `operation_id` 0: by schedule.
+  uint64_t started_ms = 0;
+  uint64_t operation_id = 0;
+  uint64_t vtree_id = 0;
+  uint64_t placement_group_id = 0;  // gone through: everything before this, and of this
+  chunk::ChunkKey key;              // everything up to this
+  uint64_t bytes_done = 0;
+  uint64_t completed_ms = 0;            // of the last scheduled pass
+  uint64_t completed_operation_id = 0;  // that ended last
 };
 
 class LocalState {
@@ -101,6 +116,14 @@ class LocalState {
   [[nodiscard]] absl::Status SaveRecords(const v1::ClusterRecords& records);
   [[nodiscard]] absl::StatusOr<uint64_t> RecordsRevision();  // 0: none yet
   [[nodiscard]] absl::StatusOr<std::vector<v1::SealedRecord>> Records();
+  // Bad blocks of which no good copy was found.
+  [[nodiscard]] absl::Status SaveUnreadableBlock(const CorruptBlock& block);
+  [[nodiscard]] absl::Status ForgetUnreadableBlock(const BlockId& id);
+  [[nodiscard]] absl::StatusOr<std::vector<CorruptBlock>> UnreadableBlocks();
+
+  [[nodiscard]] absl::Status SaveScrub(const ScrubRecord& record);
+  // One that was never saved: empty but for its device.
+  [[nodiscard]] absl::StatusOr<ScrubRecord> Scrub(const std::string& device_uuid);
 
   // The newest kHealthLogLimit entries are kept.
   [[nodiscard]] absl::Status AppendHealthEvent(const v1::Event& event);

@@ -228,6 +228,8 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
     for (v1::LearnerStatus& status : learners->Status())
       *request.add_learners() = std::move(status);
   }
+  IntegrityObserver* const integrity = integrity_.load(std::memory_order_acquire);
+  if (integrity != nullptr) integrity->FillHeartbeat(&request);
   v1::HeartbeatResponse response;
   grpc::ClientContext call;
   PrepareCall(&call, leaving ? 1'000 : kCallTimeoutMillis, Bearer());
@@ -236,6 +238,7 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   parts_.mdm_clock->OnAnswer(response.mdm_time_ms(), sent, parts_.clock->BootNanos());
   parts_.keys->Replace(response.keys());
   if (learners != nullptr) learners->SetBytesPerSecond(response.learner_bytes_per_second());
+  if (integrity != nullptr) integrity->OnHeartbeatAnswered(request, response);
   if (response.heartbeat_interval_ms() > 0) {
     heartbeat_interval_ms_ = response.heartbeat_interval_ms();
     parts_.mdm_clock->SetHeartbeatInterval(response.heartbeat_interval_ms());
@@ -389,6 +392,15 @@ absl::StatusOr<v1::CompleteLearningResponse> MdmLink::CompleteLearning(
   grpc::ClientContext call;
   PrepareCall(&call, kLearningTimeoutMillis, Bearer());
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(placement_->CompleteLearning(&call, request, &response)));
+  return response;
+}
+
+absl::StatusOr<v1::BeginRepairResponse> MdmLink::BeginRepair(
+    const v1::BeginRepairRequest& request) {
+  v1::BeginRepairResponse response;
+  grpc::ClientContext call;
+  PrepareCall(&call, kCallTimeoutMillis, Bearer());
+  TESSERA_RETURN_IF_ERROR(FromGrpcStatus(placement_->BeginRepair(&call, request, &response)));
   return response;
 }
 

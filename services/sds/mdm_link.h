@@ -25,6 +25,7 @@
 #include "services/sds/device.h"
 #include "services/sds/engine_context.h"
 #include "services/sds/health_board.h"
+#include "services/sds/integrity_observer.h"
 #include "services/sds/io_engine.h"
 #include "services/sds/janitor.h"
 #include "services/sds/learner.h"
@@ -84,6 +85,13 @@ class MdmLink final : public PlacementAuthority {
       const v1::CompleteLearningRequest& request) override;
   absl::StatusOr<v1::ReportReplicaFailuresResponse> ReportReplicaFailures(
       const v1::ReportReplicaFailuresRequest& request) override;
+  absl::StatusOr<v1::BeginRepairResponse> BeginRepair(
+      const v1::BeginRepairRequest& request) override;
+
+  // Used by heartbeats until null is set or Stop has returned.
+  void SetIntegrity(IntegrityObserver* integrity) {
+    integrity_.store(integrity, std::memory_order_release);
+  }
 
  private:
   void Beat();
@@ -113,6 +121,7 @@ class MdmLink final : public PlacementAuthority {
   const std::unique_ptr<v1::PlacementService::Stub> placement_;
   const std::unique_ptr<v1::TokenService::Stub> tokens_;
   std::atomic<LearnerObserver*> learners_{nullptr};
+  std::atomic<IntegrityObserver*> integrity_{nullptr};
   std::atomic<bool> registered_{false};
   std::atomic<uint64_t> heartbeat_interval_ms_{1000};
   mutable absl::Mutex mutex_;

@@ -3,12 +3,32 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/crc32c.h"
 #include "services/sds/image_merge.h"
 
 namespace tessera::sds {
+namespace {
+
+std::string BytesOf(std::span<const uint64_t> words) {
+  std::string bytes;
+  for (const uint64_t word : words) {
+    for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<char>(word >> shift));
+  }
+  return bytes;
+}
+
+std::vector<uint64_t> WordsOf(const std::string& bytes) {
+  std::vector<uint64_t> words(bytes.size() / sizeof(uint64_t));
+  for (size_t i = 0; i < words.size() * sizeof(uint64_t); ++i) {
+    words[i / 8] |= static_cast<uint64_t>(static_cast<uint8_t>(bytes[i])) << (i % 8 * 8);
+  }
+  return words;
+}
+
+}  // namespace
 
 void SetChunkKey(const chunk::ChunkKey& key, v1::ChunkKey* out) {
   out->set_vtree_id(key.vtree_id);
@@ -87,10 +107,13 @@ absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
   if (copied.mapped().size() % sizeof(uint64_t) != 0) {
     return absl::DataLossError("a copied chunk's block map is cut off");
   }
-  image.mapped.resize(copied.mapped().size() / sizeof(uint64_t));
-  for (size_t i = 0; i < copied.mapped().size(); ++i) {
-    const auto byte = static_cast<uint8_t>(copied.mapped()[i]);
-    image.mapped[i / 8] |= static_cast<uint64_t>(byte) << (i % 8 * 8);
+  image.mapped = WordsOf(copied.mapped());
+  if (!copied.unreadable().empty()) {
+    if (copied.unreadable().size() != copied.mapped().size()) {
+      return absl::DataLossError("a copied chunk's map of lost blocks is cut off");
+    }
+    image.unreadable = WordsOf(copied.unreadable());
+    for (size_t i = 0; i < image.mapped.size(); ++i) image.unreadable[i] &= image.mapped[i];
   }
   image.blocks.assign(bytes.begin(), bytes.end());
   if (const std::string problem = ImageProblem(image, chunk_bytes); !problem.empty()) {
@@ -103,13 +126,43 @@ absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
 void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out) {
   SetChunkKey(image.info.key, out->mutable_key());
   SetVersion(image.info.version, out->mutable_version());
-  std::string* mapped = out->mutable_mapped();
-  mapped->clear();
-  for (const uint64_t word : image.mapped) {
-    for (int shift = 0; shift < 64; shift += 8) mapped->push_back(static_cast<char>(word >> shift));
-  }
+  out->set_mapped(BytesOf(image.mapped));
+  out->set_unreadable(BytesOf(image.unreadable));
   out->set_blocks(image.blocks.data(), image.blocks.size());
   out->set_blocks_crc32c(Crc32c(image.blocks));
+}
+
+chunk::ChunkImage ImageOf(const chunk::ChunkBlocks& blocks) {
+  chunk::ChunkImage image;
+  image.info = blocks.info;
+  image.mapped.resize((blocks.states.size() + 63) / 64);
+  std::vector<uint64_t> lost(image.mapped.size());
+  bool any_lost = false;
+  for (size_t i = 0; i < blocks.states.size(); ++i) {
+    if (!blocks.states[i].mapped) continue;
+    const uint64_t bit = uint64_t{1} << (i % 64);
+    image.mapped[i / 64] |= bit;
+    if (!blocks.states[i].readable) lost[i / 64] |= bit;
+    any_lost |= !blocks.states[i].readable;
+    const auto content =
+        std::span(blocks.content).subspan(i * chunk::kBlockBytes, chunk::kBlockBytes);
+    image.blocks.insert(image.blocks.end(), content.begin(), content.end());
+  }
+  if (any_lost) image.unreadable = std::move(lost);
+  image.info.mapped_bytes = image.blocks.size();
+  return image;
+}
+
+void SetChecksums(const chunk::ChunkBlocks& blocks, v1::ChunkChecksums* out) {
+  SetVersion(blocks.info.version, out->mutable_version());
+  out->set_incomplete(blocks.info.incomplete);
+  std::vector<uint64_t> mapped((blocks.states.size() + 63) / 64);
+  for (size_t i = 0; i < blocks.states.size(); ++i) {
+    if (!blocks.states[i].mapped) continue;
+    mapped[i / 64] |= uint64_t{1} << (i % 64);
+    out->add_checksums(blocks.states[i].checksum);
+  }
+  out->set_mapped(BytesOf(mapped));
 }
 
 uint32_t ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes) {

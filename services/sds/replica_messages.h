@@ -32,6 +32,10 @@ void SetCursor(const chunk::StreamCursor& cursor, v1::StreamCursor* out);
 [[nodiscard]] absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
                                                         uint64_t placement_group_id,
                                                         uint32_t chunk_bytes);
+// The whole chunk; what can't be read is marked as unreadable.
+[[nodiscard]] chunk::ChunkImage ImageOf(const chunk::ChunkBlocks& blocks);
+// Fills all but the key.
+void SetChecksums(const chunk::ChunkBlocks& blocks, v1::ChunkChecksums* out);
 // Fills all but the cursors.
 void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out);
 

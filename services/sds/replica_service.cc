@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/crc32c.h"
 #include "services/common/status_macros.h"
 #include "services/common/wait.h"
 #include "services/sds/replica_messages.h"
@@ -16,6 +18,7 @@ namespace {
 
 constexpr size_t kChunksPerPage = 1'024;
 constexpr int kKeysLimit = 64;
+constexpr int kFetchedBlocksLimit = 256;
 constexpr absl::Duration kEpochWait = absl::Seconds(2);
 
 }  // namespace
@@ -52,12 +55,29 @@ grpc::Status ReplicaServiceImpl::CopyChunks(grpc::ServerContext* context,
              StreamWriter<v1::CopyChunksResponse>& writer) { return Copy(copy, writer); });
 }
 
-absl::StatusOr<DeviceWorker*> ReplicaServiceImpl::CheckTicket(
-    const v1::LearningTicket& ticket) const {
+grpc::Status ReplicaServiceImpl::FetchBlocks(grpc::ServerContext* context,
+                                             const v1::FetchBlocksRequest* request,
+                                             v1::FetchBlocksResponse* response) {
+  return rpc_->RunUnary(context, *request, response,
+                        [this](const CallContext&, const v1::FetchBlocksRequest& fetch,
+                               v1::FetchBlocksResponse* fetched) { return Fetch(fetch, fetched); });
+}
+
+grpc::Status ReplicaServiceImpl::ListBlockChecksums(grpc::ServerContext* context,
+                                                    const v1::ListBlockChecksumsRequest* request,
+                                                    v1::ListBlockChecksumsResponse* response) {
+  return rpc_->RunUnary(
+      context, *request, response,
+      [this](const CallContext&, const v1::ListBlockChecksumsRequest& list,
+             v1::ListBlockChecksumsResponse* listed) { return ListChecksums(list, listed); });
+}
+
+absl::StatusOr<DeviceWorker*> ReplicaServiceImpl::CheckTicket(const v1::LearningTicket& ticket,
+                                                              TicketPurpose purpose) const {
   const auto refuse = [](const char* why) {
     return WithReason(absl::PermissionDeniedError(why), "TICKET_REFUSED");
   };
-  if (!VerifyTicket(*context_->keys, ticket)) {
+  if (!VerifyTicket(*context_->keys, purpose, ticket)) {
     return refuse("the ticket is not the MDM's for this server");
   }
   const token::MdmTime now = context_->mdm_clock->Now();
@@ -136,6 +156,114 @@ absl::Status ReplicaServiceImpl::List(const v1::LearningTicket& ticket,
   }
 }
 
+absl::StatusOr<chunk::ChunkImage> ReplicaServiceImpl::ReadForLearner(
+    DeviceWorker* worker, uint64_t placement_group_id, const chunk::ChunkKey& key) const {
+  chunk::Store* store = worker->device()->store();
+  absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(key);
+  if (image.ok() || absl::IsNotFound(image.status())) return image;
+  const uint32_t blocks = store->chunk_bytes() / chunk::kBlockBytes;
+  const BadRange range{.device_id = worker->device()->device_id(),
+                       .placement_group_id = placement_group_id,
+                       .key = key,
+                       .block_count = blocks,
+                       .finder = v1::CORRUPT_BLOCK_FINDER_COPY};
+  if (!context_->settle_bad_blocks(range)) {
+    return absl::UnavailableError(absl::StrCat("the source is repairing bad blocks of the chunk: ",
+                                               image.status().message()));
+  }
+  TESSERA_ASSIGN_OR_RETURN(const chunk::ChunkBlocks now,
+                           store->ReadBlocks(key, 0, blocks, chunk::BlockRead::kVerify));
+  return ImageOf(now);
+}
+
+absl::Status ReplicaServiceImpl::Fetch(const v1::FetchBlocksRequest& request,
+                                       v1::FetchBlocksResponse* response) const {
+  TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker,
+                           CheckTicket(request.ticket(), TicketPurpose::kRepair));
+  int blocks = 0;
+  for (const v1::BlockList& wanted : request.chunks()) blocks += wanted.blocks_size();
+  if (blocks > kFetchedBlocksLimit) {
+    return InvalidField("chunks",
+                        absl::StrCat("names ", blocks, " blocks; at most ", kFetchedBlocksLimit));
+  }
+  for (const v1::BlockList& wanted : request.chunks()) {
+    TESSERA_RETURN_IF_ERROR(
+        FetchChunk(worker, request.ticket().placement_group_id(), wanted, response->add_chunks()));
+  }
+  // Between the first look and now the server may have been stopped for long.
+  return CheckTicket(request.ticket(), TicketPurpose::kRepair).status();
+}
+
+absl::Status ReplicaServiceImpl::FetchChunk(DeviceWorker* worker, uint64_t placement_group_id,
+                                            const v1::BlockList& wanted,
+                                            v1::FetchedChunk* out) const {
+  chunk::Store* store = worker->device()->store();
+  const uint32_t blocks_per_chunk = store->chunk_bytes() / chunk::kBlockBytes;
+  *out->mutable_key() = wanted.key();
+  uint32_t before = 0;
+  for (int i = 0; i < wanted.blocks_size(); ++i) {
+    if (wanted.blocks(i) >= blocks_per_chunk || (i > 0 && wanted.blocks(i) <= before)) {
+      return InvalidField("chunks",
+                          absl::StrCat("blocks must ascend and be below ", blocks_per_chunk));
+    }
+    before = wanted.blocks(i);
+  }
+  if (wanted.blocks_size() == 0) return InvalidField("chunks", "names a chunk without blocks");
+  const chunk::ChunkKey key = ChunkKeyOf(wanted.key());
+  const uint32_t first = wanted.blocks(0);
+  const absl::StatusOr<chunk::ChunkBlocks> read =
+      store->ReadBlocks(key, first, before - first + 1, chunk::BlockRead::kVerify);
+  if (absl::IsNotFound(read.status())) {
+    out->set_absent(true);
+    return absl::OkStatus();
+  }
+  TESSERA_RETURN_IF_ERROR(read.status());
+  SetVersion(read->info.version, out->mutable_version());
+  out->set_incomplete(read->info.incomplete);
+  for (const uint32_t block : wanted.blocks()) {
+    const chunk::BlockState& state = read->states[block - first];
+    if (!state.readable) {
+      out->add_states(v1::FETCHED_BLOCK_STATE_BAD);
+      context_->on_bad_blocks({.device_id = worker->device()->device_id(),
+                               .placement_group_id = placement_group_id,
+                               .key = key,
+                               .first_block = block,
+                               .block_count = 1,
+                               .finder = v1::CORRUPT_BLOCK_FINDER_COPY});
+      continue;
+    }
+    out->add_states(state.mapped ? v1::FETCHED_BLOCK_STATE_GOOD : v1::FETCHED_BLOCK_STATE_UNMAPPED);
+    if (!state.mapped) continue;
+    const std::byte* content = read->content.data() + uint64_t{block - first} * chunk::kBlockBytes;
+    out->mutable_content()->append(reinterpret_cast<const char*>(content), chunk::kBlockBytes);
+  }
+  out->set_content_crc32c(Crc32c(std::as_bytes(std::span(out->content()))));
+  return absl::OkStatus();
+}
+
+absl::Status ReplicaServiceImpl::ListChecksums(const v1::ListBlockChecksumsRequest& request,
+                                               v1::ListBlockChecksumsResponse* response) const {
+  TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker,
+                           CheckTicket(request.ticket(), TicketPurpose::kRepair));
+  if (request.keys_size() > kKeysLimit) {
+    return InvalidField("keys", absl::StrCat("at most ", kKeysLimit));
+  }
+  chunk::Store* store = worker->device()->store();
+  for (const v1::ChunkKey& key : request.keys()) {
+    v1::ChunkChecksums* out = response->add_chunks();
+    *out->mutable_key() = key;
+    const absl::StatusOr<chunk::ChunkBlocks> read = store->ReadBlocks(
+        ChunkKeyOf(key), 0, store->chunk_bytes() / chunk::kBlockBytes, chunk::BlockRead::kMetadata);
+    if (absl::IsNotFound(read.status())) {
+      out->set_absent(true);
+      continue;
+    }
+    TESSERA_RETURN_IF_ERROR(read.status());
+    SetChecksums(*read, out);
+  }
+  return CheckTicket(request.ticket(), TicketPurpose::kRepair).status();
+}
+
 absl::Status ReplicaServiceImpl::Copy(const v1::CopyChunksRequest& request,
                                       StreamWriter<v1::CopyChunksResponse>& writer) const {
   if (request.keys_size() > kKeysLimit) {
@@ -146,7 +274,7 @@ absl::Status ReplicaServiceImpl::Copy(const v1::CopyChunksRequest& request,
     v1::CopyChunksResponse response;
     *response.mutable_key() = key;
     const absl::StatusOr<chunk::ChunkImage> image =
-        worker->device()->store()->ReadImage(ChunkKeyOf(key));
+        ReadForLearner(worker, request.ticket().placement_group_id(), ChunkKeyOf(key));
     // What clients leave; a stop of the server ends the call, so no wait is long.
     if (image.ok()) {
       const uint64_t now = context_->clock->BootNanos();

@@ -1,4 +1,4 @@
-// ReplicaService: this server as the source of a learner.
+// ReplicaService: this server as the source of a learner, and of others that repair and compare.
 //
 // Threads: gRPC's for synchronous methods, which may block.
 #ifndef TESSERA_SERVICES_SDS_REPLICA_SERVICE_H_
@@ -24,10 +24,26 @@ class ReplicaServiceImpl final : public v1::ReplicaService::Service {
       grpc::ServerWriter<v1::ListChunkVersionsResponse>* writer) override;
   grpc::Status CopyChunks(grpc::ServerContext* context, const v1::CopyChunksRequest* request,
                           grpc::ServerWriter<v1::CopyChunksResponse>* writer) override;
+  grpc::Status FetchBlocks(grpc::ServerContext* context, const v1::FetchBlocksRequest* request,
+                           v1::FetchBlocksResponse* response) override;
+  grpc::Status ListBlockChecksums(grpc::ServerContext* context,
+                                  const v1::ListBlockChecksumsRequest* request,
+                                  v1::ListBlockChecksumsResponse* response) override;
 
   // The calls without gRPC.
   // The worker of the group, when the ticket is good and this server is in sync in its epoch.
-  [[nodiscard]] absl::StatusOr<DeviceWorker*> CheckTicket(const v1::LearningTicket& ticket) const;
+  [[nodiscard]] absl::StatusOr<DeviceWorker*> CheckTicket(
+      const v1::LearningTicket& ticket, TicketPurpose purpose = TicketPurpose::kLearn) const;
+  // The chunk as it is; blocks that no replica has are marked in it.
+  [[nodiscard]] absl::StatusOr<chunk::ChunkImage> ReadForLearner(DeviceWorker* worker,
+                                                                 uint64_t placement_group_id,
+                                                                 const chunk::ChunkKey& key) const;
+  [[nodiscard]] absl::Status Fetch(const v1::FetchBlocksRequest& request,
+                                   v1::FetchBlocksResponse* response) const;
+  [[nodiscard]] absl::Status FetchChunk(DeviceWorker* worker, uint64_t placement_group_id,
+                                        const v1::BlockList& wanted, v1::FetchedChunk* out) const;
+  [[nodiscard]] absl::Status ListChecksums(const v1::ListBlockChecksumsRequest& request,
+                                           v1::ListBlockChecksumsResponse* response) const;
   // BeginCopy: the group's cursors as the worker has them, and the volumes' lowest generations.
   [[nodiscard]] absl::Status ReadCursors(DeviceWorker* worker, const v1::LearningTicket& ticket,
                                          v1::BeginCopyResponse* response) const;

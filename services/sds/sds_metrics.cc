@@ -51,6 +51,21 @@ SdsMetrics::SdsMetrics(MetricRegistry* registry) {
       &registry->Counter("tessera_sds_learnings_completed_total", "Replicas brought up to date.");
   learnings_failed = &registry->Counter("tessera_sds_learnings_failed_total",
                                         "Replicas that have to learn again in a new epoch.");
+  for (size_t i = 0; i < blocks_found.size(); ++i) {
+    const std::string name = v1::CorruptBlockFinder_Name(static_cast<v1::CorruptBlockFinder>(i));
+    blocks_found[i] =
+        &registry->Counter("tessera_sds_corrupt_blocks_found_total", "Bad blocks found.",
+                           {{"by", Label(name, sizeof("CORRUPT_BLOCK_FINDER_") - 1)}});
+  }
+  blocks_repaired = &registry->Counter("tessera_sds_corrupt_blocks_repaired_total",
+                                       "Bad blocks written anew from another replica.");
+  blocks_unrepairable = &registry->Counter("tessera_sds_corrupt_blocks_unrepairable_total",
+                                           "Bad blocks of which no good copy was found.");
+  blocks_different =
+      &registry->Counter("tessera_sds_blocks_different_total",
+                         "Blocks that differ between replicas at one version of their chunk.");
+  scrub_bytes = &registry->Counter("tessera_sds_scrubbed_bytes_total", "Bytes read by scrub.");
+  scrub_chunks = &registry->Counter("tessera_sds_scrubbed_chunks_total", "Chunks read by scrub.");
   apply_seconds = &registry->Histogram("tessera_sds_apply_duration_seconds",
                                        "Time of one batch of changes in the store.");
   flush_seconds =

@@ -11,6 +11,7 @@
 #include "libtoken/token.h"
 #include "services/common/metrics.h"
 #include "tessera/v1/chunk.pb.h"
+#include "tessera/v1/health.pb.h"
 
 namespace tessera::sds {
 
@@ -36,6 +37,13 @@ class SdsMetrics {
   prometheus::Counter* bytes_copied = nullptr;
   prometheus::Counter* learnings_completed = nullptr;
   prometheus::Counter* learnings_failed = nullptr;
+  // tessera_sds_corrupt_blocks_found_total by finder (CorruptBlockFinder), and what became of them.
+  std::array<prometheus::Counter*, v1::CorruptBlockFinder_ARRAYSIZE> blocks_found{};
+  prometheus::Counter* blocks_repaired = nullptr;
+  prometheus::Counter* blocks_unrepairable = nullptr;
+  prometheus::Counter* blocks_different = nullptr;
+  prometheus::Counter* scrub_bytes = nullptr;
+  prometheus::Counter* scrub_chunks = nullptr;
   prometheus::Histogram* apply_seconds = nullptr;
   prometheus::Histogram* flush_seconds = nullptr;
   prometheus::Histogram* cold_read_seconds = nullptr;

@@ -17,6 +17,8 @@ namespace {
 
 // The longest path that fits a socket's address.
 constexpr size_t kSocketPathLimit = 107;
+// A learner waits this long for its source to repair a chunk before it is told to come again.
+constexpr absl::Duration kSettleWait = absl::Seconds(2);
 
 std::string Advertised(const std::string& address, const std::string& host) {
   if (host.empty()) return address;
@@ -102,6 +104,14 @@ absl::Status SdsServer::StartEngine() {
     for (const auto& worker : engine_->workers()) {
       if (worker->device() == device) janitor_->OnRetired(group, worker.get());
     }
+  };
+  context_.on_bad_blocks = [this](const BadRange& range) {
+    BlockRepairer* repairer = repairer_ready_.load(std::memory_order_acquire);
+    if (repairer != nullptr) repairer->Found(range);
+  };
+  context_.settle_bad_blocks = [this](const BadRange& range) {
+    BlockRepairer* repairer = repairer_ready_.load(std::memory_order_acquire);
+    return repairer != nullptr && repairer->Settle(range, kSettleWait);
   };
   std::vector<Device*> devices;
   for (const auto& device : devices_) devices.push_back(device.get());
@@ -211,8 +221,34 @@ absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
       [this](const v1::SdsAddress& source) { return ConnectToSource(source); }, &context_);
   learner_ready_.store(learner_.get(), std::memory_order_release);
   TESSERA_RETURN_IF_ERROR(RestoreMap());
+  StartIntegrity();
   link_->Start();
   return absl::OkStatus();
+}
+
+void SdsServer::StartIntegrity() {
+  peers_ = std::make_unique<ReplicaPeers>(
+      link_.get(), [this](const v1::SdsAddress& source) { return ConnectToSource(source); },
+      clock_);
+  repairer_ = std::make_unique<BlockRepairer>(engine_.get(), peers_.get(), &context_, state_.get(),
+                                              health_.get());
+  scrubber_ = std::make_unique<Scrubber>(engine_.get(), repairer_.get(), peers_.get(), &context_,
+                                         state_.get());
+  repairer_->Start();
+  scrubber_->Start();
+  repairer_ready_.store(repairer_.get(), std::memory_order_release);
+  link_->SetIntegrity(this);
+}
+
+void SdsServer::FillHeartbeat(v1::HeartbeatRequest* request) {
+  repairer_->FillHeartbeat(request);
+  for (v1::ScrubStatus& status : scrubber_->Status()) *request->add_scrubs() = std::move(status);
+}
+
+void SdsServer::OnHeartbeatAnswered(const v1::HeartbeatRequest& request,
+                                    const v1::HeartbeatResponse& response) {
+  repairer_->Confirm(request.corrupt_block_report());
+  scrubber_->TakeOrders(response.scrub_orders());
 }
 
 absl::Status SdsServer::RestoreMap() {
@@ -297,6 +333,9 @@ void SdsServer::Stop() {
   stopped_ = true;
   learner_ready_ = nullptr;
   if (learner_ != nullptr) learner_->Stop();
+  if (peers_ != nullptr) peers_->Stop();
+  if (scrubber_ != nullptr) scrubber_->Stop();
+  if (repairer_ != nullptr) repairer_->Stop();
   if (chunk_service_ != nullptr) chunk_service_->CloseStreams();
   if (link_ != nullptr) link_->Stop();
   if (janitor_ != nullptr) janitor_->Stop();

@@ -23,6 +23,7 @@
 #include "services/common/http_server.h"
 #include "services/common/metrics.h"
 #include "services/common/rpc.h"
+#include "services/sds/block_repairer.h"
 #include "services/sds/chunk_service.h"
 #include "services/sds/cluster_copy.h"
 #include "services/sds/device.h"
@@ -36,20 +37,22 @@
 #include "services/sds/mdm_link.h"
 #include "services/sds/monitoring_service.h"
 #include "services/sds/record_keeper.h"
+#include "services/sds/replica_peers.h"
 #include "services/sds/replica_service.h"
+#include "services/sds/scrubber.h"
 #include "services/sds/sds_control_service.h"
 #include "services/sds/sds_options.h"
 
 namespace tessera::sds {
 
-class SdsServer {
+class SdsServer final : public IntegrityObserver {
  public:
   // `opener` makes the devices' stores. `clock` must outlive the server. `on_superseded`: see
   // MdmLink.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SdsServer>> Start(
       const SdsOptions& options, const Clock* clock, StoreOpener opener,
       std::function<void()> on_superseded);
-  ~SdsServer() { Stop(); }
+  ~SdsServer() override { Stop(); }
 
   // Ends streams, says goodbye, closes the stores cleanly. Idempotent.
   void Stop();
@@ -60,6 +63,11 @@ class SdsServer {
   [[nodiscard]] IoEngine* engine() { return engine_.get(); }
   [[nodiscard]] MetricRegistry* registry() { return &registry_; }
   [[nodiscard]] SdsMetrics* metrics() { return &metrics_; }
+  [[nodiscard]] const EngineContext& context() const { return context_; }
+  // IntegrityObserver.
+  void FillHeartbeat(v1::HeartbeatRequest* request) override;
+  void OnHeartbeatAnswered(const v1::HeartbeatRequest& request,
+                           const v1::HeartbeatResponse& response) override;
 
  private:
   SdsServer(SdsOptions options, const Clock* clock);
@@ -69,6 +77,7 @@ class SdsServer {
   [[nodiscard]] absl::Status StartLink(std::function<void()> on_superseded);
   [[nodiscard]] absl::Status RestoreMap();
   [[nodiscard]] absl::Status RestoreMdmContact();
+  void StartIntegrity();
   void CollectGauges();
   [[nodiscard]] v1::SdsHello Hello() const;
   [[nodiscard]] std::shared_ptr<v1::ReplicaService::StubInterface> ConnectToSource(
@@ -110,6 +119,10 @@ class SdsServer {
   std::unique_ptr<MdmLink> link_;
   std::unique_ptr<Learner> learner_;
   std::atomic<Learner*> learner_ready_{nullptr};
+  std::unique_ptr<ReplicaPeers> peers_;
+  std::unique_ptr<BlockRepairer> repairer_;
+  std::atomic<BlockRepairer*> repairer_ready_{nullptr};
+  std::unique_ptr<Scrubber> scrubber_;
   absl::Mutex sources_mutex_;
   absl::flat_hash_map<std::string, std::shared_ptr<v1::ReplicaService::StubInterface>> sources_
       ABSL_GUARDED_BY(sources_mutex_);  // by address

@@ -64,7 +64,7 @@ class FakeMdm::Discovery final : public v1::DiscoveryService::Service {
 class FakeMdm::Health final : public v1::HealthService::Service {
  public:
   explicit Health(FakeMdm* mdm) : mdm_(mdm) {}
-  grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest*,
+  grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest* request,
                          v1::HeartbeatResponse* response) override {
     if (!mdm_->reachable_) return kAway;
     absl::MutexLock lock(&mdm_->mutex_);
@@ -75,6 +75,15 @@ class FakeMdm::Health final : public v1::HealthService::Service {
       key->set_key(std::string(AsText(token::DeriveSdsKey(secret, sds_id))));
     }
     ++mdm_->nodes_[sds_id].heartbeats;
+    if (request->corrupt_block_report() > mdm_->reports_[sds_id]) {
+      mdm_->reports_[sds_id] = request->corrupt_block_report();
+      mdm_->changes_.insert(mdm_->changes_.end(), request->corrupt_block_changes().begin(),
+                            request->corrupt_block_changes().end());
+    }
+    for (const v1::ScrubStatus& status : request->scrubs()) {
+      mdm_->scrubs_[status.device_id()] = status;
+    }
+    for (const v1::ScrubOrder& order : mdm_->scrub_orders_) *response->add_scrub_orders() = order;
     response->set_mdm_time_ms(mdm_->NowMillis());
     response->set_heartbeat_interval_ms(20);
     return grpc::Status::OK;
@@ -147,10 +156,32 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
       response->mutable_source()->set_sds_id(replica.sds_id());
       *response->mutable_source()->mutable_endpoints() = node.registration.endpoints();
       response->set_source_device_id(replica.device_id());
-      FillTicket(*request, CallerOf(context), replica.sds_id(), response->mutable_ticket());
+      FillTicket(*request, "learn", CallerOf(context), replica.sds_id(),
+                 response->mutable_ticket());
       return grpc::Status::OK;
     }
     return {grpc::StatusCode::UNAVAILABLE, "no source"};
+  }
+
+  grpc::Status BeginRepair(grpc::ServerContext* context, const v1::BeginRepairRequest* request,
+                           v1::BeginRepairResponse* response) override {
+    if (!mdm_->reachable_) return kAway;
+    absl::MutexLock lock(&mdm_->mutex_);
+    const v1::PlacementGroup& group = mdm_->groups_[request->placement_group_id()];
+    if (group.epoch() != request->epoch()) {
+      return {grpc::StatusCode::ABORTED, "the epoch moved on"};
+    }
+    for (const v1::Replica& replica : group.replicas()) {
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
+      if (replica.device_id() == request->device_id()) continue;
+      v1::RepairSource* source = response->add_sources();
+      source->mutable_address()->set_sds_id(replica.sds_id());
+      *source->mutable_address()->mutable_endpoints() =
+          mdm_->nodes_[replica.sds_id()].registration.endpoints();
+      source->set_device_id(replica.device_id());
+      FillTicket(*request, "repair", CallerOf(context), replica.sds_id(), source->mutable_ticket());
+    }
+    return grpc::Status::OK;
   }
 
   grpc::Status CompleteLearning(grpc::ServerContext*, const v1::CompleteLearningRequest* request,
@@ -193,7 +224,8 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
     mdm_->SendToWatchers();
   }
 
-  void FillTicket(const v1::BeginLearningRequest& request, uint64_t learner, uint64_t source,
+  template <typename Request>
+  void FillTicket(const Request& request, const char* label, uint64_t learner, uint64_t source,
                   v1::LearningTicket* ticket) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mdm_->mutex_) {
     const auto& [key_id, secret] = *mdm_->secrets_.begin();
     ticket->set_placement_group_id(request.placement_group_id());
@@ -207,8 +239,8 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
       for (int shift = 0; shift < 64; shift += 8)
         bytes.push_back(static_cast<char>(value >> shift));
     }
-    ticket->set_signature(std::string(
-        AsText(token::SignMessage(token::DeriveSdsKey(secret, source), "learn", bytes))));
+    ticket->set_signature(
+        std::string(AsText(token::SignMessage(token::DeriveSdsKey(secret, source), label, bytes))));
   }
 
   FakeMdm* const mdm_;
@@ -384,6 +416,44 @@ void FakeMdm::SetPools(std::vector<v1::PoolLayout> pools) {
 std::vector<v1::CompleteLearningRequest> FakeMdm::Completions() const {
   absl::MutexLock lock(&mutex_);
   return completions_;
+}
+
+std::vector<v1::CorruptBlocks> FakeMdm::CorruptChanges() const {
+  absl::MutexLock lock(&mutex_);
+  return changes_;
+}
+
+bool FakeMdm::AwaitChange(v1::CorruptBlockChange change, uint32_t blocks) const {
+  absl::MutexLock lock(&mutex_);
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    uint32_t count = 0;
+    for (const v1::CorruptBlocks& run : changes_) {
+      if (run.change() == change) count += run.block_count();
+    }
+    return count >= blocks;
+  };
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(20));
+}
+
+void FakeMdm::SetScrubOrders(std::vector<v1::ScrubOrder> orders) {
+  absl::MutexLock lock(&mutex_);
+  scrub_orders_ = std::move(orders);
+}
+
+bool FakeMdm::AwaitScrub(uint64_t device_id,
+                         const std::function<bool(const v1::ScrubStatus&)>& fits) const {
+  absl::MutexLock lock(&mutex_);
+  const auto reached = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const auto found = scrubs_.find(device_id);
+    return found != scrubs_.end() && fits(found->second);
+  };
+  return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(20));
+}
+
+v1::ScrubStatus FakeMdm::ScrubOf(uint64_t device_id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = scrubs_.find(device_id);
+  return found == scrubs_.end() ? v1::ScrubStatus() : found->second;
 }
 
 std::vector<v1::ReplicaFailure> FakeMdm::Failures() const {

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -81,6 +82,18 @@ class FakeMdm {
   [[nodiscard]] std::vector<v1::CompleteLearningRequest> Completions() const;
   [[nodiscard]] std::vector<v1::ReplicaFailure> Failures() const;
 
+  // ---- Bad blocks and scrub, by heartbeats.
+  // All changes told of so far, each list once.
+  [[nodiscard]] std::vector<v1::CorruptBlocks> CorruptChanges() const;
+  // Waits until so many blocks had the change; false after 20 s.
+  [[nodiscard]] bool AwaitChange(v1::CorruptBlockChange change, uint32_t blocks) const;
+  // What the next answers to heartbeats order.
+  void SetScrubOrders(std::vector<v1::ScrubOrder> orders);
+  // Waits until the device's status fits; false after 20 s.
+  [[nodiscard]] bool AwaitScrub(uint64_t device_id,
+                                const std::function<bool(const v1::ScrubStatus&)>& fits) const;
+  [[nodiscard]] v1::ScrubStatus ScrubOf(uint64_t device_id) const;
+
  private:
   class Discovery;
   class Health;
@@ -97,6 +110,10 @@ class FakeMdm {
   std::vector<v1::PoolLayout> pools_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::CompleteLearningRequest> completions_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::ReplicaFailure> failures_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::CorruptBlocks> changes_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint64_t> reports_ ABSL_GUARDED_BY(mutex_);  // by server: the last list
+  std::vector<v1::ScrubOrder> scrub_orders_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, v1::ScrubStatus> scrubs_ ABSL_GUARDED_BY(mutex_);  // by device
   uint64_t map_version_ ABSL_GUARDED_BY(mutex_) = 1;
   v1::ClusterRecords records_ ABSL_GUARDED_BY(mutex_);
   std::atomic<uint64_t> records_wanted_after_{0};
