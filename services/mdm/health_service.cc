@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/corrupt_block_events.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
@@ -40,7 +41,8 @@ void AddCause(v1::GetClusterHealthResponse* response, const std::string& code,
 
 HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
                              ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
-                             const RepairScheduler* repair, const EventLog* events,
+                             const RepairScheduler* repair, IntegrityBoard* integrity,
+                             const ScrubScheduler* scrub, const EventLog* events,
                              const MdmTime* time, MetricRegistry* metrics)
     : rpc_(rpc),
       heartbeat_interval_ms_(heartbeat_interval_ms),
@@ -49,8 +51,11 @@ HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms,
       health_(health),
       board_(board),
       repair_(repair),
+      integrity_(integrity),
+      scrub_(scrub),
       events_(events),
       time_(time),
+      metrics_(metrics),
       heartbeats_(metrics->Counter("tessera_mdm_heartbeats_total", "Heartbeats taken.")) {}
 
 absl::Status HealthService::TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request) {
@@ -85,6 +90,50 @@ absl::Status HealthService::TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRe
   });
 }
 
+// What a server said before it went away says nothing of the copies that serve now.
+std::vector<v1::CorruptBlocks> HealthService::UnreadableNow() const {
+  return integrity_->Unreadable([this](uint64_t sds_id) {
+    return health_->Reachable({v1::COMPONENT_KIND_SDS, sds_id});
+  });
+}
+
+absl::Status HealthService::RecordCorruptBlocks(uint64_t sds_id,
+                                                const v1::HeartbeatRequest& request) {
+  const absl::Status written = store_->Write([&](WriteTransaction& transaction) {
+    SQLite::Database& db = transaction.db;
+    const auto sds = FindSds(db, sds_id);
+    std::map<uint64_t, std::string> volumes;
+    for (const VolumeRow& row : ListVolumeRows(db, {}, Page{})) {
+      volumes[row.vtree_id] = absl::StrCat("volume ", row.name);
+    }
+    for (const v1::CorruptBlocks& blocks : request.corrupt_block_changes()) {
+      const auto volume = volumes.find(blocks.key().vtree_id());
+      const CorruptBlockEvent event =
+          EventOf(blocks,
+                  absl::StrCat("device ", blocks.device_id(), " of ",
+                               sds.has_value() ? sds->name : absl::StrCat("server ", sds_id)),
+                  volume == volumes.end() ? absl::StrCat("vtree ", blocks.key().vtree_id())
+                                          : volume->second);
+      events_->Record(transaction, event.severity, event.code,
+                      {v1::COMPONENT_KIND_DEVICE, blocks.device_id()}, event.message);
+    }
+    if (request.corrupt_block_changes_dropped() > 0) {
+      events_->Record(transaction, v1::EVENT_SEVERITY_WARNING, "corrupt_block_changes_dropped",
+                      {v1::COMPONENT_KIND_SDS, sds_id},
+                      absl::StrCat(request.corrupt_block_changes_dropped(),
+                                   " more changes of bad blocks than could be told"));
+    }
+    return absl::OkStatus();
+  });
+  for (const v1::CorruptBlocks& blocks : request.corrupt_block_changes()) {
+    metrics_
+        ->Counter("tessera_mdm_corrupt_blocks_total", "Bad blocks that servers told of, by change.",
+                  {{"change", EventOf(blocks, "", "").code}})
+        .Increment(blocks.block_count());
+  }
+  return written;
+}
+
 absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatRequest& request,
                                v1::HeartbeatResponse* response) {
   const ComponentId component{KindOf(call.caller()), call.caller().node_id};
@@ -104,6 +153,14 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
     }
     board_->Report(component.id, request.learners());
     response->set_learner_bytes_per_second(repair_->learner_bytes_per_second());
+    integrity_->Report(component.id, request);
+    if (integrity_->IsNews(component.id, request)) {
+      TESSERA_RETURN_IF_ERROR(RecordCorruptBlocks(component.id, request));
+      integrity_->Seen(component.id, request);
+    }
+    for (v1::ScrubOrder& order : scrub_->OrdersFor(component.id)) {
+      *response->add_scrub_orders() = std::move(order);
+    }
   }
   health_->Beat(component, request);
   if (component.kind == v1::COMPONENT_KIND_SDC) {
@@ -221,6 +278,10 @@ absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthReq
       health.eta_ms = std::max(health.eta_ms, operation.eta_ms());
     }
   }
+  std::map<uint64_t, LostBlocks> lost;
+  for (const v1::CorruptBlocks& blocks : UnreadableNow()) {
+    lost[blocks.key().vtree_id()].Add(blocks);
+  }
   uint64_t last = 0;
   for (const VolumeRow& row : volumes) {
     last = row.volume_id;
@@ -230,6 +291,9 @@ absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthReq
                                             .size_bytes = row.size_bytes,
                                             .chunk_bytes = pools[row.pool_id].chunk_bytes()},
                                            healths[row.pool_id]);
+    if (const auto found = lost.find(row.vtree_id); found != lost.end()) {
+      AddLostBlocks(found->second, response->mutable_volumes(response->volumes_size() - 1));
+    }
   }
   response->set_next_page_token(NextPageToken(page, volumes.size(), last));
   return absl::OkStatus();
@@ -269,6 +333,14 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
     }
     return absl::OkStatus();
   }));
+  LostBlocks lost;
+  for (const v1::CorruptBlocks& blocks : UnreadableNow()) lost.Add(blocks);
+  if (lost.count() > 0) {
+    AddCause(response, "blocks_unreadable",
+             absl::StrCat(lost.count(),
+                          " blocks can't be read from any copy: tessera health"
+                          " says of which volumes"));
+  }
   for (const v1::ComponentHealth& component : health_->List()) {
     if (component.state() == v1::COMPONENT_STATE_ONLINE) continue;
     const bool server = component.kind() == v1::COMPONENT_KIND_SDS;
@@ -278,13 +350,17 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
   }
   std::stable_sort(response->mutable_causes()->begin(), response->mutable_causes()->end(),
                    [](const v1::HealthProblem& a, const v1::HealthProblem& b) {
-                     return (a.code() == "data_unavailable") > (b.code() == "data_unavailable");
+                     const auto grave = [](const v1::HealthProblem& cause) {
+                       return cause.code() == "data_unavailable" ||
+                              cause.code() == "blocks_unreadable";
+                     };
+                     return grave(a) > grave(b);
                    });
   // A client that is off is no fault of the cluster.
   const bool degraded = std::any_of(
       response->causes().begin(), response->causes().end(),
       [](const v1::HealthProblem& cause) { return cause.code() != "client_not_online"; });
-  response->set_verdict(response->unavailable_placement_groups() > 0
+  response->set_verdict(response->unavailable_placement_groups() > 0 || lost.count() > 0
                             ? v1::CLUSTER_VERDICT_UNAVAILABLE
                             : (degraded ? v1::CLUSTER_VERDICT_DEGRADED : v1::CLUSTER_VERDICT_OK));
   return absl::OkStatus();

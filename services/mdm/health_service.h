@@ -5,16 +5,19 @@
 #define TESSERA_SERVICES_MDM_HEALTH_SERVICE_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/integrity_board.h"
 #include "services/mdm/learner_board.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/repair_scheduler.h"
 #include "services/mdm/rpc_methods.h"
+#include "services/mdm/scrub_scheduler.h"
 #include "tessera/v1/health.grpc.pb.h"
 
 namespace tessera::mdm {
@@ -26,7 +29,8 @@ class HealthService final : public v1::HealthService::CallbackService {
 
   HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
                 ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
-                const RepairScheduler* repair, const EventLog* events, const MdmTime* time,
+                const RepairScheduler* repair, IntegrityBoard* integrity,
+                const ScrubScheduler* scrub, const EventLog* events, const MdmTime* time,
                 MetricRegistry* metrics);
 
   TESSERA_MDM_UNARY(Heartbeat);
@@ -41,6 +45,10 @@ class HealthService final : public v1::HealthService::CallbackService {
 
  private:
   [[nodiscard]] absl::Status TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request);
+  [[nodiscard]] std::vector<v1::CorruptBlocks> UnreadableNow() const;
+  // Events of what is new about bad blocks.
+  [[nodiscard]] absl::Status RecordCorruptBlocks(uint64_t sds_id,
+                                                 const v1::HeartbeatRequest& request);
 
   RpcDispatcher* const rpc_;
   const uint32_t heartbeat_interval_ms_;
@@ -49,8 +57,11 @@ class HealthService final : public v1::HealthService::CallbackService {
   HealthMonitor* const health_;
   LearnerBoard* const board_;
   const RepairScheduler* const repair_;
+  IntegrityBoard* const integrity_;
+  const ScrubScheduler* const scrub_;
   const EventLog* const events_;
   const MdmTime* const time_;
+  MetricRegistry* const metrics_;
   prometheus::Counter& heartbeats_;
   absl::Mutex mutex_;
   uint64_t event_commits_ ABSL_GUARDED_BY(mutex_) = 0;

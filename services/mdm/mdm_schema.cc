@@ -267,12 +267,44 @@ CREATE TABLE fence_receipt (
 CREATE INDEX fence_receipt_by_age ON fence_receipt (recorded_ms);
 )sql";
 
+// The schedules of scrub, and the devices of scrub operations.
+constexpr char kScrub[] = R"sql(
+ALTER TABLE pool ADD COLUMN scrub_interval_ms INTEGER NOT NULL DEFAULT 604800000
+  CHECK (scrub_interval_ms >= 0);
+ALTER TABLE pool ADD COLUMN scrub_bytes_per_second INTEGER NOT NULL DEFAULT 67108864
+  CHECK (scrub_bytes_per_second > 0);
+ALTER TABLE operation ADD COLUMN devices_done INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN devices_total INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN blocks_found INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN blocks_repaired INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN blocks_unreadable INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE operation ADD COLUMN blocks_different INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE scrub_target (
+  operation_id INTEGER NOT NULL REFERENCES operation(id) ON DELETE CASCADE,
+  device_id INTEGER NOT NULL,
+  vtree_id INTEGER NOT NULL,
+  bytes_per_second INTEGER NOT NULL,
+  done INTEGER NOT NULL DEFAULT 0 CHECK (done IN (0, 1)),
+  bytes INTEGER NOT NULL DEFAULT 0,
+  found INTEGER NOT NULL DEFAULT 0,
+  repaired INTEGER NOT NULL DEFAULT 0,
+  unreadable INTEGER NOT NULL DEFAULT 0,
+  different INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (operation_id, device_id)
+) WITHOUT ROWID;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
-  static const auto* const migrations = new std::vector<std::string>{
-      kTopology, kVolumes,       kPlacement,           kTokensAndEvents,
-      kRepair,   kFenceReceipts, ClusterRecordSchema()};
+  static const auto* const migrations = new std::vector<std::string>{kTopology,
+                                                                     kVolumes,
+                                                                     kPlacement,
+                                                                     kTokensAndEvents,
+                                                                     kRepair,
+                                                                     kFenceReceipts,
+                                                                     ClusterRecordSchema(),
+                                                                     kScrub};
   return *migrations;
 }
 

@@ -17,6 +17,7 @@
 #include "services/mdm/operation_service.h"
 #include "services/mdm/placement_service.h"
 #include "services/mdm/repair_service.h"
+#include "services/mdm/scrub_service.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_service.h"
 #include "services/mdm/topology_service.h"
@@ -53,6 +54,7 @@ struct MdmServer::Parts {
         assigner(state.store.get(), &control, &health, &events, state.time.get()),
         board(options.learners, &health, state.time.get()),
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
+        scrub(state.store.get(), &integrity, &health, &events, state.time.get()),
         reaper(state.store.get(), &control, &health),
         upkeep(state.store.get(), &health, &events, state.time.get(), metrics.get()) {}
 
@@ -73,6 +75,8 @@ struct MdmServer::Parts {
   DeviceAssigner assigner;
   LearnerBoard board;
   RepairScheduler repair;
+  IntegrityBoard integrity;
+  ScrubScheduler scrub;
   VtreeReaper reaper;
   Upkeep upkeep;
 
@@ -88,6 +92,7 @@ struct MdmServer::Parts {
   std::unique_ptr<MonitoringService> monitoring;
   std::unique_ptr<RepairService> repairs;
   std::unique_ptr<OperationService> operations;
+  std::unique_ptr<ScrubService> scrubs;
 
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
@@ -119,11 +124,13 @@ absl::Status MdmServer::Parts::Serve() {
                            dispatcher({"tessera.v1.DiscoveryService", "tessera.v1.TopologyService",
                                        "tessera.v1.PlacementService", "tessera.v1.HealthService",
                                        "tessera.v1.MonitoringService", "tessera.v1.RepairService",
-                                       "tessera.v1.OperationService"},
+                                       "tessera.v1.OperationService", "tessera.v1.ScrubService"},
                                       kPromptThreads));
   TESSERA_ASSIGN_OR_RETURN(volume_rpc, dispatcher({"tessera.v1.VolumeService"}, kVolumeThreads));
   TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
   MakeServices();
+  // Before the first heartbeat is answered: without orders servers would end their passes.
+  scrub.Run();
   StartLoops();
   return Listen();
 }
@@ -135,9 +142,9 @@ void MdmServer::Parts::MakeServices() {
   RpcDispatcher* const rpc = prompt_rpc.get();
   topology = std::make_unique<TopologyService>(rpc, store, &assigner, state.nodes.get(), &health,
                                                &events, time);
-  heartbeat =
-      std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys, &health,
-                                      &board, &repair, &events, time, metrics.get());
+  heartbeat = std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys,
+                                              &health, &board, &repair, &integrity, &scrub, &events,
+                                              time, metrics.get());
   const ClusterIdentity cluster{state.cluster_uuid, state.join_token,
                                 options.heartbeat_interval_ms};
   discovery = std::make_unique<DiscoveryService>(rpc, cluster, store, keys, state.nodes.get(),
@@ -154,7 +161,10 @@ void MdmServer::Parts::MakeServices() {
                                       &events, time, [this] { placement_loop->Wake(); });
   operations = std::make_unique<OperationService>(rpc, store, &repair, &events, time,
                                                   [this] { placement_loop->Wake(); });
+  scrubs = std::make_unique<ScrubService>(rpc, store, &scrub, &integrity, &events, time,
+                                          [this] { placement_loop->Wake(); });
   repair.SetListener([this] { operations->Changed(); });
+  repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
   token = std::make_unique<TokenService>(
       token_rpc.get(), GrantRules{options.grant_lifetime_ms, options.outage_lifetime_ms}, store,
       keys, &fence, &publisher, &health, &events, time, metrics.get());
@@ -172,6 +182,7 @@ void MdmServer::Parts::StartLoops() {
   placement_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "placement", .period = tick}, [this] {
         assigner.Run();
+        scrub.Run();
         repair.Run();
       });
   reaper_loop = std::make_unique<BackgroundLoop>(
@@ -190,10 +201,10 @@ absl::Status MdmServer::Parts::Listen() {
   server_options.listen = {options.listen};
   server_options.security = options.security;
   TESSERA_ASSIGN_OR_RETURN(
-      server,
-      GrpcServer::Start(server_options, {discovery.get(), topology.get(), volume.get(),
-                                         placement.get(), token.get(), heartbeat.get(),
-                                         monitoring.get(), repairs.get(), operations.get()}));
+      server, GrpcServer::Start(server_options,
+                                {discovery.get(), topology.get(), volume.get(), placement.get(),
+                                 token.get(), heartbeat.get(), monitoring.get(), repairs.get(),
+                                 operations.get(), scrubs.get()}));
   HttpServerOptions http_options;
   http_options.listen = options.metrics_listen;
   TESSERA_ASSIGN_OR_RETURN(

@@ -11,6 +11,7 @@
 #include "services/mdm/node_table.h"
 #include "services/mdm/repair_table.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/scrub_table.h"
 
 namespace tessera::mdm {
 
@@ -102,6 +103,17 @@ absl::Status OperationService::Do(const CallContext& call,
       return WithReason(absl::FailedPreconditionError(absl::StrCat(
                             "operation ", found->operation_id(), " has ended already")),
                         "OPERATION_ENDED");
+    }
+    if (found->kind() == v1::OPERATION_KIND_SCRUB) {
+      const v1::Operation last = WithFigures(*found);
+      SaveScrubFigures(db, last);
+      EndOperation(db, found->operation_id(), v1::OPERATION_STATE_CANCELLED, time_->NowMillis());
+      *response->mutable_operation() = *FindOperation(db, found->operation_id());
+      events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "scrub_cancelled",
+                      {v1::COMPONENT_KIND_SDS, found->sds_id()},
+                      absl::StrCat("scrub ", found->operation_id(), " of ", found->subject(),
+                                   " was cancelled by ", call.caller().name));
+      return absl::OkStatus();
     }
     if (found->kind() != v1::OPERATION_KIND_DRAIN) {
       return WithReason(

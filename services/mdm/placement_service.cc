@@ -219,22 +219,71 @@ absl::Status PlacementService::Do(const CallContext& call, const v1::BeginLearni
       source->set_incarnation(sds->incarnation);
       source->set_state(health_->StateOf(component));
       response->set_source_device_id(replica.device_id());
-      v1::LearningTicket* ticket = response->mutable_ticket();
-      ticket->set_placement_group_id(request.placement_group_id());
-      ticket->set_epoch(request.epoch());
-      ticket->set_learner_sds_id(call.caller().node_id);
-      ticket->set_expiry_ms(time_->NowMillis() + kTicketLifetimeMillis);
-      ticket->set_key_id(keys_->SigningKeyFor({sds->sds_id}));
-      const auto key = keys_->SdsKey(ticket->key_id(), sds->sds_id);
-      if (!key.has_value()) return absl::UnavailableError("the source's key was just revoked");
-      const token::Key signature = token::SignMessage(*key, "learn", TicketBytes(*ticket));
-      ticket->set_signature(signature.data(), signature.size());
+      TESSERA_ASSIGN_OR_RETURN(*response->mutable_ticket(),
+                               TicketFor(call, *group, sds->sds_id, "learn"));
       return absl::OkStatus();
     }
     return WithReason(
         absl::UnavailableError(absl::StrCat("no in-sync member of placement group ",
                                             request.placement_group_id(), " can be reached now")),
         "NO_SOURCE");
+  });
+}
+
+absl::StatusOr<v1::LearningTicket> PlacementService::TicketFor(const CallContext& call,
+                                                               const v1::PlacementGroup& group,
+                                                               uint64_t source_sds_id,
+                                                               const char* purpose) const {
+  v1::LearningTicket ticket;
+  ticket.set_placement_group_id(group.placement_group_id());
+  ticket.set_epoch(group.epoch());
+  ticket.set_learner_sds_id(call.caller().node_id);
+  ticket.set_expiry_ms(time_->NowMillis() + kTicketLifetimeMillis);
+  ticket.set_key_id(keys_->SigningKeyFor({source_sds_id}));
+  const auto key = keys_->SdsKey(ticket.key_id(), source_sds_id);
+  if (!key.has_value()) return absl::UnavailableError("the source's key was just revoked");
+  const token::Key signature = token::SignMessage(*key, purpose, TicketBytes(ticket));
+  ticket.set_signature(signature.data(), signature.size());
+  return ticket;
+}
+
+absl::Status PlacementService::Do(const CallContext& call, const v1::BeginRepairRequest& request,
+                                  v1::BeginRepairResponse* response) {
+  return store_->Read([&](SQLite::Database& db) -> absl::Status {
+    const auto group = FindPlacementGroup(db, request.placement_group_id());
+    if (!group.has_value()) return NoSuch("placement group", request.placement_group_id());
+    const v1::Replica* own = FindReplica(*group, request.device_id());
+    if (own != nullptr && own->sds_id() != call.caller().node_id) {
+      return absl::PermissionDeniedError(absl::StrCat(
+          "device ", request.device_id(), " is not one of server ", call.caller().node_id));
+    }
+    if (own == nullptr || group->epoch() != request.epoch() ||
+        own->role() != v1::REPLICA_ROLE_IN_SYNC) {
+      return WithReason(
+          absl::AbortedError(absl::StrCat(
+              "placement group ", group->placement_group_id(), " is at epoch ", group->epoch(),
+              ", not ", request.epoch(), ", or the replica is not in sync in it")),
+          "EPOCH_MOVED", {{"epoch", absl::StrCat(group->epoch())}});
+    }
+    for (const v1::Replica& replica : group->replicas()) {
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
+      if (replica.device_id() == request.device_id()) continue;
+      const ComponentId component{v1::COMPONENT_KIND_SDS, replica.sds_id()};
+      const auto sds = FindSds(db, replica.sds_id());
+      if (!sds.has_value() || !health_->Reachable(component)) {
+        response->set_unreachable(response->unreachable() + 1);
+        continue;
+      }
+      v1::RepairSource* source = response->add_sources();
+      source->set_device_id(replica.device_id());
+      source->mutable_address()->set_sds_id(sds->sds_id);
+      *source->mutable_address()->mutable_endpoints() = sds->endpoints;
+      source->mutable_address()->set_incarnation(sds->incarnation);
+      source->mutable_address()->set_state(health_->StateOf(component));
+      TESSERA_ASSIGN_OR_RETURN(*source->mutable_ticket(),
+                               TicketFor(call, *group, sds->sds_id, "repair"));
+    }
+    return absl::OkStatus();
   });
 }
 

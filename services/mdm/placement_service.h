@@ -44,12 +44,19 @@ class PlacementService final : public v1::PlacementService::CallbackService {
   TESSERA_MDM_UNARY(ReportReplicaFailures);
   TESSERA_MDM_UNARY(BeginLearning);
   TESSERA_MDM_UNARY(CompleteLearning);
+  TESSERA_MDM_UNARY(BeginRepair);
 
  private:
   // Servers that the report blames and that keep their replicas all the same: see
   // isolation_rules.h.
   [[nodiscard]] std::set<uint64_t> DoubtedServers(SQLite::Database& db, const CallContext& call,
                                                   const v1::ReportReplicaFailuresRequest& request);
+  // The right of the caller to read the group at that server. UNAVAILABLE: its key is being
+  // revoked.
+  [[nodiscard]] absl::StatusOr<v1::LearningTicket> TicketFor(const CallContext& call,
+                                                             const v1::PlacementGroup& group,
+                                                             uint64_t source_sds_id,
+                                                             const char* purpose) const;
   // The learner is complete: promotes it and settles the group's move, both stored.
   [[nodiscard]] absl::Status SettleLearner(WriteTransaction& transaction,
                                            const v1::CompleteLearningRequest& request,

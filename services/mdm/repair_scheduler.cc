@@ -243,6 +243,12 @@ absl::Status RepairScheduler::Account(const Round& round) {
   std::map<std::string, double> left_by_kind{
       {"rebuild", 0}, {"resync", 0}, {"rebalance", 0}, {"drain", 0}};
   for (v1::Operation& operation : running) {
+    if (operation.kind() == v1::OPERATION_KIND_SCRUB) {
+      if (scrub_figures_) scrub_figures_(&operation);
+      Measure(now, &operation);
+      kept.push_back(std::move(operation));
+      continue;
+    }
     const bool paused = IsPaused(operation, snapshot.settings);
     OperationRest rest;
     for (size_t i = 0; i < snapshot.pools.size(); ++i) {
@@ -274,12 +280,8 @@ absl::Status RepairScheduler::Account(const Round& round) {
       continue;
     }
     FillProgress(rest, paused, &operation);
-    ProgressMeter& meter = meters_[operation.operation_id()];
-    meter.Add(now, operation.bytes_done());
-    const uint64_t left = operation.bytes_total() - operation.bytes_done();
+    const uint64_t left = Measure(now, &operation);
     left_by_kind[KindName(operation.kind())] += static_cast<double>(left);
-    operation.set_bytes_per_second(meter.BytesPerSecond());
-    operation.set_eta_ms(meter.EtaMillis(left));
     kept.push_back(std::move(operation));
   }
   for (const auto& [kind, left] : left_by_kind) {
@@ -303,6 +305,16 @@ absl::Status RepairScheduler::Account(const Round& round) {
   }
   if (changed && listener_) listener_();
   return absl::OkStatus();
+}
+
+uint64_t RepairScheduler::Measure(uint64_t now_boot_ms, v1::Operation* operation) {
+  ProgressMeter& meter = meters_[operation->operation_id()];
+  meter.Add(now_boot_ms, operation->bytes_done());
+  const uint64_t left =
+      operation->bytes_total() - std::min(operation->bytes_total(), operation->bytes_done());
+  operation->set_bytes_per_second(meter.BytesPerSecond());
+  operation->set_eta_ms(meter.EtaMillis(left));
+  return left;
 }
 
 void RepairScheduler::End(const v1::Operation& operation, v1::OperationState state) {

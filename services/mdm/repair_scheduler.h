@@ -41,6 +41,10 @@ class RepairScheduler {
   [[nodiscard]] std::vector<v1::Operation> Running() const;
   // Called when these changed; it must only hand over. Before Run.
   void SetListener(std::function<void()> listener) { listener_ = std::move(listener); }
+  // Puts the figures into a scrub, which others carry out and end. Before Run.
+  void SetScrubFigures(std::function<void(v1::Operation*)> fill) {
+    scrub_figures_ = std::move(fill);
+  }
   [[nodiscard]] uint64_t learner_bytes_per_second() const {
     return learner_bytes_per_second_.load(std::memory_order_relaxed);
   }
@@ -61,6 +65,8 @@ class RepairScheduler {
   // Figures of the operations that run; ends those that are over.
   [[nodiscard]] absl::Status Account(const Round& round);
   [[nodiscard]] uint32_t MovesNeeded(const RepairSnapshot& snapshot, const RepairPoolView& view);
+  // Sets rate and time left; returns the bytes left.
+  uint64_t Measure(uint64_t now_boot_ms, v1::Operation* operation);
   void End(const v1::Operation& operation, v1::OperationState state);
 
   MdmStore* const store_;
@@ -70,6 +76,7 @@ class RepairScheduler {
   const MdmTime* const time_;
   MetricRegistry* const metrics_;
   std::function<void()> listener_;
+  std::function<void(v1::Operation*)> scrub_figures_;
   std::atomic<uint64_t> learner_bytes_per_second_{0};
 
   // Of Run's thread.

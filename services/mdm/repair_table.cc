@@ -7,7 +7,8 @@ namespace {
 
 #define TESSERA_OPERATION_COLUMNS                                                      \
   "SELECT id, kind, state, subject, pool_id, sds_id, device_id, started_ms, ended_ms," \
-  " groups_done, bytes_done, retries, last_error FROM operation "
+  " groups_done, bytes_done, retries, last_error, devices_done, devices_total,"        \
+  " blocks_found, blocks_repaired, blocks_unreadable, blocks_different FROM operation "
 
 v1::Operation ReadOperation(Sql& query) {
   v1::Operation row;
@@ -24,6 +25,12 @@ v1::Operation ReadOperation(Sql& query) {
   row.set_bytes_done(query.Unsigned(10));
   row.set_retries(query.Unsigned32(11));
   row.set_last_error(query.Text(12));
+  row.set_devices_done(query.Unsigned32(13));
+  row.set_devices_total(query.Unsigned32(14));
+  row.set_blocks_found(query.Unsigned(15));
+  row.set_blocks_repaired(query.Unsigned(16));
+  row.set_blocks_unreadable(query.Unsigned(17));
+  row.set_blocks_different(query.Unsigned(18));
   if (row.ended_ms() != 0) {
     row.set_placement_groups_total(row.placement_groups_done());
     row.set_bytes_total(row.bytes_done());

@@ -169,4 +169,41 @@ v1::VolumeHealth JudgeVolume(const VolumeExtent& volume, const PoolHealth& pool)
   return health;
 }
 
+void LostBlocks::Add(const v1::CorruptBlocks& blocks) {
+  for (uint32_t i = 0; i < blocks.block_count() && blocks_.size() < kCountedMax; ++i) {
+    blocks_[{blocks.key().vtree_id(), blocks.key().chunk_index(), blocks.key().snapshot_sequence(),
+             blocks.first_block() + i}] = blocks.reason();
+  }
+}
+
+std::string LostBlocks::Describe() const {
+  std::vector<std::string> names;
+  for (const auto& [block, reason] : blocks_) {
+    if (names.size() == kNamesMax) {
+      names.push_back(absl::StrCat("and ", blocks_.size() - kNamesMax, " more"));
+      break;
+    }
+    const auto& [vtree, chunk, snapshot, number] = block;
+    names.push_back(absl::StrCat("block ", number, " of chunk ", vtree, "/", chunk, "/", snapshot,
+                                 " (", reason, ")"));
+  }
+  return absl::StrJoin(names, ", ");
+}
+
+void AddLostBlocks(const LostBlocks& lost, v1::VolumeHealth* health) {
+  if (lost.count() == 0) return;
+  health->set_unreadable_blocks(lost.count());
+  const std::string cause = absl::StrCat("blocks are lost: ", lost.Describe());
+  const std::string action =
+      "restore or overwrite these blocks, or bring a server with a good copy back: reads of them "
+      "fail until then (docs/operations/corrupt-blocks.md)";
+  health->set_cause(health->cause().empty() ? cause : absl::StrCat(cause, "; ", health->cause()));
+  health->set_action(health->action().empty() ? action
+                                              : absl::StrCat(action, "; ", health->action()));
+  // What waits is worse than what fails at once.
+  if (health->verdict() != v1::VOLUME_VERDICT_UNAVAILABLE) {
+    health->set_verdict(v1::VOLUME_VERDICT_DAMAGED);
+  }
+}
+
 }  // namespace tessera::mdm

@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "services/mdm/operation_view.h"
@@ -47,6 +48,22 @@ struct VolumeExtent {
   uint32_t chunk_bytes = 0;
 };
 [[nodiscard]] v1::VolumeHealth JudgeVolume(const VolumeExtent& volume, const PoolHealth& pool);
+
+// Blocks that no copy has whole. Each replica that lacks one tells of it: it counts once.
+class LostBlocks {
+ public:
+  static constexpr size_t kCountedMax = 100'000;
+  void Add(const v1::CorruptBlocks& blocks);
+  [[nodiscard]] uint64_t count() const { return blocks_.size(); }
+  // "block 4 of chunk 3/17/0 (it is bad on every replica in sync), …", the first few.
+  [[nodiscard]] std::string Describe() const;
+
+ private:
+  // Vtree, chunk, snapshot, block; why.
+  std::map<std::tuple<uint64_t, uint64_t, uint64_t, uint32_t>, std::string> blocks_;
+};
+// Puts what is lost of a volume into its verdict.
+void AddLostBlocks(const LostBlocks& lost, v1::VolumeHealth* health);
 
 }  // namespace tessera::mdm
 
