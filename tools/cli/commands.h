@@ -21,6 +21,7 @@ void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // vol
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
 // rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.
 void AddRepairCommands(CLI::App* app, Client* client, int* exit_code);
+void AddScrubCommands(CLI::App* app, Client* client, int* exit_code);  // scrub
 void AddTokenCommands(CLI::App* app, Client* client);
 void AddChunkCommands(CLI::App* app, int* exit_code);  // chunk: reads a store's files, no server
 void AddMdmCommands(CLI::App* app, Client* client);    // mdm: the MDM's own state, on its host

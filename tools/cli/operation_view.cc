@@ -23,6 +23,21 @@ std::string StateOf(const v1::Operation& operation) {
   return FormatEnum(v1::OperationState_descriptor(), operation.state());
 }
 
+// ", 3 blocks found bad, 2 repaired, 1 lost": what there is to say.
+std::string ScrubFigures(const v1::Operation& operation) {
+  std::string text = absl::StrCat(", ", operation.blocks_found(), " bad blocks found");
+  if (operation.blocks_repaired() > 0) {
+    absl::StrAppend(&text, ", ", operation.blocks_repaired(), " repaired");
+  }
+  if (operation.blocks_unreadable() > 0) {
+    absl::StrAppend(&text, ", ", operation.blocks_unreadable(), " lost");
+  }
+  if (operation.blocks_different() > 0) {
+    absl::StrAppend(&text, ", ", operation.blocks_different(), " differ between replicas");
+  }
+  return text;
+}
+
 // Draws the operations that run over what was drawn before, on a terminal.
 class Screen {
  public:
@@ -59,6 +74,9 @@ uint32_t PercentOf(const v1::Operation& operation) {
   if (operation.state() == v1::OPERATION_STATE_SUCCEEDED) return 100;
   const uint64_t total = operation.bytes_total();
   if (total != 0) return static_cast<uint32_t>(operation.bytes_done() * 100 / total);
+  if (operation.kind() == v1::OPERATION_KIND_SCRUB && operation.devices_total() > 0) {
+    return operation.devices_done() * 100 / operation.devices_total();
+  }
   if (operation.placement_groups_total() == 0) return 0;
   return operation.placement_groups_done() * 100 / operation.placement_groups_total();
 }
@@ -66,6 +84,10 @@ uint32_t PercentOf(const v1::Operation& operation) {
 std::string OperationLine(const v1::Operation& operation) {
   std::string line = absl::StrCat(KindOf(operation), " ", operation.operation_id(), " of ",
                                   operation.subject(), ": ");
+  if (operation.kind() == v1::OPERATION_KIND_SCRUB && operation.ended_ms() != 0) {
+    return absl::StrCat(line, StateOf(operation), ", ", FormatSize(operation.bytes_done()), " read",
+                        ScrubFigures(operation));
+  }
   if (operation.ended_ms() != 0) {
     return absl::StrCat(line, StateOf(operation), ", ", operation.placement_groups_done(),
                         " placement groups, ", FormatSize(operation.bytes_done()));
@@ -74,6 +96,9 @@ std::string OperationLine(const v1::Operation& operation) {
                   FormatSize(operation.bytes_total()), ", ",
                   FormatSize(operation.bytes_per_second()), "/s, ",
                   FormatDuration(operation.eta_ms()), " left");
+  if (operation.kind() == v1::OPERATION_KIND_SCRUB) {
+    absl::StrAppend(&line, ScrubFigures(operation));
+  }
   if (operation.state() != v1::OPERATION_STATE_RUNNING) {
     absl::StrAppend(&line, ", ", StateOf(operation));
   }

@@ -199,7 +199,7 @@ void AddOperation(CLI::App* app, Client* client, const SharedOptions& options, i
     request.set_operation_id(options->id);
     *exit_code = FollowOperations(client, request);
   });
-  auto* cancel = operation->add_subcommand("cancel", "Ends a drain before it is done.");
+  auto* cancel = operation->add_subcommand("cancel", "Ends a drain or scrub before it is done.");
   cancel->add_option("ID", options->id, "Its id.")->required();
   cancel->callback([=] {
     v1::CancelOperationRequest request;
