@@ -75,6 +75,7 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
     entry->set_mode(mapping.mode);
     entry->set_iops_limit(mapping.iops_limit);
     entry->set_bandwidth_limit_bytes(mapping.bandwidth_limit_bytes);
+    entry->set_mapping_id(mapping.since_generation);
   }
 }
 

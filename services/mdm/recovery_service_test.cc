@@ -281,6 +281,7 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   v1::IssuedGrant fresh;
   REQUIRE(Acquire(volume, client, &fresh).ok());
   CHECK(token::DecodeGrant(fresh.grant())->grant_id > renew.token_id());
+  CHECK(fresh.mapping_id() == grant.mapping_id());  // its client need not drop anything
   CHECK(a.GenerationOf(volume.volume_id()) > generation);
   // Ids of the past are not used again, the deleted volume's neither.
   const v1::Volume next = MakeVolume("next");

@@ -128,6 +128,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
       mapping.mode = recorded_mapping.mode();
       mapping.iops_limit = recorded_mapping.iops_limit();
       mapping.bandwidth_limit_bytes = recorded_mapping.bandwidth_limit_bytes();
+      mapping.since_generation = recorded_mapping.mapping_id();
       InsertMapping(db, mapping);
     }
   }
