@@ -1,5 +1,6 @@
 """Damaged, full and dying disks, under real processes: what was flushed is there, what is wrong is told."""
 import errno
+import json
 import os
 import pathlib
 import random
@@ -10,9 +11,10 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import resync  # noqa: E402  pylint: disable=wrong-import-position
+import cluster as tessera  # noqa: E402  pylint: disable=wrong-import-position
 from cluster import wait_until  # noqa: E402  pylint: disable=wrong-import-position
 from device_files import flip  # noqa: E402  pylint: disable=wrong-import-position
-from fault_cluster import FaultCluster  # noqa: E402  pylint: disable=wrong-import-position
+from fault_cluster import DEGRADED, FaultCluster  # noqa: E402  pylint: disable=wrong-import-position
 from fault_disk import FaultDisk, need_fuse  # noqa: E402  pylint: disable=wrong-import-position
 from hosts import need_root_and_tools  # noqa: E402  pylint: disable=wrong-import-position
 from load import VerifyingLoad  # noqa: E402  pylint: disable=wrong-import-position
@@ -94,11 +96,101 @@ class FlippedBytes(DamageTest):
                 self.assertEqual(error.errnum, errno.EIO)
                 failed.append(number)
         self.assertEqual(failed, sorted(lost))
+        wait_until(lambda: int(self.volume_health().get("unreadable_blocks", 0)) == len(lost),
+                   "the lost blocks to be told of", 60)
+        health = self.volume_health()
+        self.assertEqual(health["verdict"], "VOLUME_VERDICT_DAMAGED")
+        self.assertIn("bad on every replica in sync", health["cause"])
+        self.assertTrue(self.events("corrupt_block_unrepairable"))
         # Written anew they are good again.
         for number in lost:
             handle.pwrite(self.block(number), number * BLOCK)
         for number in range(count):
             self.assertEqual(handle.pread(BLOCK, number * BLOCK), self.block(number))
+        wait_until(lambda: self.volume_health()["verdict"] == "VOLUME_VERDICT_HEALTHY", "the volume to be whole", 120)
+
+    def events(self, code):
+        """Messages of all events of the code so far."""
+        found, after = [], 0
+        while True:
+            page = self.cluster.cli_json("event", "list", "--after", str(after)).get("events", [])
+            if not page:
+                return found
+            found += [event["message"] for event in page if event["code"] == code]
+            after = int(page[-1]["event_id"])
+
+    def counted(self, sds, what):
+        return self.cluster.metric(sds, f"tessera_sds_corrupt_blocks_{what}_total")
+
+    def test_bad_blocks_of_one_replica_are_repaired_counted_and_told_of(self):
+        cluster = self.start(servers=2)
+        handle = self.connect(cluster.create_volume("volume", "64MiB"))
+        count = 1024
+        self.write_blocks(handle, count)
+        victim, other = cluster.sds
+        bad = random.Random(8).sample(range(count), 30)
+        self.assertEqual(self.flip_on(victim, bad), len(bad))
+        for number in range(count):
+            self.assertEqual(handle.pread(BLOCK, number * BLOCK), self.block(number))
+        # Scrub finds what no read has met.
+        done = cluster.cli("scrub", "start", "--volume", "volume", "--wait")
+        self.assertIn("succeeded", done)
+        wait_until(lambda: self.counted(victim, "repaired") == len(bad), "all bad blocks to be repaired", 30)
+        self.assertEqual(self.counted(victim, "found"), len(bad))
+        self.assertEqual(self.counted(other, "found"), 0)
+        self.assertEqual(self.counted(victim, "unrepairable"), 0)
+        wait_until(lambda: self.events("corrupt_block_repaired"), "the event of a repair", 30)
+        found = self.events("corrupt_block_found")
+        self.assertTrue(all("volume volume: block" in message and "of sds1" in message for message in found), found)
+        # What was repaired is on the victim's own disk.
+        handle.flush()
+        other.kill()
+        for number in range(count):
+            self.assertEqual(handle.pread(BLOCK, number * BLOCK), self.block(number), f"block {number} of the victim")
+        other.start()
+        cluster.wait_redundant()
+        self.assertIn(", 0 different", cluster.verify("volume"))
+
+    def test_scrub_finds_cold_damage_shows_progress_and_can_be_cancelled(self):
+        cluster = self.start(servers=2)
+        handle = self.connect(cluster.create_volume("volume", "64MiB"))
+        count = 2048
+        self.write_blocks(handle, count)
+        bad = random.Random(9).sample(range(count), 12)
+        self.assertEqual(self.flip_on(cluster.sds[1], bad), len(bad))
+        slow = cluster.cli_json("scrub", "start", "--pool", "pool1", "--rate", "512KiB")["operation_id"]
+
+        def operation(number):
+            listed = cluster.cli_json("scrub", "list", "--all").get("operations", [])
+            return next(one for one in listed if one["operation_id"] == number)
+
+        wait_until(lambda: 0 < int(operation(slow)["bytes_done"]) < int(operation(slow)["bytes_total"]),
+                   "the scrub to be under way", 60)
+        self.assertEqual(operation(slow)["devices_total"], 2)
+        cluster.cli("scrub", "cancel", slow)
+        self.assertEqual(operation(slow)["state"], "OPERATION_STATE_CANCELLED")
+        wait_until(lambda: not any(one.get("running") for one in
+                                   cluster.cli_json("scrub", "status").get("devices", [])),
+                   "the devices to stop", 30)
+        fast = cluster.cli_json("scrub", "start", "--pool", "pool1")["operation_id"]
+        wait_until(lambda: operation(fast)["state"] == "OPERATION_STATE_SUCCEEDED", "the scrub to end", 90)
+        ended = operation(fast)
+        self.assertEqual(ended["devices_done"], 2)
+        self.assertGreaterEqual(int(ended["bytes_done"]), 2 * count * BLOCK)
+        wait_until(lambda: self.counted(cluster.sds[1], "repaired") == len(bad), "the repair of all", 30)
+        self.assertEqual(int(ended["blocks_different"]), 0)
+        self.assertTrue(self.events("scrub_done"))
+        for number in range(count):
+            self.assertEqual(handle.pread(BLOCK, number * BLOCK), self.block(number))
+
+    def volume_health(self):
+        """The volume's verdict."""
+        try:
+            return self.cluster.cli_json("health")["volumes"][0]
+        except tessera.CommandFailed as error:
+            if error.code != DEGRADED:
+                raise
+            return json.loads(error.output)["volumes"][0]
 
     def flip_again(self, sds, numbers):
         """Flips what reads well on the replica alone; a flip of a flipped bit would mend it."""
