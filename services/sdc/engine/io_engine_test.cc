@@ -187,6 +187,63 @@ TEST_CASE("checksum errors: another replica serves; all of them: EIO", "[engine]
   CHECK(cluster.Do(TestCluster::Simple(Command::kRead, 0, 4096)).error == EIO);
 }
 
+// Whether the operation reads (a part of) the 4 KiB block.
+bool Covers(const v1::IoOperation& operation, uint32_t block) {
+  return operation.type() == v1::IO_OPERATION_TYPE_READ &&
+         operation.offset_bytes() < (block + 1) * 4096 &&
+         operation.offset_bytes() + operation.length_bytes() > block * 4096;
+}
+
+std::function<std::optional<v1::IoResult>(const v1::IoOperation&)> BadBlocks(
+    std::vector<uint32_t> blocks) {
+  return [blocks =
+              std::move(blocks)](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+    for (const uint32_t block : blocks) {
+      if (!Covers(operation, block)) continue;
+      v1::IoResult result;
+      result.set_status(v1::IO_STATUS_CHECKSUM_ERROR);
+      return result;
+    }
+    return std::nullopt;
+  };
+}
+
+TEST_CASE(
+    "each replica with another bad block: the read is put together; a lost block alone is EIO",
+    "[engine]") {
+  TestCluster cluster(2);
+  CHECK(cluster.Write(0, Pattern(1, kChunkBytes)) == 0);
+  cluster.servers[0]->SetScript(BadBlocks({1, 3}));
+  cluster.servers[1]->SetScript(BadBlocks({2}));
+  CHECK(cluster.Read(0, kChunkBytes) == Pattern(1, kChunkBytes));
+  CHECK(cluster.Read(4096 + 512, 8192) == Pattern(1, kChunkBytes).substr(4096 + 512, 8192));
+  cluster.servers[1]->SetScript(BadBlocks({2, 3}));
+  CHECK(cluster.Do(TestCluster::Simple(Command::kRead, 0, kChunkBytes)).error == EIO);
+  CHECK(cluster.Read(0, 2 * 4096) == Pattern(1, kChunkBytes).substr(0, 2 * 4096));
+}
+
+TEST_CASE("a write that cuts a bad block: EIO when it is bad everywhere, else the replica leaves",
+          "[engine]") {
+  TestCluster cluster(2);
+  const auto refuse = [](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+    if (operation.type() != v1::IO_OPERATION_TYPE_WRITE) return std::nullopt;
+    v1::IoResult result;
+    result.set_status(v1::IO_STATUS_CHECKSUM_ERROR);
+    return result;
+  };
+  const uint32_t index = PlacementGroupIndex(7, 0, kGroups);
+  cluster.servers[1]->SetScript(refuse);
+  SECTION("on one") {
+    CHECK(cluster.Write(0, Pattern(1, 512)) == 0);
+    CHECK(cluster.InSync(index) == 1);
+  }
+  SECTION("on both") {
+    cluster.servers[0]->SetScript(refuse);
+    CHECK(cluster.Write(0, Pattern(1, 512)) == EIO);
+    CHECK(cluster.InSync(index) == 2);
+  }
+}
+
 TEST_CASE("a device that fails is reported; full on all is ENOSPC, full on some is failed",
           "[engine]") {
   TestCluster cluster(2);

@@ -136,7 +136,7 @@ Piece* VolumeEngine::NewPiece() {
   Piece* piece = free_pieces_.back();
   free_pieces_.pop_back();
   piece->checksum_errors = 0;
-  piece->force_unit_access = false;
+  piece->force_unit_access = piece->cuts_bad_block = false;
   piece->crc32c = 0;
   return piece;
 }

@@ -143,6 +143,8 @@ class VolumeEngine final : public BlockDevice {
                      uint64_t counter, const token::GrantKey& key);
   void WriteAnswered(SdsStream& stream, const InFlightOperation& operation,
                      const v1::IoResult& result);
+  [[nodiscard]] static Piece* PieceOf(Group& group, const SendStamp& stamp);
+  bool ReadOneBlockOnly(Piece* piece);
   void WriteTaken(Group& group, const InFlightOperation& operation, const v1::IoResult& result);
   void React(Group& group, SdsStream& stream, uint64_t device_id, WriterReaction reaction,
              const v1::IoResult& result);

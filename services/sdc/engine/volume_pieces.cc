@@ -15,6 +15,8 @@ namespace {
 constexpr auto kRetryDelay = std::chrono::milliseconds(10);
 // Refusals of a grant in a row after which only a newer generation can help.
 constexpr uint32_t kRefusalsUntilAcquire = 3;
+// What servers keep a checksum of.
+constexpr uint32_t kChecksummedBytes = 4'096;
 
 token::Operation TokenOperation(v1::IoOperationType type) {
   switch (type) {
@@ -43,6 +45,8 @@ WriteAnswer ToWriteAnswer(v1::IoStatus status) {
     case v1::IO_STATUS_DUPLICATE:
       return WriteAnswer::kDuplicate;
     case v1::IO_STATUS_NO_SPACE:
+    case v1::IO_STATUS_CHECKSUM_ERROR:
+      // Taken as a place in the order, without the change.
       return WriteAnswer::kNoSpace;
     case v1::IO_STATUS_SEQUENCE_GAP:
       return WriteAnswer::kSequenceGap;
@@ -227,6 +231,10 @@ void VolumeEngine::SendRead(Piece* piece) {
   const size_t chosen = ChooseMember(*group, *piece);
   if (chosen == kNoCandidate) {
     if (piece->checksum_errors > 0 && piece->checksum_errors >= group->writer.in_sync_count()) {
+      if (ReadOneBlockOnly(piece)) {
+        SendRead(piece);
+        return;
+      }
       PieceDone(piece, EIO,
                 absl::StrCat("chunk ", piece->where.chunk_index,
                              ": checksums are wrong on every replica in sync"));
@@ -293,6 +301,8 @@ void VolumeEngine::WriteAnswered(SdsStream& stream, const InFlightOperation& ope
     WriteTaken(group, operation, result);
   } else if (answer == WriteAnswer::kRetry) {
     HeedRefusal(stream, operation, result);
+  } else if (result.status() == v1::IO_STATUS_CHECKSUM_ERROR) {
+    if (Piece* piece = PieceOf(group, operation.stamp)) piece->cuts_bad_block = true;
   }
   const WriterReaction reaction = group.writer.Answer(
       operation.device_id, operation.stamp, answer,
@@ -300,16 +310,21 @@ void VolumeEngine::WriteAnswered(SdsStream& stream, const InFlightOperation& ope
   React(group, stream, operation.device_id, reaction, result);
 }
 
+// The write that was sent so, if it still waits or is kept.
+Piece* VolumeEngine::PieceOf(Group& group, const SendStamp& stamp) {
+  const PlacementGroupWriter& writer = group.writer;
+  if (stamp.epoch != writer.epoch() || stamp.generation != writer.generation() ||
+      stamp.sequence < writer.retained_front() || stamp.sequence >= writer.next_sequence()) {
+    return nullptr;
+  }
+  return reinterpret_cast<Piece*>(writer.cookie(stamp.sequence));
+}
+
 // Notes what a flush has to cover.
 void VolumeEngine::WriteTaken(Group& group, const InFlightOperation& operation,
                               const v1::IoResult& result) {
-  const SendStamp& stamp = operation.stamp;
-  PlacementGroupWriter& writer = group.writer;
-  if (stamp.epoch != writer.epoch() || stamp.generation != writer.generation() ||
-      stamp.sequence < writer.retained_front() || stamp.sequence >= writer.next_sequence()) {
-    return;
-  }
-  auto* piece = reinterpret_cast<Piece*>(writer.cookie(stamp.sequence));
+  Piece* piece = PieceOf(group, operation.stamp);
+  if (piece == nullptr) return;
   if (piece->force_unit_access) {
     if (result.status() == v1::IO_STATUS_OK) return;
     // A repeat does nothing now: whether the first time was made durable is not known.
@@ -371,11 +386,16 @@ void VolumeEngine::CompleteWrites(Group& group) {
       case PlacementGroupWriter::Completion::Kind::kNoSpace:
         // Its place in the order is taken by nothing; what waits gets another.
         KeepNothing(group, piece);
-        if (!WaitForSpace(piece)) PieceDone(piece, ENOSPC, "the pool is full");
+        if (piece->cuts_bad_block) {
+          PieceDone(piece, EIO, "the write cuts a block that no replica can read");
+        } else if (!WaitForSpace(piece)) {
+          PieceDone(piece, ENOSPC, "the pool is full");
+        }
         break;
       case PlacementGroupWriter::Completion::Kind::kReport:
         for (const uint64_t device_id : completion.failed_device_ids) {
-          Report(group, device_id, "no space for a write that others have taken");
+          Report(group, device_id,
+                 "lacks a write that others have taken: no space, or a bad block");
         }
         return;
     }
@@ -435,6 +455,18 @@ void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& oper
   SendRead(piece);
 }
 
+// Each replica may lack another block of the range: from now on it is read block by block. False:
+// it is one block already.
+bool VolumeEngine::ReadOneBlockOnly(Piece* piece) {
+  piece->tried_device_ids.clear();
+  piece->checksum_errors = 0;
+  const uint32_t left_in_block = kChecksummedBytes - piece->where.offset_bytes % kChecksummedBytes;
+  if (piece->where.length_bytes <= left_in_block) return false;
+  piece->rest_bytes += piece->where.length_bytes - left_in_block;
+  piece->where.length_bytes = left_in_block;
+  return true;
+}
+
 void VolumeEngine::ReadServed(Piece* piece, const v1::IoResult& result, PayloadCursor& payload) {
   PiecePart& part = piece->request->parts[piece->part];
   if (piece->type == v1::IO_OPERATION_TYPE_MAP) {
@@ -460,6 +492,13 @@ void VolumeEngine::ReadServed(Piece* piece, const v1::IoResult& result, PayloadC
   }
   if (piece->request->block.command != Command::kCache) {
     for (grpc::Slice& slice : slices) part.slices.push_back(std::move(slice));
+  }
+  if (piece->rest_bytes > 0) {
+    piece->where.offset_bytes += piece->where.length_bytes;
+    piece->where.length_bytes = std::exchange(piece->rest_bytes, 0);
+    ReadOneBlockOnly(piece);
+    SendRead(piece);
+    return;
   }
   PieceDone(piece, 0, "");
 }

@@ -69,9 +69,12 @@ struct Piece {
   // Writes.
   uint32_t crc32c = 0;
   absl::InlinedVector<grpc::Slice, 2> slices;
+  bool cuts_bad_block = false;  // a replica could not take it
   // Reads.
   size_t part = 0;
   uint32_t checksum_errors = 0;
+  // After `where`, still to be read block by block: no replica had the whole range.
+  uint32_t rest_bytes = 0;
   absl::InlinedVector<uint64_t, 2> tried_device_ids;
 };
 
