@@ -183,14 +183,14 @@ void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation,
                            .finder = finder});
 }
 
+// The chunk is marked: later writes give it the others' version, and without the mark it would look
+// equal to a copy that has this write.
 bool DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
-  absl::Status moved =
+  const absl::Status noted =
       context_->unserved->Note(StreamOf(write.operation), VersionOf(write.operation));
-  if (moved.ok()) {
-    moved = device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
-  }
-  if (!moved.ok()) FailDevice(moved);
-  return moved.ok();
+  if (noted.ok()) return TakeAsMissed(write);
+  FailDevice(noted);
+  return false;
 }
 
 void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {

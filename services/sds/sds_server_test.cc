@@ -163,6 +163,11 @@ TEST_CASE("A full device takes the sequence without the data, so that the order 
   faults.full = false;
   CHECK(client.Write(kGroup, 0, 4096, Block('4')) == v1::IO_STATUS_OK);
   CHECK(client.Read(kGroup, 0, 0, 8192).second == Block('1') + Block('4'));
+  // It has the version of those that took everything, and must not be taken for their equal.
+  const auto chunks = single.sds.store()->ListChunks(kGroup, std::nullopt, 10);
+  REQUIRE(chunks.ok());
+  CHECK((*chunks)[0].version == chunk::Version{5, 5});
+  CHECK((*chunks)[0].incomplete);
 }
 
 TEST_CASE("A device that fails a flush is failed for good, and says so everywhere") {
