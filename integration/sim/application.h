@@ -1,0 +1,56 @@
+// Programs that use a volume at one client: each has one request out at a time, of all kinds, over
+// ranges that overlap those of the others, and tells the volume's history what it was answered.
+//
+// Threads: one.
+#ifndef TESSERA_INTEGRATION_SIM_APPLICATION_H_
+#define TESSERA_INTEGRATION_SIM_APPLICATION_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "integration/sim/cluster.h"
+#include "services/sdc/block_device.h"
+
+namespace tessera::sim {
+
+class Application {
+ public:
+  // Of the current life, a client's. Runs until the life ends or Stop.
+  Application(Cluster* cluster, NodeId client, uint64_t volume_id);
+  void Start();
+  // Begins nothing new.
+  void Stop() { stopped_ = true; }
+  [[nodiscard]] bool waiting() const { return waiting_; }
+  [[nodiscard]] const Life* life() const { return life_; }
+  [[nodiscard]] uint64_t volume_id() const { return volume_id_; }
+
+  // Applications of all clients think this long on average.
+  static void SetPause(Nanos pause);
+
+ private:
+  struct Range {
+    uint64_t first = 0;  // cells
+    uint64_t end = 0;
+    [[nodiscard]] uint64_t bytes() const;
+  };
+  void Next();
+  void Act();
+  [[nodiscard]] Range PickRange(bool aligned);
+  void Read(const Range& range);
+  void Write(const Range& range, bool force_unit_access);
+  void Zero(const Range& range, sdc::Command command);
+  void Flush();
+  void Submit(sdc::BlockRequest request);
+  void Failed(const char* what, const sdc::BlockReply& reply);
+
+  Cluster* const cluster_;
+  const NodeId client_;
+  const uint64_t volume_id_;
+  Life* const life_;
+  bool waiting_ = false;
+  bool stopped_ = false;
+};
+
+}  // namespace tessera::sim
+
+#endif  // TESSERA_INTEGRATION_SIM_APPLICATION_H_

@@ -1,0 +1,75 @@
+#include "integration/sim/coverage.h"
+
+#include <array>
+
+namespace tessera::sim {
+namespace {
+
+uint64_t* g_counters = nullptr;
+
+constexpr std::array<const char*, kCoverageCount> kNames = {
+    "fault: server killed",
+    "fault: server lost power",
+    "fault: all servers lost power",
+    "fault: server stopped for a while",
+    "fault: server long away, back with old state",
+    "fault: server restarted without the MDM",
+    "fault: machine off inside a disk call",
+    "fault: client killed",
+    "fault: client stopped for a while",
+    "fault: MDM killed",
+    "fault: MDM cut off",
+    "fault: partition",
+    "fault: one-way cut",
+    "fault: slow link",
+    "fault: message delayed",
+    "fault: message held back",
+    "fault: message after its stream was given up",
+    "fault: call duplicated",
+    "fault: IO message replayed",
+    "fault: slow disk",
+    "fault: full disk",
+    "fault: disk write error",
+    "fault: disk sync error",
+    "fault: disk read error",
+    "fault: flipped bits",
+    "fault: clock drift",
+    "fault: wall clock jump",
+    "fault: takeover by another client",
+    "fault: server lost for good",
+    "path: stream broke",
+    "path: replica taken out",
+    "path: learner made",
+    "path: learner promoted",
+    "path: chunk copied",
+    "path: generation raised at a server",
+    "path: fence done",
+    "path: fence took replicas out",
+    "path: epoch changed",
+    "path: read answered",
+    "path: write answered",
+    "path: unaligned write answered",
+    "path: zeroing answered",
+    "path: trim answered",
+    "path: flush answered",
+    "path: write with FUA answered",
+    "path: ENOSPC answered",
+    "path: loss told by a flush",
+    "path: loss seen by a read",
+    "path: replay refused",
+    "path: read sent again",
+    "path: replicas compared at rest",
+    "path: member replaced",
+};
+
+}  // namespace
+
+const char* CoverageName(Coverage what) { return kNames[static_cast<size_t>(what)]; }
+
+void SetCoverage(uint64_t* counters) { g_counters = counters; }
+
+void Hit(Coverage what, uint64_t times) {
+  if (g_counters != nullptr) g_counters[static_cast<size_t>(what)] += times;
+}
+
+}  // namespace tessera::sim

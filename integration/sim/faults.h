@@ -1,0 +1,99 @@
+// What befalls the cluster, and its administrator: makes volumes, maps them to one client after
+// another, keeps applications at every client, and lets faults strike at random.
+//
+// Threads: one.
+#ifndef TESSERA_INTEGRATION_SIM_FAULTS_H_
+#define TESSERA_INTEGRATION_SIM_FAULTS_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "integration/sim/application.h"
+#include "integration/sim/attacker.h"
+#include "integration/sim/cluster.h"
+
+namespace tessera::sim {
+
+inline constexpr uint32_t kVolumes = 2;
+
+class Faults {
+ public:
+  explicit Faults(Cluster* cluster);
+
+  // In a fiber of the administrator.
+  void Spawn(Task task) { World::Get().Spawn(admin_, std::move(task)); }
+  // In such a fiber: a volume, mapped to a client.
+  void MakeVolume();
+  void StartApplications();
+  // Faults strike from now on.
+  void Start();
+  // No more of them; everything is on, whole and connected again.
+  void HealAll();
+  // Every volume has a client again.
+  [[nodiscard]] bool healed() const;
+  void StopApplications();
+  [[nodiscard]] bool ApplicationsWait() const;
+  [[nodiscard]] std::string Waiting() const;
+  // What shows only after an event: machines that went off inside a call of their disk.
+  void AfterStep();
+
+ private:
+  struct Volume {
+    uint64_t id = 0;
+    uint64_t vtree_id = 0;
+    NodeId client = 0;  // that it is, or is to be, mapped to
+    bool mapped = false;
+  };
+  void Strike();
+  void KeepVolumesMapped();
+  void Map(Volume& volume);
+  void Unmap(Volume& volume);
+  void RestartLater(NodeId node, Nanos least, Nanos most);
+  void Restart(NodeId node);
+  [[nodiscard]] bool DeviceFailed(NodeId node);
+  void StartApplicationsAt(NodeId client);
+  [[nodiscard]] NodeId AnyServer();
+  [[nodiscard]] NodeId AnyClient();
+  [[nodiscard]] NodeId AnyNode();
+  // Later, unless all was healed meanwhile.
+  void Later(Nanos delay, std::function<void()> what);
+
+  void KillServer();
+  void ServerLosesPower();
+  void PoolLosesPower();
+  void StopServer();
+  void CrashInDisk();
+  void KillClient();
+  void StopClient();
+  void KillMdm();
+  void CutMdmOff();
+  void Partition();
+  void SlowLink();
+  void SlowDisk();
+  void DiskError();
+  void FillDisk();
+  void SetClocks();
+  void TakeOver();
+  void Duplicate();
+  void ReplayMessage() { attacker_.Arm(); }
+
+  Cluster* const cluster_;
+  Life* const admin_;
+  Attacker attacker_;
+  std::vector<Volume> volumes_;
+  std::vector<std::unique_ptr<Application>> applications_;
+  bool striking_ = false;
+  bool stopped_applications_ = false;
+  uint64_t round_ = 0;  // of healing
+  // Machines that go off inside a call of the disk: whether they lose power then.
+  std::map<NodeId, bool> going_off_;
+  Nanos quiet_ = kSecond;  // between faults, on average
+};
+
+}  // namespace tessera::sim
+
+#endif  // TESSERA_INTEGRATION_SIM_FAULTS_H_

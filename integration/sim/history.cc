@@ -1,0 +1,209 @@
+#include "integration/sim/history.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace tessera::sim {
+
+History::History(std::vector<uint64_t> group_of_cell) {
+  Write zeros;
+  zeros.number = 1;
+  zeros.kind = Kind::kZeroes;
+  zeros.end_cell = group_of_cell.size();
+  zeros.answered = 0;
+  zeros.durable = true;
+  writes_.push_back(zeros);
+  for (const uint64_t group : group_of_cell) {
+    Cell cell;
+    cell.group = group;
+    cell.marks.push_back({.number = 1, .happened = 0, .present = 0});
+    cells_.push_back(std::move(cell));
+  }
+}
+
+uint64_t History::BeginWrite(Kind kind, uint64_t first, uint64_t end, uint64_t life, Time now) {
+  Write write;
+  write.number = writes_.size() + 1;
+  write.kind = kind;
+  write.first = first;
+  write.end_cell = end;
+  write.life = life;
+  write.begin = now;
+  writes_.push_back(write);
+  open_.push_back(write.number);
+  for (uint64_t cell = first; cell < end; ++cell) {
+    cells_[cell].marks.push_back({.number = write.number, .present = now});
+  }
+  return write.number;
+}
+
+void History::EndWrite(uint64_t number, bool ok, bool durable, Time now) {
+  Write& write = Find(number);
+  if (!ok) {
+    write.failed = true;
+    return;
+  }
+  write.answered = now;
+  write.durable = durable;
+  for (uint64_t cell = write.first; cell < write.end_cell; ++cell) {
+    Mark* mark = FindMark(cells_[cell], number);
+    if (mark == nullptr) continue;
+    mark->happened = std::min(mark->happened, now);
+    if (const std::string problem = Judge(cells_[cell], *mark, write.begin, write.begin, false);
+        !problem.empty()) {
+      Violate(absl::StrCat("cell ", cell, ": ", problem));
+    }
+    Prune(cells_[cell], now);
+  }
+}
+
+void History::EndLivesBefore(uint64_t life, Time now) {
+  for (const uint64_t number : open_) {
+    Write& write = Find(number);
+    if (write.life < life && write.answered == kNever) write.latest = std::min(write.latest, now);
+  }
+}
+
+History::Mark* History::FindMark(Cell& cell, uint64_t number) {
+  const auto found = std::lower_bound(
+      cell.marks.begin(), cell.marks.end(), number,
+      [](const Mark& mark, uint64_t wanted) { return mark.number < wanted; });
+  return found == cell.marks.end() || found->number != number ? nullptr : &*found;
+}
+
+std::string History::Describe(uint64_t number) const {
+  const Write& write = writes_[number - 1];
+  return absl::StrCat("write ", number, write.kind == Kind::kZeroes ? " (zeros)" : "", " of life ",
+                      write.life, " begun at ", write.begin,
+                      write.answered == kNever ? ", not answered"
+                                               : absl::StrCat(", answered at ", write.answered),
+                      write.durable ? ", durable" : "");
+}
+
+std::string History::Judge(Cell& cell, const Mark& mark, Time begin, Time now, bool apply) {
+  const Write& write = writes_[mark.number - 1];
+  if (write.begin > now) return absl::StrCat(Describe(mark.number), " is seen before it began");
+  if (mark.gone_since < begin) {
+    return absl::StrCat(Describe(mark.number), " is seen again after a read at ", mark.gone_since,
+                        " had shown that it was lost");
+  }
+  const Time happened = std::min({mark.happened, now, write.latest});
+  const Time present = std::max(mark.present, begin);
+  for (Mark& other : cell.marks) {
+    if (other.number == mark.number) continue;
+    if (!(happened < other.present && other.happened < present)) continue;
+    // `other` came later and is not seen: it may have been lost.
+    if (other.losable_since <= now && !writes_[other.number - 1].durable) {
+      if (apply && other.gone_since == kNever) {
+        other.gone_since = now;
+        ++losses_seen_;
+      }
+      continue;
+    }
+    return absl::StrCat(Describe(mark.number), " is seen by a read from ", begin, " to ", now,
+                        ", but ", Describe(other.number), " happened by ", other.happened,
+                        " and was there at ", other.present);
+  }
+  return "";
+}
+
+void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
+  Cell& cell = cells_[index];
+  if (number == 0) {
+    // Zeros: one of the zeroings must be possible.
+    std::string problem = "nobody wrote zeros";
+    for (auto mark = cell.marks.rbegin(); mark != cell.marks.rend(); ++mark) {
+      if (Find(mark->number).kind != Kind::kZeroes) continue;
+      problem = Judge(cell, *mark, begin, now, false);
+      if (!problem.empty()) continue;
+      (void)Judge(cell, *mark, begin, now, true);
+      return;
+    }
+    return Violate(absl::StrCat("cell ", index, ": zeros: ", problem));
+  }
+  if (number > writes_.size()) {
+    return Violate(absl::StrCat("cell ", index, ": no write has number ", number));
+  }
+  const Write& write = Find(number);
+  if (index < write.first || index >= write.end_cell || write.kind == Kind::kZeroes) {
+    return Violate(absl::StrCat("cell ", index, ": ", Describe(number), " was not of this cell"));
+  }
+  Mark* mark = FindMark(cell, number);
+  if (mark == nullptr) {
+    return Violate(absl::StrCat("cell ", index, ": ", Describe(number),
+                                " is seen by a read from ", begin, " to ", now,
+                                ", long after it was overwritten"));
+  }
+  const std::string problem = Judge(cell, *mark, begin, now, true);
+  if (!problem.empty()) return Violate(absl::StrCat("cell ", index, ": ", problem));
+  mark->happened = std::min({mark->happened, now, write.latest});
+  mark->present = std::max(mark->present, begin);
+}
+
+void History::FlushOk(Time begin, Time now) {
+  for (auto number = open_.begin(); number != open_.end();) {
+    Write& write = Find(*number);
+    if (write.answered >= begin || write.told) {
+      ++number;
+      continue;
+    }
+    for (uint64_t cell = write.first; cell < write.end_cell; ++cell) {
+      const Mark* mark = FindMark(cells_[cell], *number);
+      if (mark == nullptr || mark->gone_since == kNever) continue;
+      Violate(absl::StrCat("cell ", cell, ": a flush from ", begin, " to ", now,
+                           " was answered OK, but ", Describe(*number),
+                           " was lost, as a read showed at ", mark->gone_since));
+    }
+    write.durable = true;
+    number = open_.erase(number);
+  }
+}
+
+void History::FlushTold(Time now) {
+  for (const uint64_t number : open_) {
+    Write& write = Find(number);
+    if (write.begin >= now) continue;
+    write.told = true;
+    for (uint64_t cell = write.first; cell < write.end_cell; ++cell) {
+      if (Mark* mark = FindMark(cells_[cell], number); mark != nullptr) {
+        mark->losable_since = std::min(mark->losable_since, now);
+      }
+    }
+  }
+}
+
+void History::AllowLoss(uint64_t group, Time since, Time now) {
+  for (const uint64_t number : open_) {
+    const Write& write = Find(number);
+    if (write.durable || write.begin > since) continue;
+    for (uint64_t index = write.first; index < write.end_cell; ++index) {
+      if (cells_[index].group != group) continue;
+      if (Mark* mark = FindMark(cells_[index], number); mark != nullptr) {
+        mark->losable_since = std::min(mark->losable_since, now);
+      }
+    }
+  }
+}
+
+// A durable write that has happened leaves no way back to what was certainly there before it, once
+// that lies far enough in the past for no read to have begun then.
+void History::Prune(Cell& cell, Time now) {
+  constexpr size_t kKept = 48;
+  constexpr Time kOld = 120'000'000'000;
+  while (cell.marks.size() > kKept) {
+    const Mark& oldest = cell.marks.front();
+    const Mark& next = cell.marks[1];
+    const bool over = oldest.happened != kNever && next.happened != kNever &&
+                      writes_[next.number - 1].durable && next.present > oldest.happened &&
+                      next.happened + kOld < now;
+    if (!over) return;
+    cell.marks.pop_front();
+  }
+}
+
+void History::Violate(const std::string& what) {
+  if (violation_.empty()) violation_ = what;
+}
+
+}  // namespace tessera::sim

@@ -1,0 +1,100 @@
+// What applications did to one volume, and whether it is possible: each 64-byte cell is a register.
+//
+// Every write carries a number of its own, so that a read shows which write it saw; zeroings are
+// told apart by time alone. A cell's history is linearizable exactly if no two writes A and B
+// conflict (Gibbons and Korach, 1997): let f(A) be the moment by which A has certainly happened
+// (its answer, or the end of the first read that saw it) and s(A) the last moment at which A was
+// certainly not overwritten (its start, or the start of the last read that saw it); A and B
+// conflict when f(A) < s(B) and f(B) < s(A).
+//
+// What loss of power may do, and no more: a write may be undone when no flush covered it and there
+// was a moment at which every in-sync replica of its group had lost power, or its disk had failed,
+// since it began (AllowLoss). Once a read showed it undone it stays so. A flush that was submitted
+// after the write's answer and answered OK makes it durable; a flush that was answered EIO tells of
+// the loss of what was written before.
+//
+// Pure. Threads: one.
+#ifndef TESSERA_INTEGRATION_SIM_HISTORY_H_
+#define TESSERA_INTEGRATION_SIM_HISTORY_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace tessera::sim {
+
+inline constexpr uint64_t kCellBytes = 64;
+
+class History {
+ public:
+  using Time = uint64_t;
+  static constexpr Time kNever = UINT64_MAX;
+  enum class Kind : uint8_t { kData, kZeroes };
+
+  // `cells` of the volume, each belonging to a placement group.
+  explicit History(std::vector<uint64_t> group_of_cell);
+
+  // A write of the cells [first, end) by a client's life begins; its number, never 0.
+  uint64_t BeginWrite(Kind kind, uint64_t first, uint64_t end, uint64_t life, Time now);
+  // It was answered: done, or with an error that says nothing of whether it happened.
+  void EndWrite(uint64_t number, bool ok, bool durable, Time now);
+  // Writes of the lives before `life` that were not answered have happened by now, or never will.
+  void EndLivesBefore(uint64_t life, Time now);
+  // A read of one cell that began at `begin` saw this number (0: zeros).
+  void Read(uint64_t cell, uint64_t number, Time begin, Time now);
+  void FlushOk(Time begin, Time now);
+  void FlushTold(Time now);
+  // Every in-sync replica of the group lost what it had not flushed, at the earliest at `since`.
+  void AllowLoss(uint64_t group, Time since, Time now);
+
+  // The first thing that can't be; empty: all is well.
+  [[nodiscard]] const std::string& violation() const { return violation_; }
+  [[nodiscard]] uint64_t losses_seen() const { return losses_seen_; }
+
+ private:
+  struct Write {
+    uint64_t number = 0;
+    Kind kind = Kind::kData;
+    uint64_t first = 0;
+    uint64_t end_cell = 0;
+    uint64_t life = 0;
+    Time begin = 0;
+    Time answered = kNever;      // OK
+    Time latest = kNever;        // it happened by then, or never
+    bool failed = false;         // answered with an error
+    bool durable = false;
+    bool told = false;           // a flush said that it may be lost
+  };
+  // One write at one cell.
+  struct Mark {
+    uint64_t number = 0;
+    Time happened = kNever;      // f
+    Time present = 0;            // s
+    Time losable_since = kNever; // it may be undone from then on
+    Time gone_since = kNever;    // a read showed that it is
+  };
+  struct Cell {
+    uint64_t group = 0;
+    std::deque<Mark> marks;      // in order of beginning; what can matter no more is dropped
+  };
+
+  [[nodiscard]] Write& Find(uint64_t number) { return writes_[number - 1]; }
+  [[nodiscard]] Mark* FindMark(Cell& cell, uint64_t number);
+  // Whether seeing `mark` from `begin` to `now` can be; notes what it implies when `apply`.
+  [[nodiscard]] std::string Judge(Cell& cell, const Mark& mark, Time begin, Time now, bool apply);
+  void Prune(Cell& cell, Time now);
+  void Violate(const std::string& what);
+  [[nodiscard]] std::string Describe(uint64_t number) const;
+
+  std::vector<Cell> cells_;
+  std::deque<Write> writes_;  // by number - 1; the first is the zeros that a volume begins with
+  std::deque<uint64_t> open_; // that may still change: not durable
+  std::string violation_;
+  uint64_t losses_seen_ = 0;
+};
+
+}  // namespace tessera::sim
+
+#endif  // TESSERA_INTEGRATION_SIM_HISTORY_H_

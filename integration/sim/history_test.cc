@@ -1,0 +1,121 @@
+// The checker has to see what is wrong, and only that.
+#include "integration/sim/history.h"
+
+#include <catch2/catch.hpp>
+
+namespace tessera::sim {
+namespace {
+
+using Kind = History::Kind;
+constexpr uint64_t kGroup = 7;
+
+History OneCell() { return History({kGroup}); }
+
+// A write of life 1 from `begin` to `end`.
+uint64_t Written(History& history, uint64_t begin, uint64_t end) {
+  const uint64_t number = history.BeginWrite(Kind::kData, 0, 1, 1, begin);
+  history.EndWrite(number, true, false, end);
+  return number;
+}
+
+TEST_CASE("a read sees the last write, or one that overlaps it in time") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  history.Read(0, a, 30, 40);
+  const uint64_t b = history.BeginWrite(Kind::kData, 0, 1, 1, 50);
+  history.Read(0, a, 51, 60);
+  history.Read(0, b, 55, 61);
+  CHECK(history.violation().empty());
+}
+
+TEST_CASE("an overwritten value must not be read") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  Written(history, 30, 40);
+  history.Read(0, a, 50, 60);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("once a read saw a write that was not answered it must not vanish") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  const uint64_t b = history.BeginWrite(Kind::kData, 0, 1, 1, 30);
+  history.Read(0, b, 40, 50);
+  history.Read(0, a, 60, 70);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("a write of an ended life does not happen later") {
+  History history = OneCell();
+  const uint64_t a = history.BeginWrite(Kind::kData, 0, 1, 1, 10);
+  history.EndLivesBefore(2, 20);
+  const uint64_t b = history.BeginWrite(Kind::kData, 0, 1, 2, 30);
+  history.EndWrite(b, true, false, 40);
+  history.Read(0, b, 41, 42);
+  history.Read(0, a, 50, 60);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("zeros are seen where nothing was written, or after a zeroing") {
+  History history = OneCell();
+  history.Read(0, 0, 1, 2);
+  Written(history, 10, 20);
+  const uint64_t zeroes = history.BeginWrite(Kind::kZeroes, 0, 1, 1, 30);
+  history.EndWrite(zeroes, true, false, 40);
+  history.Read(0, 0, 50, 60);
+  CHECK(history.violation().empty());
+  Written(history, 70, 80);
+  history.Read(0, 0, 90, 95);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("an unflushed write may be lost when all replicas lost power, and stays lost") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  const uint64_t b = Written(history, 30, 40);
+  history.AllowLoss(kGroup, 50, 50);
+  history.Read(0, a, 60, 70);
+  REQUIRE(history.violation().empty());
+  CHECK(history.losses_seen() == 1);
+  history.Read(0, b, 80, 90);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("loss of power excuses nothing that was flushed, or written later, or of other groups") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  Written(history, 30, 40);
+  SECTION("flushed") {
+    history.FlushOk(41, 45);
+    history.AllowLoss(kGroup, 50, 50);
+  }
+  SECTION("written later") { history.AllowLoss(kGroup, 25, 50); }
+  SECTION("another group") { history.AllowLoss(kGroup + 1, 50, 50); }
+  SECTION("durable by itself") {
+    const uint64_t c = history.BeginWrite(Kind::kData, 0, 1, 1, 41);
+    history.EndWrite(c, true, true, 44);
+    history.AllowLoss(kGroup, 50, 50);
+  }
+  history.Read(0, a, 60, 70);
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("a flush must tell of a loss that was seen") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  Written(history, 30, 40);
+  history.AllowLoss(kGroup, 50, 50);
+  history.Read(0, a, 60, 70);
+  SECTION("it does") {
+    history.FlushTold(80);
+    history.FlushOk(90, 95);
+    CHECK(history.violation().empty());
+  }
+  SECTION("it does not") {
+    history.FlushOk(90, 95);
+    CHECK_FALSE(history.violation().empty());
+  }
+}
+
+}  // namespace
+}  // namespace tessera::sim

@@ -1,0 +1,245 @@
+#include "integration/sim/oracle.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "integration/sim/addresses.h"
+#include "integration/sim/mdm_node.h"
+#include "integration/sim/sds_node.h"
+#include "services/mdm/membership_rules.h"
+#include "services/mdm/placement_table.h"
+#include "services/mdm/volume_table.h"
+
+namespace tessera::sim {
+namespace {
+
+const char* RoleName(v1::ReplicaRole role) {
+  switch (role) {
+    case v1::REPLICA_ROLE_IN_SYNC:
+      return "in sync";
+    case v1::REPLICA_ROLE_LEARNER:
+      return "learner";
+    default:
+      return "out";
+  }
+}
+
+std::string DescribeGroup(const v1::PlacementGroup& group) {
+  std::string text = absl::StrCat("group ", group.placement_group_id(), " epoch ", group.epoch());
+  for (const v1::Replica& replica : group.replicas()) {
+    absl::StrAppend(&text, ", s", replica.sds_id(), " ", RoleName(replica.role()));
+  }
+  return text;
+}
+
+}  // namespace
+
+void Oracle::Committed(const mdm::ChangeSet& changes) {
+  if (cluster_->mdm() == nullptr) return;
+  cluster_->mdm()
+      ->store()
+      ->Read([&](SQLite::Database& db) {
+        for (const uint64_t id : changes.placement_group_ids) {
+          if (const auto group = mdm::FindPlacementGroup(db, id)) TakeGroup(*group);
+        }
+        for (auto& [id, volume] : volumes_) {
+          const auto row = mdm::FindVolume(db, id);
+          if (!row.has_value()) continue;
+          if (row->generation < volume.generation) {
+            World::Get().Violation(absl::StrCat("volume ", id, ": its generation went back"));
+          }
+          volume.generation = row->generation;
+          if (row->fenced_generation > volume.fenced_generation) {
+            volume.fenced_generation = row->fenced_generation;
+            Hit(Coverage::kFenceDone);
+            World::Get().Trace(
+                absl::StrCat("volume ", id, " fenced at generation ", row->fenced_generation));
+          }
+        }
+        return absl::OkStatus();
+      })
+      .IgnoreError();
+}
+
+void Oracle::TakeGroup(const v1::PlacementGroup& group) {
+  World::Get().Trace(DescribeGroup(group));
+  v1::PlacementGroup& before = groups_[group.placement_group_id()];
+  if (before.epoch() != 0) {
+    Hit(Coverage::kEpochChanged);
+    if (group.epoch() != before.epoch() + 1) {
+      World::Get().Violation(absl::StrCat(DescribeGroup(before), ", then ", DescribeGroup(group)));
+    }
+    for (const v1::Replica& replica : group.replicas()) {
+      const v1::Replica* old = mdm::FindReplica(before, replica.device_id());
+      const v1::ReplicaRole was = old == nullptr ? v1::REPLICA_ROLE_UNSPECIFIED : old->role();
+      if (was == replica.role()) continue;
+      if (replica.role() == v1::REPLICA_ROLE_LEARNER) Hit(Coverage::kLearnerMade);
+      if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) Hit(Coverage::kLearnerPromoted);
+      if (was == v1::REPLICA_ROLE_IN_SYNC) Hit(Coverage::kReplicaTakenOut);
+      if (old == nullptr) Hit(Coverage::kMemberReplaced);
+    }
+  }
+  if (mdm::InSyncCount(group) == 0) {
+    World::Get().Violation(absl::StrCat(DescribeGroup(group), ": nobody is in sync"));
+  }
+  before = group;
+  JudgeLoss(group);
+}
+
+void Oracle::JudgeLoss(const v1::PlacementGroup& group) {
+  Nanos since = UINT64_MAX;
+  for (const v1::Replica& replica : group.replicas()) {
+    if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
+    if (failing_.contains(replica.sds_id())) continue;
+    const auto lost = power_lost_.find(replica.sds_id());
+    since = std::min(since, lost == power_lost_.end() ? 0 : lost->second);
+  }
+  if (since == 0) return;
+  since = std::min(since, World::Get().now());
+  for (auto& [id, volume] : volumes_) {
+    volume.history->AllowLoss(group.placement_group_id(), since, World::Get().now());
+  }
+}
+
+void Oracle::PowerLost(uint64_t sds_id) {
+  power_lost_[sds_id] = World::Get().now();
+  for (const auto& [id, group] : groups_) JudgeLoss(group);
+}
+
+void Oracle::DiskFailing(uint64_t sds_id) { failing_.insert(sds_id); }
+
+void Oracle::StoreOpened(uint64_t sds_id, bool fault_struck) {
+  if (!fault_struck || failing_.erase(sds_id) == 0) return;
+  PowerLost(sds_id);
+}
+
+void Oracle::Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status) {
+  if (!status.ok()) return;
+  const auto volume = volumes_.find(change.stream.volume_id);
+  if (volume == volumes_.end()) return;
+  if (change.version.generation >= volume->second.fenced_generation) return;
+  const auto group = groups_.find(change.stream.placement_group_id);
+  if (group == groups_.end()) return;
+  for (const v1::Replica& replica : group->second.replicas()) {
+    if (replica.sds_id() != sds_id || replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
+    World::Get().Violation(absl::StrCat(
+        "IO after the fence: server ", sds_id, ", in sync in group ",
+        change.stream.placement_group_id, ", takes a write of generation ",
+        change.version.generation, " of volume ", change.stream.volume_id, ", fenced at ",
+        volume->second.fenced_generation));
+  }
+}
+
+uint64_t Oracle::LifeNumber(const Life* life) {
+  const auto [found, added] = lives_.try_emplace(life, last_life_ + 1);
+  if (added) ++last_life_;
+  return found->second;
+}
+
+void Oracle::Granted(const Life* life, uint64_t volume_id, uint64_t) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end()) return;
+  Volume& volume = found->second;
+  if (volume.holder == life) return;
+  if (volume.holder != nullptr) volume.gone[volume.holder] = true;
+  volume.holder = life;
+  // A volume that comes back to a process is another attachment.
+  volume.gone.erase(life);
+  lives_.erase(life);
+  volume.history->EndLivesBefore(LifeNumber(life), World::Get().now());
+}
+
+void Oracle::Detaching(const Life* life, uint64_t volume_id) {
+  const auto found = volumes_.find(volume_id);
+  if (found != volumes_.end()) found->second.gone[life] = true;
+}
+
+void Oracle::Unmapped(uint64_t volume_id) {
+  Volume& volume = volumes_.at(volume_id);
+  if (volume.holder != nullptr) volume.gone[volume.holder] = true;
+  volume.holder = nullptr;
+  volume.history->EndLivesBefore(UINT64_MAX, World::Get().now());
+}
+
+bool Oracle::Counts(const Life* life, uint64_t volume_id) const {
+  const Volume& volume = volumes_.at(volume_id);
+  return !volume.gone.contains(life);
+}
+
+void Oracle::AddVolume(uint64_t volume_id, uint64_t vtree_id) {
+  std::vector<uint64_t> groups;
+  for (uint64_t cell = 0; cell < kCells; ++cell) {
+    groups.push_back(GroupOfCell(vtree_id, cell, cluster_->options().groups));
+  }
+  Volume& volume = volumes_[volume_id];
+  volume.vtree_id = vtree_id;
+  volume.history = std::make_unique<History>(std::move(groups));
+}
+
+void Oracle::CheckHistories() {
+  for (const auto& [id, volume] : volumes_) {
+    if (volume.history->violation().empty()) continue;
+    World::Get().Violation(absl::StrCat("volume ", id, ": ", volume.history->violation()));
+  }
+}
+
+std::string Oracle::Unrest() const {
+  for (const auto& [id, group] : groups_) {
+    if (mdm::InSyncCount(group) < std::min(cluster_->options().replicas, uint32_t(7))) {
+      return DescribeGroup(group);
+    }
+    for (const v1::Replica& replica : group.replicas()) {
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) return DescribeGroup(group);
+    }
+  }
+  return groups_.empty() ? "there is no map" : "";
+}
+
+void Oracle::Compare() {
+  for (const auto& [id, group] : groups_) CompareGroup(group);
+}
+
+void Oracle::CompareGroup(const v1::PlacementGroup& group) {
+  const uint64_t id = group.placement_group_id();
+  chunk::Store* first = nullptr;
+  uint64_t first_id = 0;
+  for (const v1::Replica& replica : group.replicas()) {
+    SdsNode* sds = cluster_->FindSds(replica.sds_id());
+    if (replica.role() != v1::REPLICA_ROLE_IN_SYNC || sds == nullptr) continue;
+    chunk::Store* store = sds->device()->store();
+    if (store == nullptr || sds->device()->failed()) continue;
+    if (first == nullptr) {
+      first = store;
+      first_id = replica.sds_id();
+      continue;
+    }
+    Hit(Coverage::kRestsCompared);
+    const auto differs = [&](const std::string& what) {
+      World::Get().Violation(absl::StrCat("at rest, servers ", first_id, " and ", replica.sds_id(),
+                                          " differ in group ", id, ": ", what));
+    };
+    const auto a = first->ListChunks(id, std::nullopt, 1'000);
+    const auto b = store->ListChunks(id, std::nullopt, 1'000);
+    if (!a.ok() || !b.ok()) continue;
+    if (a->size() != b->size()) {
+      differs(absl::StrCat(a->size(), " and ", b->size(), " chunks"));
+      continue;
+    }
+    for (size_t i = 0; i < a->size(); ++i) {
+      const auto x = first->ReadImage((*a)[i].key);
+      const auto y = store->ReadImage((*b)[i].key);
+      if (!x.ok() || !y.ok()) continue;
+      const std::string name = absl::StrCat("chunk ", x->info.key.chunk_index);
+      if (x->info.key != y->info.key) differs(name + " is not on both");
+      if (x->info.version != y->info.version) {
+        differs(absl::StrCat(name, " has versions ", x->info.version.generation, ".",
+                             x->info.version.sequence, " and ", y->info.version.generation, ".",
+                             y->info.version.sequence));
+      }
+      if (x->mapped != y->mapped || x->blocks != y->blocks) differs(name + " has other bytes");
+      if (x->info.incomplete || y->info.incomplete) differs(name + " is incomplete");
+    }
+  }
+}
+
+}  // namespace tessera::sim

@@ -1,0 +1,85 @@
+// Sees everything and judges it: what the MDM commits, what the stores take, what applications are
+// answered. What it finds wrong ends the run (World::Violation).
+//
+//  - Per-cell linearizability and flushed-write durability: history.h.
+//  - The last in-sync replica never leaves; epochs go up by one; generations only go up.
+//  - No IO after the fence: once the MDM has recorded that a generation is fenced, no in-sync
+//  replica
+//    takes a change of an older one.
+//  - Replicas are equal at rest (Compare).
+//
+// Threads: one.
+#ifndef TESSERA_INTEGRATION_SIM_ORACLE_H_
+#define TESSERA_INTEGRATION_SIM_ORACLE_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "integration/sim/cluster.h"
+#include "integration/sim/history.h"
+#include "libchunk/store.h"
+#include "services/mdm/mdm_store.h"
+
+namespace tessera::sim {
+
+class Oracle {
+ public:
+  explicit Oracle(Cluster* cluster) : cluster_(cluster) {}
+
+  // ---- What happens.
+  void Committed(const mdm::ChangeSet& changes);
+  void Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status);
+  void Granted(const Life* life, uint64_t volume_id, uint64_t generation);
+  void Detaching(const Life* life, uint64_t volume_id);
+  // The machine of the server lost what was not synced, or may have.
+  void PowerLost(uint64_t sds_id);
+  // From now on, whenever its store is opened again, until it has caught up.
+  void DiskFailing(uint64_t sds_id);
+  void StoreOpened(uint64_t sds_id, bool fault_struck);
+
+  // ---- Applications.
+  void AddVolume(uint64_t volume_id, uint64_t vtree_id);
+  [[nodiscard]] History& history(uint64_t volume_id) { return *volumes_.at(volume_id).history; }
+  // A number for a client's life at a volume: grows.
+  [[nodiscard]] uint64_t LifeNumber(const Life* life);
+  // Reads of a life whose mapping was taken away show nothing that was promised.
+  [[nodiscard]] bool Counts(const Life* life, uint64_t volume_id) const;
+  // Unmap returned.
+  void Unmapped(uint64_t volume_id);
+  void CheckHistories();
+
+  // ---- At rest.
+  // Empty, or why the cluster is not at rest.
+  [[nodiscard]] std::string Unrest() const;
+  // Compares the replicas of all groups.
+  void Compare();
+
+ private:
+  struct Volume {
+    uint64_t vtree_id = 0;
+    uint64_t fenced_generation = 0;
+    uint64_t generation = 0;
+    std::unique_ptr<History> history;
+    std::map<const Life*, bool> gone;  // lives that have lost it
+    const Life* holder = nullptr;
+  };
+  void TakeGroup(const v1::PlacementGroup& group);
+  void JudgeLoss(const v1::PlacementGroup& group);
+  void CompareGroup(const v1::PlacementGroup& group);
+
+  Cluster* const cluster_;
+  std::map<uint64_t, v1::PlacementGroup> groups_;
+  std::map<uint64_t, Volume> volumes_;
+  std::map<uint64_t, Nanos> power_lost_;  // by server: last
+  std::set<uint64_t> failing_;            // servers whose disk has had an error
+  std::map<const Life*, uint64_t> lives_;
+  uint64_t last_life_ = 0;
+};
+
+}  // namespace tessera::sim
+
+#endif  // TESSERA_INTEGRATION_SIM_ORACLE_H_

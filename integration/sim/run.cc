@@ -1,0 +1,150 @@
+#include "integration/sim/run.h"
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "integration/sim/addresses.h"
+#include "integration/sim/application.h"
+#include "integration/sim/cluster.h"
+#include "integration/sim/faults.h"
+#include "integration/sim/mdm_node.h"
+#include "integration/sim/oracle.h"
+#include "integration/sim/sdc_node.h"
+#include "integration/sim/sds_node.h"
+#include "integration/sim/world.h"
+
+namespace tessera::sim {
+namespace {
+
+constexpr Nanos kStartBound = 60 * kSecond;
+// Once faults have stopped everything is answered and whole again within this.
+constexpr Nanos kLivenessBound = 240 * kSecond;
+
+class Run {
+ public:
+  Run(const RunOptions& options, const std::string& folder)
+      : world_(options.seed), options_(Draw(options, world_.random())), cluster_(options_, folder) {
+    world_.set_trace(options.trace);
+  }
+
+  RunResult Go() {
+    Bring();
+    if (world_.violation().empty()) Work();
+    if (world_.violation().empty()) Rest();
+    RunResult result;
+    result.steps = world_.steps();
+    result.virtual_seconds = static_cast<double>(world_.now()) / 1e9;
+    result.hash = world_.hash();
+    result.violation = world_.violation();
+    return result;
+  }
+
+ private:
+  static RunOptions Draw(RunOptions options, chunk::SeededRandom& random) {
+    options.servers = static_cast<uint32_t>(random.Between(3, 7));
+    options.replicas = random.Chance(1, 3) ? 3 : 2;
+    options.groups = uint32_t{1} << random.Between(1, 3);
+    options.clients = static_cast<uint32_t>(random.Between(2, 3));
+    options.applications = static_cast<uint32_t>(random.Between(2, 4));
+    return options;
+  }
+
+  // Runs until `done`, for at most `bound`; false when the bound was reached.
+  bool RunUntil(Nanos bound, const std::function<bool()>& done) {
+    const Nanos end = world_.now() + bound;
+    while (world_.violation().empty() && !done()) {
+      if (world_.now() > end || !world_.Step()) return false;
+      faults_.AfterStep();
+    }
+    return true;
+  }
+
+  void Fail(const std::string& what) { world_.Violation(what); }
+  void Bring();
+  void MakeVolumes();
+  void Work();
+  void Rest();
+
+  World world_;
+  const RunOptions options_;
+  Cluster cluster_;
+  Faults faults_{&cluster_};
+};
+
+void Run::Bring() {
+  cluster_.StartMdm();
+  if (!RunUntil(kStartBound, [&] { return cluster_.mdm() != nullptr; })) return Fail("no MDM");
+  if (const absl::Status made = cluster_.mdm()->MakePool(); !made.ok()) {
+    return Fail(absl::StrCat("no pool: ", made.ToString()));
+  }
+  for (NodeId node = kFirstSds; node < kFirstSds + options_.servers; ++node) {
+    cluster_.StartSds(node);
+  }
+  for (NodeId node = kFirstSdc; node < kFirstSdc + options_.clients; ++node) {
+    cluster_.StartSdc(node);
+  }
+  const auto up = [&] {
+    for (NodeId node = kFirstSds; node < kFirstSds + options_.servers; ++node) {
+      SdsNode* sds = cluster_.sds(node);
+      if (sds == nullptr || sds->device() == nullptr || sds->device()->store() == nullptr) {
+        return false;
+      }
+    }
+    for (NodeId node = kFirstSdc; node < kFirstSdc + options_.clients; ++node) {
+      if (cluster_.sdc(node)->sdc_id() == 0) return false;
+    }
+    return cluster_.oracle().Unrest().empty();
+  };
+  if (!RunUntil(kStartBound, up)) return Fail("the cluster does not come up");
+  (void)RunUntil(2 * kSecond, [] { return false; });  // the layout settles
+  if (world_.violation().empty()) MakeVolumes();
+}
+
+void Run::MakeVolumes() {
+  bool done = false;
+  faults_.Spawn([&] {
+    for (uint32_t i = 0; i < kVolumes; ++i) faults_.MakeVolume();
+    done = true;
+  });
+  if (!RunUntil(kStartBound, [&] { return done; })) return Fail("no volumes");
+  world_.Trace("the cluster is up");
+}
+
+void Run::Work() {
+  faults_.StartApplications();
+  if (options_.faults) faults_.Start();
+  const uint64_t until = world_.steps() + options_.steps;
+  (void)RunUntil(UINT64_MAX / 2, [&] { return world_.steps() >= until; });
+}
+
+void Run::Rest() {
+  world_.Trace("faults end");
+  faults_.HealAll();
+  const Nanos began = world_.now();
+  const auto healed = [&] { return cluster_.oracle().Unrest().empty() && faults_.healed(); };
+  if (!RunUntil(kLivenessBound, healed)) {
+    return Fail(absl::StrCat("not whole ", kLivenessBound / kSecond,
+                             " s after faults stopped: ", cluster_.oracle().Unrest(),
+                             faults_.healed() ? "" : "; a volume has no client"));
+  }
+  faults_.StopApplications();
+  if (!RunUntil(kLivenessBound - (world_.now() - began),
+                [&] { return !faults_.ApplicationsWait(); })) {
+    return Fail("requests are not answered after faults stopped: " + faults_.Waiting());
+  }
+  (void)RunUntil(kSecond, [] { return false; });
+  if (!world_.violation().empty()) return;
+  cluster_.oracle().CheckHistories();
+  cluster_.oracle().Compare();
+}
+
+}  // namespace
+
+RunResult RunSeed(RunOptions options, const std::string& folder) {
+  auto* run = new Run(options, folder);
+  return run->Go();
+}
+
+}  // namespace tessera::sim

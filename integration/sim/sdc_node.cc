@@ -1,0 +1,316 @@
+#include "integration/sim/sdc_node.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "integration/sim/mdm_node.h"
+#include "integration/sim/oracle.h"
+#include "services/common/status_macros.h"
+
+namespace tessera::sim {
+namespace {
+
+constexpr Nanos kShortTimeout = 5 * kSecond;
+constexpr Nanos kLongTimeout = 90 * kSecond;
+constexpr Nanos kSdcRetryMin = 200 * kMillisecond;
+
+sdc::EngineOptions EngineOptionsOf(NodeId node) {
+  sdc::EngineOptions options;
+  options.own_host_id = AddressOf(node);
+  options.flush_timeout = std::chrono::seconds(4);
+  return options;
+}
+
+}  // namespace
+
+SdcNode::SdcNode(Cluster* cluster, NodeId node, Identity* identity)
+    : cluster_(cluster),
+      node_(node),
+      identity_(identity),
+      life_(World::Get().current()),
+      engine_(loop_, EngineOptionsOf(node), nullptr) {
+  ++identity_->incarnation;
+  engine_.SetLink(this);
+}
+
+void SdcNode::Start() {
+  World::Get().Spawn(life_, [this] { Beat(); });
+}
+
+std::shared_ptr<sdc::VolumeEngine> SdcNode::Volume(uint64_t volume_id) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end() || found->second.detaching) return nullptr;
+  return engine_.FindVolume(volume_id);
+}
+
+void SdcNode::Submit(uint64_t volume_id, sdc::BlockRequest request) {
+  auto shared = std::make_shared<sdc::BlockRequest>(std::move(request));
+  loop_.Post([this, volume_id, shared] {
+    const auto volume = engine_.FindVolume(volume_id);
+    if (volume != nullptr) return volume->Submit(std::move(*shared));
+    sdc::BlockReply reply;
+    reply.error = ESHUTDOWN;
+    shared->done(std::move(reply));
+  });
+}
+
+void SdcNode::Beat() {
+  while (true) {
+    const absl::Status status = registered_ ? Heartbeat() : Register();
+    if (absl::IsUnauthenticated(status)) registered_ = false;
+    if (registered_ && !watching_) {
+      watching_ = true;
+      const auto watched = cluster_->AskMdm<v1::WatchPlacementGroupsRequest>(
+          kShortTimeout, [node = node_](MdmNode& mdm, auto*) {
+            mdm.Watch(node, 0);
+            return absl::OkStatus();
+          });
+      watching_ = watching_ && watched.ok();
+    }
+    World::Get().Sleep(status.ok() ? 500 * kMillisecond : kSdcRetryMin);
+  }
+}
+
+absl::Status SdcNode::Register() {
+  v1::RegisterSdcRequest request;
+  request.mutable_identity()->set_node_uuid(identity_->uuid);
+  request.mutable_identity()->set_name(absl::StrCat("c", node_));
+  request.mutable_identity()->set_incarnation(identity_->incarnation);
+  request.mutable_identity()->set_node_secret(identity_->secret);
+  request.mutable_endpoints()->set_control(AddressOf(node_));
+  const Nanos asked = World::Get().now();
+  TESSERA_ASSIGN_OR_RETURN(
+      const v1::RegisterSdcResponse response,
+      cluster_->AskMdm<v1::RegisterSdcResponse>(
+          kShortTimeout, [request](MdmNode& mdm, v1::RegisterSdcResponse* answer) mutable {
+            if (request.identity().node_secret().empty()) {
+              request.mutable_identity()->set_join_token(mdm.join_token());
+            }
+            return mdm.discovery().Register(request, answer);
+          }));
+  identity_->sdc_id = response.sdc_id();
+  if (!response.node_secret().empty()) identity_->secret = response.node_secret();
+  registered_ = true;
+  Mapped(response.mapped_volume_ids(), asked);
+  return absl::OkStatus();
+}
+
+absl::Status SdcNode::Heartbeat() {
+  v1::HeartbeatRequest request;
+  request.set_incarnation(identity_->incarnation);
+  for (const auto& [id, volume] : volumes_) {
+    if (volume.attached && !volume.detaching) request.add_attached_volume_ids(id);
+  }
+  const Nanos asked = World::Get().now();
+  TESSERA_ASSIGN_OR_RETURN(
+      const v1::HeartbeatResponse response,
+      cluster_->AskMdm<v1::HeartbeatResponse>(
+          kShortTimeout,
+          [request, id = sdc_id()](MdmNode& mdm, v1::HeartbeatResponse* answer) {
+            return mdm.health().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
+          }));
+  Mapped(response.mapped_volume_ids(), asked);
+  return absl::OkStatus();
+}
+
+void SdcNode::MapArrived(const v1::WatchPlacementGroupsResponse& map) {
+  loop_.Post([this, map] { engine_.ApplyMap(map).IgnoreError(); });
+}
+
+void SdcNode::Mapped(const google::protobuf::RepeatedField<uint64_t>& volume_ids, Nanos asked) {
+  for (const uint64_t id : volume_ids) {
+    if (!volumes_.contains(id)) Attach(id, [](const absl::Status&) {});
+  }
+  std::vector<uint64_t> gone;
+  for (const auto& [id, volume] : volumes_) {
+    const bool mapped = std::find(volume_ids.begin(), volume_ids.end(), id) != volume_ids.end();
+    if (!mapped && !volume.detaching && volume.since < asked) gone.push_back(id);
+  }
+  for (const uint64_t id : gone) Detach(id, true, [](const absl::Status&) {});
+}
+
+void SdcNode::Attach(uint64_t volume_id, std::function<void(absl::Status)> done) {
+  const auto [place, made] = volumes_.try_emplace(volume_id);
+  Attached& volume = place->second;
+  if (made) volume.since = World::Get().now();
+  if (volume.detaching) return done(absl::UnavailableError("the volume is being detached"));
+  if (volume.attached) return done(absl::OkStatus());
+  volume.waiting.push_back(std::move(done));
+  if (!volume.calling && !volume.timer_set) Acquire(volume_id);
+}
+
+void SdcNode::Acquire(uint64_t volume_id) {
+  Attached& volume = volumes_[volume_id];
+  volume.calling = true;
+  volume.acquire_next = false;
+  v1::AcquireGrantRequest request;
+  request.set_volume_id(volume_id);
+  cluster_->AskMdmSoon<v1::AcquireGrantResponse>(
+      kLongTimeout,
+      [request, id = sdc_id()](MdmNode& mdm, v1::AcquireGrantResponse* answer) {
+        return mdm.token().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
+      },
+      [this, volume_id](absl::StatusOr<v1::AcquireGrantResponse> response) {
+        const auto found = volumes_.find(volume_id);
+        if (found == volumes_.end()) return;
+        found->second.calling = false;
+        if (!response.ok()) return Failed(volume_id, response.status());
+        Granted(volume_id, response->grant());
+      });
+}
+
+void SdcNode::Renew(uint64_t volume_id) {
+  Attached& volume = volumes_[volume_id];
+  if (volume.grant_id == 0) return Acquire(volume_id);
+  volume.calling = true;
+  v1::RenewGrantRequest request;
+  request.set_token_id(volume.grant_id);
+  cluster_->AskMdmSoon<v1::RenewGrantResponse>(
+      kShortTimeout,
+      [request, id = sdc_id()](MdmNode& mdm, v1::RenewGrantResponse* answer) {
+        return mdm.token().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
+      },
+      [this, volume_id](absl::StatusOr<v1::RenewGrantResponse> response) {
+        const auto found = volumes_.find(volume_id);
+        if (found == volumes_.end()) return;
+        found->second.calling = false;
+        if (!response.ok()) return Failed(volume_id, response.status());
+        Granted(volume_id, response->grant());
+      });
+}
+
+void SdcNode::AnswerAll(Attached& volume, const absl::Status& status) {
+  for (auto& done : std::exchange(volume.waiting, {})) done(status);
+}
+
+void SdcNode::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
+  Attached& volume = volumes_[volume_id];
+  if (volume.detaching) return;
+  absl::StatusOr<sdc::VolumeGrant> grant = sdc::VolumeGrant::FromIssued(issued, ++revision_);
+  if (!grant.ok()) return Failed(volume_id, grant.status());
+  volume.failures = 0;
+  volume.grant_id = grant->fields.grant_id;
+  const uint64_t life_ms = grant->fields.expiry_ms - issued.mdm_time_ms();
+  World::Get().Trace(absl::StrCat("grant ", volume.grant_id, " of volume ", volume_id,
+                                  ", generation ", grant->fields.generation));
+  cluster_->oracle().Granted(life_, volume_id, grant->fields.generation);
+  engine_.SetGrant(absl::StrCat("v", volume_id), *std::move(grant));
+  loop_.Post([] {});  // a turn, which sends what has waited for the grant
+  volume.attached = true;
+  After(volume_id, std::max<Nanos>(life_ms / 2 * kMillisecond, kSecond), volume.acquire_next);
+  AnswerAll(volume, absl::OkStatus());
+}
+
+void SdcNode::Failed(uint64_t volume_id, const absl::Status& status) {
+  Attached& volume = volumes_[volume_id];
+  if (volume.detaching) return;
+  if (absl::IsPermissionDenied(status) || absl::IsNotFound(status)) {
+    AnswerAll(volume, status);
+    return Detach(volume_id, true, [](const absl::Status&) {});
+  }
+  const bool acquire =
+      volume.acquire_next || absl::IsFailedPrecondition(status) || volume.grant_id == 0;
+  After(volume_id, kSdcRetryMin << std::min<uint32_t>(volume.failures++, 4), acquire);
+  AnswerAll(volume, status);
+}
+
+void SdcNode::After(uint64_t volume_id, Nanos delay, bool acquire) {
+  Attached& volume = volumes_[volume_id];
+  volume.timer_set = true;
+  volume.timer = ++timers_;
+  World::Get().After(delay, life_, [this, volume_id, acquire, timer = volume.timer] {
+    const auto found = volumes_.find(volume_id);
+    if (found == volumes_.end() || !found->second.timer_set || found->second.timer != timer) return;
+    found->second.timer_set = false;
+    if (acquire) return Acquire(volume_id);
+    Renew(volume_id);
+  });
+}
+
+void SdcNode::GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end() || found->second.detaching) return;
+  Attached& volume = found->second;
+  const bool acquire = trouble == sdc::GrantTrouble::kAcquire;
+  if (volume.calling || (volume.timer_set && volume.failures > 0)) {
+    volume.acquire_next |= acquire;
+    return;
+  }
+  volume.timer_set = false;
+  if (acquire) return Acquire(volume_id);
+  Renew(volume_id);
+}
+
+void SdcNode::Detach(uint64_t volume_id, bool drop, std::function<void(absl::Status)> done) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end()) return done(absl::OkStatus());
+  Attached& volume = found->second;
+  if (!volume.attached) AnswerAll(volume, absl::CancelledError("the volume was detached"));
+  volume.waiting.push_back(std::move(done));
+  if (volume.detaching && !drop) return;
+  volume.detaching = true;
+  volume.timer_set = false;
+  cluster_->oracle().Detaching(life_, volume_id);
+  engine_.Detach(volume_id, drop, [this, volume_id] {
+    const auto gone = volumes_.find(volume_id);
+    if (gone == volumes_.end()) return;
+    World::Get().Trace(absl::StrCat("volume ", volume_id, " detached"));
+    Attached last = std::move(gone->second);
+    volumes_.erase(gone);
+    AnswerAll(last, absl::OkStatus());
+  });
+}
+
+absl::Status SdcNode::AttachAndWait(uint64_t volume_id) {
+  const World::Wait wait = World::Get().NewWait();
+  absl::Status result;
+  Attach(volume_id, [&result, wait](absl::Status status) {
+    result = std::move(status);
+    World::Get().Unpark(wait);
+  });
+  World::Get().Park(wait);
+  return result;
+}
+
+absl::Status SdcNode::DetachAndWait(uint64_t volume_id, bool drop) {
+  const World::Wait wait = World::Get().NewWait();
+  absl::Status result;
+  Detach(volume_id, drop, [&result, wait](absl::Status status) {
+    result = std::move(status);
+    World::Get().Unpark(wait);
+  });
+  World::Get().Park(wait);
+  return result;
+}
+
+void SdcNode::ReportReplicas(std::vector<sdc::ReplicaReport> reports) {
+  v1::ReportReplicaFailuresRequest request;
+  for (const sdc::ReplicaReport& report : reports) {
+    World::Get().Trace(absl::StrCat("reports group ", report.placement_group_id, " epoch ",
+                                    report.epoch, " device ", report.device_id, ": ",
+                                    report.reason));
+    v1::ReplicaFailure* failure = request.add_failures();
+    failure->set_placement_group_id(report.placement_group_id);
+    failure->set_epoch(report.epoch);
+    failure->set_device_id(report.device_id);
+    failure->set_reason(report.reason);
+  }
+  cluster_->AskMdmSoon<v1::ReportReplicaFailuresResponse>(
+      kShortTimeout,
+      [request, id = sdc_id()](MdmNode& mdm, v1::ReportReplicaFailuresResponse* answer) {
+        return mdm.placement().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
+      },
+      [this, reports](const absl::StatusOr<v1::ReportReplicaFailuresResponse>& response) {
+        loop_.Post([this, reports, response] {
+          if (response.ok()) {
+            engine_.ReportsAnswered(reports, *response);
+          } else {
+            engine_.ReportsFailed(reports);
+          }
+        });
+      });
+}
+
+}  // namespace tessera::sim

@@ -1,0 +1,93 @@
+// A storage data client in the simulated world: the IO engine of services/sdc as it is; what
+// MdmLink and Attachments do with gRPC is done here over the simulated network.
+//
+// Threads: one.
+#ifndef TESSERA_INTEGRATION_SIM_SDC_NODE_H_
+#define TESSERA_INTEGRATION_SIM_SDC_NODE_H_
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "integration/sim/cluster.h"
+#include "services/sdc/engine/io_engine.h"
+#include "tessera/v1/token.pb.h"
+
+namespace tessera::sim {
+
+class SdcNode final : private sdc::ClusterLink {
+ public:
+  // `uuid` and `secret` are what the machine keeps over all lives.
+  struct Identity {
+    std::string uuid;
+    std::string secret;
+    uint64_t sdc_id = 0;
+    uint64_t incarnation = 0;
+  };
+  SdcNode(Cluster* cluster, NodeId node, Identity* identity);
+
+  void Start();
+  [[nodiscard]] uint64_t sdc_id() const { return identity_->sdc_id; }
+  [[nodiscard]] Life* life() { return life_; }
+  [[nodiscard]] sdc::IoEngine& engine() { return engine_; }
+  // Null while it is not attached.
+  [[nodiscard]] std::shared_ptr<sdc::VolumeEngine> Volume(uint64_t volume_id);
+
+  // A request of an application; by way of the loop.
+  void Submit(uint64_t volume_id, sdc::BlockRequest request);
+
+  // The control plane, in fibers.
+  [[nodiscard]] absl::Status AttachAndWait(uint64_t volume_id);
+  [[nodiscard]] absl::Status DetachAndWait(uint64_t volume_id, bool drop);
+  void MapArrived(const v1::WatchPlacementGroupsResponse& map);
+  void WatchEnded() { watching_ = false; }
+
+ private:
+  struct Attached {
+    uint64_t grant_id = 0;
+    Nanos since = 0;
+    bool attached = false;
+    bool detaching = false;
+    bool calling = false;
+    bool acquire_next = false;
+    uint64_t timer = 0;  // the number of the one that counts
+    bool timer_set = false;
+    uint32_t failures = 0;
+    std::vector<std::function<void(absl::Status)>> waiting;
+  };
+
+  // sdc::ClusterLink.
+  void ReportReplicas(std::vector<sdc::ReplicaReport> reports) override;
+  void GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) override;
+
+  void Beat();
+  [[nodiscard]] absl::Status Register();
+  [[nodiscard]] absl::Status Heartbeat();
+  void Mapped(const google::protobuf::RepeatedField<uint64_t>& volume_ids, Nanos asked);
+  void Attach(uint64_t volume_id, std::function<void(absl::Status)> done);
+  void Detach(uint64_t volume_id, bool drop, std::function<void(absl::Status)> done);
+  void Acquire(uint64_t volume_id);
+  void Renew(uint64_t volume_id);
+  void Granted(uint64_t volume_id, const v1::IssuedGrant& issued);
+  void Failed(uint64_t volume_id, const absl::Status& status);
+  void After(uint64_t volume_id, Nanos delay, bool acquire);
+  void AnswerAll(Attached& volume, const absl::Status& status);
+
+  Cluster* const cluster_;
+  const NodeId node_;
+  Identity* const identity_;
+  Life* const life_;
+  sdc::EventLoop loop_;
+  sdc::IoEngine engine_;
+  std::map<uint64_t, Attached> volumes_;
+  uint64_t revision_ = 0;
+  uint64_t timers_ = 0;
+  bool registered_ = false;
+  bool watching_ = false;
+};
+
+}  // namespace tessera::sim
+
+#endif  // TESSERA_INTEGRATION_SIM_SDC_NODE_H_

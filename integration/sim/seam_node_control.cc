@@ -1,0 +1,134 @@
+// services/mdm/node_control.h over the simulated network: the MDM's calls to servers and clients.
+#include <utility>
+
+#include "integration/sim/sdc_node.h"
+#include "integration/sim/sds_node.h"
+#include "services/mdm/node_control.h"
+
+namespace tessera::mdm {
+namespace {
+
+using sim::Cluster;
+using sim::World;
+
+sim::Nanos NanosOf(NodeControl::Milliseconds time) {
+  return static_cast<sim::Nanos>(time.count()) * sim::kMillisecond;
+}
+
+// Asks all at once and waits for all: each has a deadline.
+template <typename Response, typename Answers, typename Serve>
+void AskAll(const std::vector<SdsTarget>& targets, NodeControl::Milliseconds timeout,
+            const Serve& serve, Answers* answers) {
+  const World::Wait wait = World::Get().NewWait();
+  size_t left = targets.size();
+  if (left == 0) World::Get().Unpark(wait);
+  for (size_t i = 0; i < targets.size(); ++i) {
+    const sim::NodeId node = sim::NodeOf(targets[i].control);
+    Cluster::Get().network().Call<Response>(
+        node, NanosOf(timeout),
+        [node, serve = serve(i)](Response* response) -> absl::Status {
+          sim::SdsNode* sds = Cluster::Get().sds(node);
+          if (sds == nullptr || sds->engine() == nullptr) {
+            return absl::UnavailableError("the server is not up yet");
+          }
+          return serve(*sds, response);
+        },
+        [answers, &left, wait, sds_id = targets[i].sds_id](absl::StatusOr<Response> answer) {
+          answers->emplace(sds_id, std::move(answer));
+          if (--left == 0) World::Get().Unpark(wait);
+        });
+  }
+  World::Get().Park(wait);
+}
+
+}  // namespace
+
+SdsTarget TargetOf(const SdsRow& row) {
+  return SdsTarget{row.sds_id, row.endpoints.control(), row.incarnation};
+}
+
+std::shared_ptr<grpc::Channel> NodeControl::ChannelTo(const std::string&, uint64_t,
+                                                      const std::string&, uint64_t) {
+  return nullptr;
+}
+
+NodeControl::RaiseAnswers NodeControl::RaiseGeneration(const std::vector<SdsTarget>& targets,
+                                                       const v1::RaiseGenerationRequest& request,
+                                                       Milliseconds timeout) {
+  RaiseAnswers answers;
+  AskAll<v1::RaiseGenerationResponse>(
+      targets, timeout,
+      [&](size_t) {
+        return [request](sim::SdsNode& sds, v1::RaiseGenerationResponse* response) {
+          return sds.RaiseGeneration(request, response);
+        };
+      },
+      &answers);
+  return answers;
+}
+
+std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRequests& requests,
+                                                                   Milliseconds timeout) {
+  std::vector<SdsTarget> targets;
+  for (const auto& [target, request] : requests) targets.push_back(target);
+  std::map<uint64_t, absl::StatusOr<v1::ApplyPlacementGroupsResponse>> answers;
+  AskAll<v1::ApplyPlacementGroupsResponse>(
+      targets, timeout,
+      [&](size_t i) {
+        return [request = requests[i].second](sim::SdsNode& sds,
+                                              v1::ApplyPlacementGroupsResponse*) {
+          return sds.ApplyPlacementGroups(request);
+        };
+      },
+      &answers);
+  std::map<uint64_t, absl::Status> statuses;
+  for (const auto& [sds_id, answer] : answers) statuses[sds_id] = answer.status();
+  return statuses;
+}
+
+absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
+                                          const v1::ConfigureDeviceRequest& request,
+                                          Milliseconds timeout) {
+  std::map<uint64_t, absl::StatusOr<v1::ConfigureDeviceResponse>> answers;
+  AskAll<v1::ConfigureDeviceResponse>(
+      {target}, timeout,
+      [&](size_t) {
+        return [request](sim::SdsNode& sds, v1::ConfigureDeviceResponse*) {
+          return sds.ConfigureDevice(request);
+        };
+      },
+      &answers);
+  return answers.at(target.sds_id).status();
+}
+
+absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget&, const v1::DeleteVtreeRequest&,
+                                              Milliseconds) {
+  return absl::UnimplementedError("nothing is deleted in the simulated world");
+}
+
+absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
+                                                                   uint64_t volume_id,
+                                                                   Milliseconds timeout) {
+  const sim::NodeId node = sim::NodeOf(sdc.endpoints.control());
+  const auto answer = Cluster::Get().network().CallAndWait<v1::AttachVolumeResponse>(
+      node, NanosOf(timeout), [node, volume_id](v1::AttachVolumeResponse*) {
+        return Cluster::Get().sdc(node)->AttachAndWait(volume_id);
+      });
+  if (!answer.ok()) return answer.status();
+  return std::vector<std::string>{};
+}
+
+absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
+                                       Milliseconds timeout) {
+  const sim::NodeId node = sim::NodeOf(sdc.endpoints.control());
+  return Cluster::Get()
+      .network()
+      .CallAndWait<v1::DetachVolumeResponse>(
+          node, NanosOf(timeout),
+          [node, volume_id, how](v1::DetachVolumeResponse*) {
+            return Cluster::Get().sdc(node)->DetachAndWait(volume_id, how == Detach::kForced);
+          })
+      .status();
+}
+
+}  // namespace tessera::mdm
