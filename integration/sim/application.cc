@@ -77,6 +77,7 @@ void Application::Failed(const char* what, const sdc::BlockReply& reply) {
 }
 
 void Application::Read(const Range& range) {
+  doing_ = "a read";
   const Nanos begin = World::Get().now();
   sdc::BlockRequest request;
   request.command = sdc::Command::kRead;
@@ -108,6 +109,7 @@ void Application::Read(const Range& range) {
 }
 
 void Application::Write(const Range& range, bool force_unit_access) {
+  doing_ = "a write";
   Oracle& oracle = cluster_->oracle();
   const uint64_t number =
       oracle.history(volume_id_)
@@ -142,6 +144,7 @@ void Application::Write(const Range& range, bool force_unit_access) {
 }
 
 void Application::Zero(const Range& range, sdc::Command command) {
+  doing_ = "a zeroing";
   Oracle& oracle = cluster_->oracle();
   const uint64_t number =
       oracle.history(volume_id_)
@@ -167,9 +170,11 @@ void Application::Zero(const Range& range, sdc::Command command) {
 }
 
 void Application::Flush() {
+  doing_ = "a flush";
   const Nanos begin = World::Get().now();
   sdc::BlockRequest request;
   request.command = sdc::Command::kFlush;
+  if (World::Get().tracing()) TraceIo("flush", volume_id_, 0, 0);
   request.done = [this, begin](sdc::BlockReply reply) {
     waiting_ = false;
     Next();

@@ -21,6 +21,8 @@ class Application {
   // Begins nothing new.
   void Stop() { stopped_ = true; }
   [[nodiscard]] bool waiting() const { return waiting_; }
+  // What it waits for the answer to.
+  [[nodiscard]] const char* doing() const { return doing_; }
   [[nodiscard]] const Life* life() const { return life_; }
   [[nodiscard]] uint64_t volume_id() const { return volume_id_; }
 
@@ -48,6 +50,7 @@ class Application {
   const uint64_t volume_id_;
   Life* const life_;
   bool waiting_ = false;
+  const char* doing_ = "";
   bool stopped_ = false;
 };
 

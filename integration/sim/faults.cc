@@ -170,7 +170,8 @@ std::string Faults::Waiting() const {
     SdcNode* sdc = cluster_->sdc(application->life()->node);
     const auto volume = sdc->engine().FindVolume(application->volume_id());
     return absl::StrCat("volume ", application->volume_id(), " at ", application->life()->name,
-                        ": ", volume == nullptr ? "not attached" : volume->WaitingFor());
+                        ": ", application->doing(), " waits",
+                        volume == nullptr ? ", not attached" : " for " + volume->WaitingFor());
   }
   return "";
 }

@@ -103,13 +103,21 @@ void IoConnection::Send(const grpc::ByteBuffer& message) {
 }
 
 void IoConnection::Arrived(const grpc::ByteBuffer& message) {
-  if (server_over_ || server_life_ == nullptr || !server_life_->running) return;
+  if (server_over_ || ServerGone()) return;
   if (client_over_) Hit(Coverage::kLateStreamMessage);
   if (g_tap) g_tap(server_node_, message);
   sds::IoEngine* engine = server_->engine;
   engine->workers()[session_->home]->Post([engine, session = session_, message] {
     engine->Submit(session, message, message.Length());
   });
+}
+
+// The machine lost its power and is back: its kernel knows nothing of the connection.
+bool IoConnection::ServerGone() {
+  if (server_life_ == nullptr || server_life_->running) return false;
+  server_over_ = true;
+  ToClient([](IoConnection& to) { to.EndClient("connection reset"); });
+  return true;
 }
 
 void IoConnection::ToClient(std::function<void(IoConnection&)> what) {
@@ -126,7 +134,7 @@ void IoConnection::KeepAlive() {
     return EndClient("keepalive timed out");
   }
   up_->Send([self = shared_from_this()] {
-    if (!self->server_over_) self->ToClient([](IoConnection&) {});
+    if (!self->server_over_ && !self->ServerGone()) self->ToClient([](IoConnection&) {});
   });
   World::Get().After(kPing, nullptr, [self = shared_from_this()] { self->KeepAlive(); });
 }

@@ -48,6 +48,7 @@ class IoConnection : public std::enable_shared_from_this<IoConnection> {
   class ServerEnd;
   void Connect();
   void Accept();
+  [[nodiscard]] bool ServerGone();
   void Arrived(const grpc::ByteBuffer& message);
   void ToClient(std::function<void(IoConnection&)> what);
   void EndClient(const std::string& why);

@@ -59,6 +59,7 @@ void SdcNode::Submit(uint64_t volume_id, sdc::BlockRequest request) {
 void SdcNode::Beat() {
   while (true) {
     const absl::Status status = registered_ ? Heartbeat() : Register();
+    if (!status.ok()) World::Get().Trace(absl::StrCat("the MDM does not answer: ", status.ToString()));
     if (absl::IsUnauthenticated(status)) registered_ = false;
     if (registered_ && !watching_) {
       watching_ = true;
@@ -253,6 +254,7 @@ void SdcNode::Detach(uint64_t volume_id, bool drop, std::function<void(absl::Sta
   volume.detaching = true;
   volume.timer_set = false;
   cluster_->oracle().Detaching(life_, volume_id);
+  World::Get().Trace(absl::StrCat("volume ", volume_id, " goes"));
   engine_.Detach(volume_id, drop, [this, volume_id] {
     const auto gone = volumes_.find(volume_id);
     if (gone == volumes_.end()) return;
