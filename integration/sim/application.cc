@@ -125,7 +125,8 @@ void Application::Write(const Range& range, bool force_unit_access) {
   request.data.owner = data;
   const bool unaligned = request.offset_bytes % 512 != 0 || request.length_bytes % 512 != 0;
   if (World::Get().tracing()) {
-    TraceIo(absl::StrCat("write ", number), volume_id_, range.first, range.end);
+    TraceIo(absl::StrCat("write ", number, force_unit_access ? " FUA" : ""), volume_id_,
+            range.first, range.end);
   }
   request.done = [this, number, force_unit_access, unaligned](sdc::BlockReply reply) {
     waiting_ = false;

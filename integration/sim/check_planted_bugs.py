@@ -200,7 +200,8 @@ def compile_copy(entry, copy, folder):
     arguments[position + 1] = out
     arguments = [copy if os.path.realpath(os.path.join(entry["directory"], a)) == os.path.realpath(entry["file"]) else a
                  for a in arguments]
-    arguments.insert(1, "-I" + folder)
+    first_include = next(i for i, argument in enumerate(arguments) if argument.startswith("-I"))
+    arguments.insert(first_include, "-I" + folder)
     arguments.append("-Wno-error")
     subprocess.run(arguments, cwd=entry["directory"], check=True, capture_output=True)
     return out
@@ -208,7 +209,7 @@ def compile_copy(entry, copy, folder):
 
 def sources_of(path):
     """The sources to compile again for a change of a header: those that matter for what it does."""
-    return {"services/sds/learner_state.h": ["services/sds/learning_steps.cc", "services/sds/learner_state.cc"]}.get(path, [path])
+    return {"services/sds/learner_state.h": ["services/sds/learning_steps.cc"]}.get(path, [path])
 
 
 def build_mutant(build, source_root, name):

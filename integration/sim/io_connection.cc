@@ -134,7 +134,9 @@ void IoConnection::KeepAlive() {
     return EndClient("keepalive timed out");
   }
   up_->Send([self = shared_from_this()] {
-    if (!self->server_over_ && !self->ServerGone()) self->ToClient([](IoConnection&) {});
+    if (self->server_over_ || self->ServerGone() || self->server_life_ == nullptr) return;
+    // A stopped process does not answer either.
+    World::Get().After(0, self->server_life_, [self] { self->ToClient([](IoConnection&) {}); });
   });
   World::Get().After(kPing, nullptr, [self = shared_from_this()] { self->KeepAlive(); });
 }

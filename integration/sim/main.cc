@@ -5,6 +5,7 @@
 //   --first N   begin at this seed       --steps N    events with faults in each seed
 //   --coverage  what happened, counted   --no-faults  an untroubled cluster
 //   --stop      at the first violation   --folder F   for the databases; default /dev/shm
+//   --here      the seed in this very process, for debuggers
 //
 // A seed gives the same run every time: addresses are not randomised (the order of hash tables
 // depends on them), and the parent allocates nothing between two seeds.
@@ -47,13 +48,14 @@ struct Flags {
   RunOptions run;
   bool coverage = false;
   bool stop = false;
+  bool here = false;
   std::string folder = "/dev/shm";
 };
 
 [[noreturn]] void Usage(const char* problem) {
   std::fprintf(stderr,
                "%s\nusage: tessera-sim --seeds N | --seed N [--first N] [--steps N] [--trace] "
-               "[--coverage] [--no-faults] [--stop] [--folder F]\n",
+               "[--coverage] [--no-faults] [--stop] [--here] [--folder F]\n",
                problem);
   std::exit(2);
 }
@@ -84,6 +86,8 @@ Flags ReadFlags(int argc, char** argv) {
       flags.coverage = true;
     } else if (flag == "--no-faults") {
       flags.run.faults = false;
+    } else if (flag == "--here") {
+      flags.here = true;
     } else if (flag == "--stop") {
       flags.stop = true;
     } else if (flag == "--folder" && argv[i + 1] != nullptr) {
@@ -123,6 +127,7 @@ int RunAll(const Flags& flags) {
   char folder[320];
   std::snprintf(folder, sizeof(folder), "%s/run", base);
   uint64_t failed = 0;
+  if (flags.here) RunOne(flags, flags.first, folder, shared);
   timespec began{};
   clock_gettime(CLOCK_MONOTONIC, &began);
   std::setvbuf(stdout, nullptr, _IOLBF, 1 << 16);

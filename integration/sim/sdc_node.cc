@@ -127,7 +127,7 @@ void SdcNode::Mapped(const google::protobuf::RepeatedField<uint64_t>& volume_ids
   std::vector<uint64_t> gone;
   for (const auto& [id, volume] : volumes_) {
     const bool mapped = std::find(volume_ids.begin(), volume_ids.end(), id) != volume_ids.end();
-    if (!mapped && !volume.detaching && volume.since < asked) gone.push_back(id);
+    if (!mapped && !volume.dropping && volume.since < asked) gone.push_back(id);
   }
   for (const uint64_t id : gone) Detach(id, true, [](const absl::Status&) {});
 }
@@ -252,6 +252,7 @@ void SdcNode::Detach(uint64_t volume_id, bool drop, std::function<void(absl::Sta
   volume.waiting.push_back(std::move(done));
   if (volume.detaching && !drop) return;
   volume.detaching = true;
+  volume.dropping |= drop;
   volume.timer_set = false;
   cluster_->oracle().Detaching(life_, volume_id);
   World::Get().Trace(absl::StrCat("volume ", volume_id, " goes"));

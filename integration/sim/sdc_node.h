@@ -50,6 +50,7 @@ class SdcNode final : private sdc::ClusterLink {
     Nanos since = 0;
     bool attached = false;
     bool detaching = false;
+    bool dropping = false;
     bool calling = false;
     bool acquire_next = false;
     uint64_t timer = 0;  // the number of the one that counts
