@@ -242,7 +242,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("names", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     source_root = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
     status = 0
     for name in options.names or BUGS:

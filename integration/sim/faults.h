@@ -47,6 +47,7 @@ class Faults {
     uint64_t vtree_id = 0;
     NodeId client = 0;  // that it is, or is to be, mapped to
     bool mapped = false;
+    bool leaving = false;  // to be unmapped: asked for until the MDM says that it is done
   };
   void Strike();
   void KeepVolumesMapped();
