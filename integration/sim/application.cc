@@ -187,7 +187,7 @@ void Application::Flush() {
     if (reply.error != 0) return Failed("flush", reply);
     if (World::Get().tracing()) TraceIo("flushed", volume_id_, 0, 0);
     Hit(Coverage::kFlushOk);
-    history.FlushOk(begin, World::Get().now());
+    history.FlushOk(cluster_->oracle().LifeNumber(life_), begin, World::Get().now());
     cluster_->oracle().CheckHistories();
   };
   Submit(std::move(request));

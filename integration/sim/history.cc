@@ -141,10 +141,19 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
   mark->present = std::max(mark->present, begin);
 }
 
-void History::FlushOk(Time begin, Time now) {
+void History::FlushOk(uint64_t life, Time begin, Time now) {
   for (auto number = open_.begin(); number != open_.end();) {
     Write& write = Find(*number);
     if (write.answered >= begin || write.told) {
+      ++number;
+      continue;
+    }
+    // Its client did not live to hear of it.
+    for (uint64_t cell = write.first; cell < write.end_cell && write.life != life; ++cell) {
+      const Mark* mark = FindMark(cells_[cell], *number);
+      write.told |= mark != nullptr && mark->losable_since != kNever;
+    }
+    if (write.told) {
       ++number;
       continue;
     }

@@ -44,7 +44,8 @@ class History {
   void EndLivesBefore(uint64_t life, Time now);
   // A read of one cell that began at `begin` saw this number (0: zeros).
   void Read(uint64_t cell, uint64_t number, Time begin, Time now);
-  void FlushOk(Time begin, Time now);
+  // By a life; makes durable what other lives wrote, too, but tells nothing of what these lost.
+  void FlushOk(uint64_t life, Time begin, Time now);
   void FlushTold(Time now);
   // Every in-sync replica of the group lost what it had not flushed, at the earliest at `since`.
   void AllowLoss(uint64_t group, Time since, Time now);

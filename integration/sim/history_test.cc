@@ -86,7 +86,7 @@ TEST_CASE("loss of power excuses nothing that was flushed, or written later, or 
   const uint64_t a = Written(history, 10, 20);
   Written(history, 30, 40);
   SECTION("flushed") {
-    history.FlushOk(41, 45);
+    history.FlushOk(1, 41, 45);
     history.AllowLoss(kGroup, 50, 50);
   }
   SECTION("written later") { history.AllowLoss(kGroup, 25, 50); }
@@ -108,11 +108,11 @@ TEST_CASE("a flush must tell of a loss that was seen") {
   history.Read(0, a, 60, 70);
   SECTION("it does") {
     history.FlushTold(80);
-    history.FlushOk(90, 95);
+    history.FlushOk(1, 90, 95);
     CHECK(history.violation().empty());
   }
   SECTION("it does not") {
-    history.FlushOk(90, 95);
+    history.FlushOk(1, 90, 95);
     CHECK_FALSE(history.violation().empty());
   }
 }
