@@ -24,8 +24,8 @@ inline constexpr uint64_t kPoolId = 1;
 }
 
 [[nodiscard]] inline uint64_t GroupOfCell(uint64_t vtree_id, uint64_t cell, uint32_t groups) {
-  return PlacementGroupId(
-      kPoolId, PlacementGroupIndex(vtree_id, OffsetOfCell(cell) / kChunkBytes, groups));
+  return PlacementGroupId(kPoolId,
+                          PlacementGroupIndex(vtree_id, OffsetOfCell(cell) / kChunkBytes, groups));
 }
 
 }  // namespace tessera::sim

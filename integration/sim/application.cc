@@ -111,10 +111,9 @@ void Application::Read(const Range& range) {
 void Application::Write(const Range& range, bool force_unit_access) {
   doing_ = "a write";
   Oracle& oracle = cluster_->oracle();
-  const uint64_t number =
-      oracle.history(volume_id_)
-          .BeginWrite(History::Kind::kData, range.first, range.end, oracle.LifeNumber(life_),
-                      World::Get().now());
+  const uint64_t number = oracle.history(volume_id_)
+                              .BeginWrite(History::Kind::kData, range.first, range.end,
+                                          oracle.LifeNumber(life_), World::Get().now());
   auto data = std::make_shared<std::vector<uint64_t>>(range.bytes() / 8, number);
   sdc::BlockRequest request;
   request.command = sdc::Command::kWrite;
@@ -134,8 +133,10 @@ void Application::Write(const Range& range, bool force_unit_access) {
     if (World::Get().tracing() && reply.error == 0) {
       World::Get().Trace(absl::StrCat("v", volume_id_, " write ", number, " done"));
     }
-    cluster_->oracle().history(volume_id_).EndWrite(
-        number, reply.error == 0, reply.error == 0 && force_unit_access, World::Get().now());
+    cluster_->oracle()
+        .history(volume_id_)
+        .EndWrite(number, reply.error == 0, reply.error == 0 && force_unit_access,
+                  World::Get().now());
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("write", reply);
     Hit(force_unit_access ? Coverage::kFuaOk
@@ -147,10 +148,9 @@ void Application::Write(const Range& range, bool force_unit_access) {
 void Application::Zero(const Range& range, sdc::Command command) {
   doing_ = "a zeroing";
   Oracle& oracle = cluster_->oracle();
-  const uint64_t number =
-      oracle.history(volume_id_)
-          .BeginWrite(History::Kind::kZeroes, range.first, range.end, oracle.LifeNumber(life_),
-                      World::Get().now());
+  const uint64_t number = oracle.history(volume_id_)
+                              .BeginWrite(History::Kind::kZeroes, range.first, range.end,
+                                          oracle.LifeNumber(life_), World::Get().now());
   sdc::BlockRequest request;
   request.command = command;
   request.offset_bytes = OffsetOfCell(range.first);
@@ -161,8 +161,9 @@ void Application::Zero(const Range& range, sdc::Command command) {
   request.done = [this, number, command](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
-    cluster_->oracle().history(volume_id_).EndWrite(number, reply.error == 0, false,
-                                                    World::Get().now());
+    cluster_->oracle()
+        .history(volume_id_)
+        .EndWrite(number, reply.error == 0, false, World::Get().now());
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("zeroing", reply);
     Hit(command == sdc::Command::kTrim ? Coverage::kTrimOk : Coverage::kZeroesOk);

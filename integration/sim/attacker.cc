@@ -21,7 +21,8 @@ class Attacker::Session final : public sds::IoClient {
       const auto operation =
           std::find_if(operations.begin(), operations.end(),
                        [&](const v1::IoOperation& o) { return o.tag() == result.tag(); });
-      if (operation == operations.end() || operation->type() != v1::IO_OPERATION_TYPE_READ) continue;
+      if (operation == operations.end() || operation->type() != v1::IO_OPERATION_TYPE_READ)
+        continue;
       if (result.status() != v1::IO_STATUS_OK) {
         Hit(Coverage::kReplayRefused);
       } else if (++(*served_)[result.tag()] > 1) {
@@ -67,8 +68,7 @@ void Attacker::Saw(NodeId server, const grpc::ByteBuffer& message) {
   }
 }
 
-void Attacker::Replay(NodeId server, const Life* life,
-                      const std::shared_ptr<IoRequestFrame>& frame,
+void Attacker::Replay(NodeId server, const Life* life, const std::shared_ptr<IoRequestFrame>& frame,
                       const std::shared_ptr<std::map<uint64_t, int>>& served) {
   SdsNode* sds = cluster_->sds(server);
   if (sds == nullptr || sds->engine() == nullptr) return;

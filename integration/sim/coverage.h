@@ -14,23 +14,23 @@ enum class Coverage : uint8_t {
   // Faults.
   kSdsKilled,
   kSdsPowerLoss,
-  kPoolPowerLoss,   // all servers at once
-  kSdsStopped,      // SIGSTOP, for a while
-  kSdsLongAway,     // came back with old state
-  kStaleRestart,    // restarted while it can't reach the MDM
-  kCrashInWrite,    // the machine went off inside a call of the disk
+  kPoolPowerLoss,  // all servers at once
+  kSdsStopped,     // SIGSTOP, for a while
+  kSdsLongAway,    // came back with old state
+  kStaleRestart,   // restarted while it can't reach the MDM
+  kCrashInWrite,   // the machine went off inside a call of the disk
   kSdcKilled,
   kSdcStopped,
   kMdmKilled,
-  kMdmAway,         // cut off from everybody
-  kPartition,       // both directions
+  kMdmAway,    // cut off from everybody
+  kPartition,  // both directions
   kOneWayCut,
   kDelayedLink,
   kDelayedMessage,
   kHeldMessage,
   kLateStreamMessage,  // arrived after its stream was given up
   kDuplicatedCall,
-  kReplayedMessage,    // a recorded IO message was sent again by somebody else
+  kReplayedMessage,  // a recorded IO message was sent again by somebody else
   kSlowDisk,
   kFullDisk,
   kDiskWriteError,
@@ -39,7 +39,7 @@ enum class Coverage : uint8_t {
   kFlippedBits,
   kClockDrift,
   kWallJump,
-  kTakeover,           // another client became the writer
+  kTakeover,  // another client became the writer
   kServerLostForGood,
   // Paths.
   kStreamBroke,
@@ -59,11 +59,11 @@ enum class Coverage : uint8_t {
   kFlushOk,
   kFuaOk,
   kNoSpace,
-  kLossTold,           // a flush answered EIO
-  kLossObserved,       // a read showed that unflushed writes were lost
+  kLossTold,      // a flush answered EIO
+  kLossObserved,  // a read showed that unflushed writes were lost
   kReplayRefused,
   kReadRepeated,
-  kRestsCompared,      // replicas compared at rest
+  kRestsCompared,  // replicas compared at rest
   kMemberReplaced,
   kCount,
 };

@@ -22,9 +22,8 @@ chunk::SeededRandom& Random() { return World::Get().random(); }
 }  // namespace
 
 Faults::Faults(Cluster* cluster) : cluster_(cluster), admin_(new Life), attacker_(cluster) {
-  cluster->SetTap([this](NodeId server, const grpc::ByteBuffer& message) {
-    attacker_.Saw(server, message);
-  });
+  cluster->SetTap(
+      [this](NodeId server, const grpc::ByteBuffer& message) { attacker_.Saw(server, message); });
   admin_->name = "admin";
   admin_->node = kAdmin;
   admin_->clock = &cluster->network().machine(kAdmin).clock;
@@ -97,7 +96,7 @@ void Faults::Map(Volume& volume) {
 void Faults::Unmap(Volume& volume) {
   const auto unmapped = cluster_->AskMdm<v1::UnmapVolumeResponse>(
       kAdminCallTimeout, [id = volume.id, force = Random().Chance(1, 2)](
-                        MdmNode& mdm, v1::UnmapVolumeResponse* response) {
+                             MdmNode& mdm, v1::UnmapVolumeResponse* response) {
         v1::UnmapVolumeRequest request;
         request.set_volume_id(id);
         request.set_force(force);
@@ -412,7 +411,8 @@ void Faults::SlowLink() {
   const NodeId b = AnyNode();
   Hit(Coverage::kDelayedLink);
   network.SetDelay(a, b, Random().Between(1, 4'000) * kMillisecond);
-  Later(Random().Between(500, 8'000) * kMillisecond, [&network, a, b] { network.SetDelay(a, b, 0); });
+  Later(Random().Between(500, 8'000) * kMillisecond,
+        [&network, a, b] { network.SetDelay(a, b, 0); });
 }
 
 void Faults::SlowDisk() {
@@ -437,7 +437,8 @@ void Faults::DiskError() {
   Hit(dice == 0   ? Coverage::kDiskReadError
       : dice == 1 ? Coverage::kDiskWriteError
                   : Coverage::kDiskSyncError);
-  World::Get().Trace(absl::StrCat("disk of s", node, ": ", chunk::CallKindName(kind), " will fail"));
+  World::Get().Trace(
+      absl::StrCat("disk of s", node, ": ", chunk::CallKindName(kind), " will fail"));
   medium.FailCall(kind, Random().Between(1, 10), chunk::FaultKind::kInputOutputError);
   // What a failed call left unsynced may be gone whenever the store is opened again.
   if (dice != 0 && cluster_->sds_id(node) != 0) {

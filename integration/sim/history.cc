@@ -66,19 +66,19 @@ void History::EndLivesBefore(uint64_t life, Time now) {
 }
 
 History::Mark* History::FindMark(Cell& cell, uint64_t number) {
-  const auto found = std::lower_bound(
-      cell.marks.begin(), cell.marks.end(), number,
-      [](const Mark& mark, uint64_t wanted) { return mark.number < wanted; });
+  const auto found =
+      std::lower_bound(cell.marks.begin(), cell.marks.end(), number,
+                       [](const Mark& mark, uint64_t wanted) { return mark.number < wanted; });
   return found == cell.marks.end() || found->number != number ? nullptr : &*found;
 }
 
 std::string History::Describe(uint64_t number) const {
   const Write& write = writes_[number - 1];
-  return absl::StrCat("write ", number, write.kind == Kind::kZeroes ? " (zeros)" : "", " of life ",
-                      write.life, " begun at ", write.begin,
-                      write.answered == kNever ? ", not answered"
-                                               : absl::StrCat(", answered at ", write.answered),
-                      write.durable ? ", durable" : "");
+  return absl::StrCat(
+      "write ", number, write.kind == Kind::kZeroes ? " (zeros)" : "", " of life ", write.life,
+      " begun at ", write.begin,
+      write.answered == kNever ? ", not answered" : absl::StrCat(", answered at ", write.answered),
+      write.durable ? ", durable" : "");
 }
 
 std::string History::Judge(Cell& cell, const Mark& mark, Time begin, Time now, bool apply) {
@@ -131,9 +131,8 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
   }
   Mark* mark = FindMark(cell, number);
   if (mark == nullptr) {
-    return Violate(absl::StrCat("cell ", index, ": ", Describe(number),
-                                " is seen by a read from ", begin, " to ", now,
-                                ", long after it was overwritten"));
+    return Violate(absl::StrCat("cell ", index, ": ", Describe(number), " is seen by a read from ",
+                                begin, " to ", now, ", long after it was overwritten"));
   }
   const std::string problem = Judge(cell, *mark, begin, now, true);
   if (!problem.empty()) return Violate(absl::StrCat("cell ", index, ": ", problem));

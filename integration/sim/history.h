@@ -62,23 +62,23 @@ class History {
     uint64_t end_cell = 0;
     uint64_t life = 0;
     Time begin = 0;
-    Time answered = kNever;      // OK
-    Time latest = kNever;        // it happened by then, or never
-    bool failed = false;         // answered with an error
+    Time answered = kNever;  // OK
+    Time latest = kNever;    // it happened by then, or never
+    bool failed = false;     // answered with an error
     bool durable = false;
-    bool told = false;           // a flush said that it may be lost
+    bool told = false;  // a flush said that it may be lost
   };
   // One write at one cell.
   struct Mark {
     uint64_t number = 0;
-    Time happened = kNever;      // f
-    Time present = 0;            // s
-    Time losable_since = kNever; // it may be undone from then on
-    Time gone_since = kNever;    // a read showed that it is
+    Time happened = kNever;       // f
+    Time present = 0;             // s
+    Time losable_since = kNever;  // it may be undone from then on
+    Time gone_since = kNever;     // a read showed that it is
   };
   struct Cell {
     uint64_t group = 0;
-    std::deque<Mark> marks;      // in order of beginning; what can matter no more is dropped
+    std::deque<Mark> marks;  // in order of beginning; what can matter no more is dropped
   };
 
   [[nodiscard]] Write& Find(uint64_t number) { return writes_[number - 1]; }
@@ -90,8 +90,8 @@ class History {
   [[nodiscard]] std::string Describe(uint64_t number) const;
 
   std::vector<Cell> cells_;
-  std::deque<Write> writes_;  // by number - 1; the first is the zeros that a volume begins with
-  std::deque<uint64_t> open_; // that may still change: not durable
+  std::deque<Write> writes_;   // by number - 1; the first is the zeros that a volume begins with
+  std::deque<uint64_t> open_;  // that may still change: not durable
   std::string violation_;
   uint64_t losses_seen_ = 0;
 };

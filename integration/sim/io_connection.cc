@@ -24,9 +24,8 @@ class IoConnection::ServerEnd final : public sds::IoClient {
     const auto connection = connection_.lock();
     if (connection == nullptr || connection->server_over_) return;
     if (life_->muted && life_->muted()) return;
-    connection->ToClient([message = EncodeIoResponse(frame)](IoConnection& to) {
-      to.end_.received(message);
-    });
+    connection->ToClient(
+        [message = EncodeIoResponse(frame)](IoConnection& to) { to.end_.received(message); });
   }
   void Release(size_t) override {}
   void Break(const absl::Status& why) override {
@@ -84,15 +83,14 @@ void IoConnection::Accept() {
     if (self == nullptr || std::exchange(self->server_over_, true)) return;
     self->ToClient([](IoConnection& to) { to.EndClient("connection reset"); });
   });
-  session_ = server_->engine->NewSession(
-      std::make_shared<ServerEnd>(weak_from_this(), server_life_), 0);
+  session_ =
+      server_->engine->NewSession(std::make_shared<ServerEnd>(weak_from_this(), server_life_), 0);
   // The greeting is the process's: not while it is stopped.
   World::Get().After(0, server_life_, [self = shared_from_this()] {
     IoResponseFrame greeting;
     *greeting.header.mutable_hello() = self->server_->hello();
-    self->ToClient([message = EncodeIoResponse(greeting)](IoConnection& to) {
-      to.end_.received(message);
-    });
+    self->ToClient(
+        [message = EncodeIoResponse(greeting)](IoConnection& to) { to.end_.received(message); });
   });
   World::Get().After(kPing, nullptr, [self = shared_from_this()] { self->KeepAlive(); });
 }

@@ -1,4 +1,5 @@
-// tessera-sim: runs seeds of the simulated cluster, each in a process of its own, one after another.
+// tessera-sim: runs seeds of the simulated cluster, each in a process of its own, one after
+// another.
 //
 //   tessera-sim --seeds 1000             seeds 1 to 1000; exit status 1 when one shows a violation
 //   tessera-sim --seed 42 --trace        that one, with everything that happened
@@ -119,8 +120,8 @@ Flags ReadFlags(int argc, char** argv) {
 }
 
 int RunAll(const Flags& flags) {
-  auto* shared = static_cast<Shared*>(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE,
-                                           MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* shared = static_cast<Shared*>(
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   char base[256];
   std::snprintf(base, sizeof(base), "%s/tessera-sim.XXXXXX", flags.folder.c_str());
   if (mkdtemp(base) == nullptr) Usage("--folder can't be written");
@@ -179,7 +180,8 @@ int main(int argc, char** argv) {
     execv("/proc/self/exe", argv);
   }
   const tessera::sim::Flags flags = tessera::sim::ReadFlags(argc, argv);
-  if (!tessera::InitLogging({.component = "sim", .level = flags.run.trace ? "error" : "off"}).ok()) {
+  if (!tessera::InitLogging({.component = "sim", .level = flags.run.trace ? "error" : "off"})
+           .ok()) {
     (void)tessera::InitLogging({.component = "sim", .level = "error"});
   }
   return tessera::sim::RunAll(flags);

@@ -35,17 +35,17 @@ void Network::Send(NodeId from, NodeId to, Nanos patience,
 
 void Network::Retry(NodeId from, NodeId to, Nanos give_up_at, Nanos pause,
                     std::function<void(bool through)> arrive) {
-  World::Get().After(
-      Latency(from, to), nullptr,
-      [this, from, to, give_up_at, pause, arrive = std::move(arrive)]() mutable {
-        if (Open(from, to)) return arrive(true);
-        Hit(Coverage::kHeldMessage);
-        if (World::Get().now() >= give_up_at) return arrive(false);
-        World::Get().After(pause, nullptr,
+  World::Get().After(Latency(from, to), nullptr,
+                     [this, from, to, give_up_at, pause, arrive = std::move(arrive)]() mutable {
+                       if (Open(from, to)) return arrive(true);
+                       Hit(Coverage::kHeldMessage);
+                       if (World::Get().now() >= give_up_at) return arrive(false);
+                       World::Get().After(
+                           pause, nullptr,
                            [this, from, to, give_up_at, pause, arrive = std::move(arrive)] {
                              Retry(from, to, give_up_at, std::min(pause * 2, kRetryMax), arrive);
                            });
-      });
+                     });
 }
 
 void Pipe::Send(std::function<void()> arrive) {

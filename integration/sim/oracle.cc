@@ -123,11 +123,11 @@ void Oracle::Changed(uint64_t sds_id, const chunk::Change& change, const absl::S
   if (group == groups_.end()) return;
   for (const v1::Replica& replica : group->second.replicas()) {
     if (replica.sds_id() != sds_id || replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
-    World::Get().Violation(absl::StrCat(
-        "IO after the fence: server ", sds_id, ", in sync in group ",
-        change.stream.placement_group_id, ", takes a write of generation ",
-        change.version.generation, " of volume ", change.stream.volume_id, ", fenced at ",
-        volume->second.fenced_generation));
+    World::Get().Violation(absl::StrCat("IO after the fence: server ", sds_id,
+                                        ", in sync in group ", change.stream.placement_group_id,
+                                        ", takes a write of generation ", change.version.generation,
+                                        " of volume ", change.stream.volume_id, ", fenced at ",
+                                        volume->second.fenced_generation));
   }
 }
 

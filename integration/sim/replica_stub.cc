@@ -158,8 +158,8 @@ grpc::Status ReplicaStub::BeginCopy(grpc::ClientContext*, const v1::BeginCopyReq
   absl::StatusOr<v1::BeginCopyResponse> answer =
       cluster_->network().CallAndWait<v1::BeginCopyResponse>(
           source_, kCopyCallTimeout,
-          [request, cluster = cluster_, source = source_](v1::BeginCopyResponse* out)
-              -> absl::Status {
+          [request, cluster = cluster_,
+           source = source_](v1::BeginCopyResponse* out) -> absl::Status {
             SdsNode* sds = cluster->sds(source);
             if (sds == nullptr || sds->source() == nullptr) {
               return absl::UnavailableError("the server is not up yet");

@@ -59,7 +59,8 @@ void SdcNode::Submit(uint64_t volume_id, sdc::BlockRequest request) {
 void SdcNode::Beat() {
   while (true) {
     const absl::Status status = registered_ ? Heartbeat() : Register();
-    if (!status.ok()) World::Get().Trace(absl::StrCat("the MDM does not answer: ", status.ToString()));
+    if (!status.ok())
+      World::Get().Trace(absl::StrCat("the MDM does not answer: ", status.ToString()));
     if (absl::IsUnauthenticated(status)) registered_ = false;
     if (registered_ && !watching_) {
       watching_ = true;
@@ -108,8 +109,7 @@ absl::Status SdcNode::Heartbeat() {
   TESSERA_ASSIGN_OR_RETURN(
       const v1::HeartbeatResponse response,
       cluster_->AskMdm<v1::HeartbeatResponse>(
-          kShortTimeout,
-          [request, id = sdc_id()](MdmNode& mdm, v1::HeartbeatResponse* answer) {
+          kShortTimeout, [request, id = sdc_id()](MdmNode& mdm, v1::HeartbeatResponse* answer) {
             return mdm.health().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
           }));
   Mapped(response.mapped_volume_ids(), asked);

@@ -51,8 +51,8 @@ absl::Status SdsNode::Open() {
   options.store.background_threads = false;
   const auto opener = [this](const std::string&, const chunk::StoreOptions& store_options)
       -> absl::StatusOr<std::unique_ptr<chunk::Store>> {
-    TESSERA_ASSIGN_OR_RETURN(
-        auto store, chunk::Store::Open(disk_->medium.get(), kStoreFolder, store_options));
+    TESSERA_ASSIGN_OR_RETURN(auto store,
+                             chunk::Store::Open(disk_->medium.get(), kStoreFolder, store_options));
     const auto observer = [this](const chunk::Change& change, const absl::Status& status) {
       cluster_->oracle().Changed(sds_id_, change, status);
     };
@@ -126,9 +126,9 @@ void SdsNode::Start() {
     const auto entries = state_->PlacementGroups();
     if (entries.ok()) engine_->RestoreEntries(*entries);
   }
-  World::Get().Trace(absl::StrCat("server up: id ", sds_id_.load(), ", incarnation ",
-                                  context_.incarnation,
-                                  device_->failed() ? ", device failed: " + device_->failure() : ""));
+  World::Get().Trace(
+      absl::StrCat("server up: id ", sds_id_.load(), ", incarnation ", context_.incarnation,
+                   device_->failed() ? ", device failed: " + device_->failure() : ""));
   World::Get().Spawn(life_, [this] { Beat(); });
 }
 
@@ -244,10 +244,9 @@ absl::Status SdsNode::RaiseGeneration(const v1::RaiseGenerationRequest& request,
                                       v1::RaiseGenerationResponse* response) {
   Hit(Coverage::kGenerationRaised);
   std::vector<chunk::StreamCursor> cursors;
-  TESSERA_ASSIGN_OR_RETURN(
-      const uint64_t lowest,
-      engine_->RaiseGeneration(request.volume_id(), request.generation(),
-                               request.with_cursors() ? &cursors : nullptr));
+  TESSERA_ASSIGN_OR_RETURN(const uint64_t lowest,
+                           engine_->RaiseGeneration(request.volume_id(), request.generation(),
+                                                    request.with_cursors() ? &cursors : nullptr));
   response->set_generation(lowest);
   for (const chunk::StreamCursor& cursor : cursors) {
     sds::SetCursor(cursor, response->add_cursors());

@@ -75,10 +75,10 @@ std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRe
   AskAll<v1::ApplyPlacementGroupsResponse>(
       targets, timeout,
       [&](size_t i) {
-        return [request = requests[i].second](sim::SdsNode& sds,
-                                              v1::ApplyPlacementGroupsResponse*) {
-          return sds.ApplyPlacementGroups(request);
-        };
+        return
+            [request = requests[i].second](sim::SdsNode& sds, v1::ApplyPlacementGroupsResponse*) {
+              return sds.ApplyPlacementGroups(request);
+            };
       },
       &answers);
   std::map<uint64_t, absl::Status> statuses;
@@ -123,11 +123,11 @@ absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, De
   const sim::NodeId node = sim::NodeOf(sdc.endpoints.control());
   return Cluster::Get()
       .network()
-      .CallAndWait<v1::DetachVolumeResponse>(
-          node, NanosOf(timeout),
-          [node, volume_id, how](v1::DetachVolumeResponse*) {
-            return Cluster::Get().sdc(node)->DetachAndWait(volume_id, how == Detach::kForced);
-          })
+      .CallAndWait<v1::DetachVolumeResponse>(node, NanosOf(timeout),
+                                             [node, volume_id, how](v1::DetachVolumeResponse*) {
+                                               return Cluster::Get().sdc(node)->DetachAndWait(
+                                                   volume_id, how == Detach::kForced);
+                                             })
       .status();
 }
 

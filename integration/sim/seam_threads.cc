@@ -37,8 +37,8 @@ bool PollAgain(sim::Nanos end, sim::Nanos* pause) {
 
 }  // namespace
 
-bool AwaitWithTimeout(absl::Mutex* mutex, const absl::Condition& condition, absl::Duration timeout)
-    ABSL_NO_THREAD_SAFETY_ANALYSIS {
+bool AwaitWithTimeout(absl::Mutex* mutex, const absl::Condition& condition,
+                      absl::Duration timeout) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   const sim::Nanos end =
       World::Get().now() + static_cast<sim::Nanos>(absl::ToInt64Nanoseconds(timeout));
   sim::Nanos pause = kPollMin;
@@ -203,8 +203,7 @@ bool WorkerThread::Post(Task task) {
   }
   WorkerState& state = Side<WorkerState>(this);
   if (std::exchange(state.scheduled, true)) return true;
-  const sim::Nanos soon =
-      World::Get().now() + World::Get().random().Below(5 * sim::kMicrosecond);
+  const sim::Nanos soon = World::Get().now() + World::Get().random().Below(5 * sim::kMicrosecond);
   World::Get().At(std::max(soon, state.busy_until), state.life, [this] { Run(); });
   return true;
 }

@@ -35,7 +35,8 @@ class SimStore final : public chunk::Store {
   const chunk::OpenReport& open_report() const override { return store_->open_report(); }
   uint32_t chunk_bytes() const override { return store_->chunk_bytes(); }
   void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override;
-  absl::Status Read(const chunk::ChunkKey& key, uint32_t offset, std::span<std::byte> out) override {
+  absl::Status Read(const chunk::ChunkKey& key, uint32_t offset,
+                    std::span<std::byte> out) override {
     return store_->Read(key, offset, out);
   }
   absl::Status ReadCached(const chunk::ChunkKey& key, uint32_t offset,

@@ -28,7 +28,7 @@ class Fiber {
   ucontext_t scheduler{};
   Life* life = nullptr;
   Task task;
-  uint64_t waits = 0;    // begun
+  uint64_t waits = 0;  // begun
   bool parked = false;
   bool over = true;
 };

@@ -39,7 +39,7 @@ class MachineClock final : public Clock {
   void Boot();
 
  private:
-  Nanos since_ = 0;         // virtual time at which
+  Nanos since_ = 0;                   // virtual time at which
   uint64_t boot_at_ = 1'000'000'000;  // boot time was this
   int64_t drift_ppm_ = 0;
   int64_t wall_offset_ms_ = 0;
@@ -51,8 +51,8 @@ struct Life {
   uint32_t node = 0;
   MachineClock* clock = nullptr;
   bool running = true;
-  Nanos stopped_until = 0;         // SIGSTOP until then
-  std::function<bool()> muted;     // its machine is already off: nothing it does can be seen
+  Nanos stopped_until = 0;      // SIGSTOP until then
+  std::function<bool()> muted;  // its machine is already off: nothing it does can be seen
   // Told when the process is killed while its machine lives, unless the flag is set by then.
   std::vector<std::pair<std::shared_ptr<bool>, std::function<void()>>> if_killed;
 
