@@ -46,10 +46,11 @@ void Attachments::SetMapped(const std::vector<uint64_t>& mapped_volume_ids, uint
   for (const auto& [id, volume] : volumes_) {
     const bool mapped = std::find(mapped_volume_ids.begin(), mapped_volume_ids.end(), id) !=
                         mapped_volume_ids.end();
-    if (!mapped && !volume.detaching && volume.since_nanos < asked_nanos) gone.push_back(id);
+    if (!mapped && !volume.dropping && volume.since_nanos < asked_nanos) gone.push_back(id);
   }
   // The mapping is gone: servers take nothing under its grant any more, so there is nothing to
-  // finish.
+  // finish. An orderly end that has begun could wait for ever for a grant that nobody gives any
+  // more.
   for (const uint64_t volume_id : gone) Detach(volume_id, true, [](const absl::Status&) {});
 }
 
@@ -232,6 +233,7 @@ void Attachments::Detach(uint64_t volume_id, bool drop, Done done) {
   // A second call may turn an orderly end into a quick one.
   if (volume.detaching && !drop) return;
   volume.detaching = true;
+  volume.dropping |= drop;
   if (volume.timer_set) loop_.Cancel(volume.timer);
   volume.timer_set = false;
   const std::shared_ptr<VolumeEngine> device = engine_.FindVolume(volume_id);

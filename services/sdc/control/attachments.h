@@ -66,6 +66,7 @@ class Attachments {
     uint64_t since_nanos = 0;  // of the attachment
     bool attached = false;
     bool detaching = false;
+    bool dropping = false;      // without an end of what is under way
     bool calling = false;       // a call about its grant is under way
     bool acquire_next = false;  // what is needed then is a new generation
     bool timer_set = false;
