@@ -603,6 +603,11 @@ std::string VolumeEngine::WaitingFor() const {
   }
   if (!parked_.empty()) return "a replica to read from";
   if (!full_waiting_.empty()) return "space: the pool is full";
+  for (const ReplicaName& lost : flushes_.Lost()) {
+    return absl::StrCat("a flush: the replica of placement group ", lost.placement_group_id,
+                        " on device ", lost.device_id, " may lack writes");
+  }
+  if (flushes_.round_running()) return "a flush of a server's device";
   return "";
 }
 
