@@ -31,12 +31,13 @@ MdmNode::MdmNode(Cluster* cluster, mdm::StateFolder state, std::unique_ptr<Metri
       monitor_({kStaleMillis}, state_.time.get()),
       control_(state_.keys.get(), nullptr),
       publisher_(state_.store.get(), state_.keys.get(), &control_, &monitor_, metrics_.get()),
-      fence_(mdm::FenceRules{}, state_.store.get(), &control_, &monitor_, &events_,
+      fence_(mdm::FenceRules{}, state_.store.get(), &control_, &monitor_, &board_, &events_,
              state_.time.get()),
       assigner_(state_.store.get(), &control_, &monitor_, &events_, state_.time.get()),
       board_(mdm::LearnerBackOff{.back_off_ms = 300, .back_off_max_ms = 3'000}, &monitor_,
              state_.time.get()),
       repair_(state_.store.get(), &monitor_, &board_, &events_, state_.time.get(), metrics_.get()),
+      scrub_(state_.store.get(), &integrity_, &monitor_, &events_, state_.time.get()),
       upkeep_(state_.store.get(), &monitor_, &events_, state_.time.get(), metrics_.get()) {}
 
 absl::Status MdmNode::Start() {
@@ -44,17 +45,17 @@ absl::Status MdmNode::Start() {
   mdm::MdmStore* const store = state_.store.get();
   mdm::ClusterKeys* const keys = state_.keys.get();
   const mdm::MdmTime* const time = state_.time.get();
-  heartbeat_ =
-      std::make_unique<mdm::HealthService>(nullptr, kHeartbeatMillis, store, keys, &monitor_,
-                                           &board_, &repair_, &events_, time, metrics_.get());
+  heartbeat_ = std::make_unique<mdm::HealthService>(nullptr, kHeartbeatMillis, store, keys,
+                                                    &monitor_, &board_, &repair_, &integrity_,
+                                                    &scrub_, &events_, time, metrics_.get());
   discovery_ = std::make_unique<mdm::DiscoveryService>(
       nullptr, mdm::ClusterIdentity{state_.cluster_uuid, state_.join_token, kHeartbeatMillis},
       store, keys, state_.nodes.get(), &monitor_, &events_, time, [this] {
         publisher_.AddressesChanged();
         placement_loop_->Wake();
       });
-  volume_ = std::make_unique<mdm::VolumeService>(nullptr, store, &control_, &fence_, &monitor_,
-                                                 &events_, time, [] {});
+  volume_ = std::make_unique<mdm::VolumeService>(nullptr, store, keys, &control_, &fence_,
+                                                 &monitor_, &events_, time, [] {});
   placement_ = std::make_unique<mdm::PlacementService>(nullptr, store, keys, &publisher_, &board_,
                                                        &monitor_, &events_, time);
   token_ = std::make_unique<mdm::TokenService>(

@@ -12,10 +12,12 @@
 #include "services/mdm/device_assigner.h"
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
+#include "services/mdm/integrity_board.h"
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/node_control.h"
 #include "services/mdm/placement_service.h"
 #include "services/mdm/repair_scheduler.h"
+#include "services/mdm/scrub_scheduler.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_service.h"
 #include "services/mdm/upkeep.h"
@@ -60,6 +62,8 @@ class MdmNode {
   mdm::DeviceAssigner assigner_;
   mdm::LearnerBoard board_;
   mdm::RepairScheduler repair_;
+  mdm::IntegrityBoard integrity_;
+  mdm::ScrubScheduler scrub_;
   mdm::Upkeep upkeep_;
   std::unique_ptr<mdm::HealthService> heartbeat_;
   std::unique_ptr<mdm::DiscoveryService> discovery_;

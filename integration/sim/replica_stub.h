@@ -16,6 +16,15 @@ class ReplicaStub final : public v1::ReplicaService::StubInterface {
 
   grpc::Status BeginCopy(grpc::ClientContext*, const v1::BeginCopyRequest& request,
                          v1::BeginCopyResponse* response) override;
+  // Repair of bad blocks is not simulated.
+  grpc::Status FetchBlocks(grpc::ClientContext*, const v1::FetchBlocksRequest&,
+                           v1::FetchBlocksResponse*) override {
+    return {grpc::StatusCode::UNAVAILABLE, "not simulated"};
+  }
+  grpc::Status ListBlockChecksums(grpc::ClientContext*, const v1::ListBlockChecksumsRequest&,
+                                  v1::ListBlockChecksumsResponse*) override {
+    return {grpc::StatusCode::UNAVAILABLE, "not simulated"};
+  }
 
  private:
   template <typename Response>
@@ -29,6 +38,24 @@ class ReplicaStub final : public v1::ReplicaService::StubInterface {
                                                 const v1::CopyChunksRequest& request) override;
 
   // Nobody uses these.
+  grpc::ClientAsyncResponseReaderInterface<v1::FetchBlocksResponse>* AsyncFetchBlocksRaw(
+      grpc::ClientContext*, const v1::FetchBlocksRequest&, grpc::CompletionQueue*) override {
+    return nullptr;
+  }
+  grpc::ClientAsyncResponseReaderInterface<v1::FetchBlocksResponse>* PrepareAsyncFetchBlocksRaw(
+      grpc::ClientContext*, const v1::FetchBlocksRequest&, grpc::CompletionQueue*) override {
+    return nullptr;
+  }
+  grpc::ClientAsyncResponseReaderInterface<v1::ListBlockChecksumsResponse>*
+  AsyncListBlockChecksumsRaw(grpc::ClientContext*, const v1::ListBlockChecksumsRequest&,
+                             grpc::CompletionQueue*) override {
+    return nullptr;
+  }
+  grpc::ClientAsyncResponseReaderInterface<v1::ListBlockChecksumsResponse>*
+  PrepareAsyncListBlockChecksumsRaw(grpc::ClientContext*, const v1::ListBlockChecksumsRequest&,
+                                    grpc::CompletionQueue*) override {
+    return nullptr;
+  }
   grpc::ClientAsyncResponseReaderInterface<v1::BeginCopyResponse>* AsyncBeginCopyRaw(
       grpc::ClientContext*, const v1::BeginCopyRequest&, grpc::CompletionQueue*) override {
     return nullptr;

@@ -42,6 +42,9 @@ absl::Status SdsNode::Open() {
       [this](std::span<const v1::SignedPlacementGroup> entries) {
         return state_->SavePlacementGroups(entries);
       });
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<sds::UnservedRange> unserved, state_->Unserved());
+  unserved_ = std::make_unique<sds::UnservedWrites>(
+      unserved, [this](const sds::UnservedRange& range) { return state_->SaveUnserved(range); });
   accounting_ = std::make_unique<sds::TokenAccounting>(state_->node().incarnation);
   sds::DeviceOptions options{.path = folder_ + "/device", .pool_name = "pool"};
   options.store.journal_bytes = 2u << 20;
@@ -73,6 +76,8 @@ void SdsNode::FillContext() {
   context_.metrics = &metrics_;
   context_.accounting = accounting_.get();
   context_.deleted_vtrees = &deleted_vtrees_;
+  context_.unserved = unserved_.get();
+  context_.pacer = &pacer_;
   context_.sds_id = &sds_id_;
   context_.incarnation = state_->node().incarnation;
   context_.on_device_failed = [](sds::Device*, const absl::Status& why) {
@@ -81,6 +86,11 @@ void SdsNode::FillContext() {
   context_.on_learner = [this](uint64_t group, uint64_t epoch, sds::Device*) {
     if (learner_ != nullptr) learner_->Learn(group, epoch, engine_->workers()[0].get());
   };
+  // Repair of bad blocks is not simulated: they stay, as where no other replica can be reached.
+  context_.on_bad_blocks = [](const sds::BadRange& range) {
+    World::Get().Trace(absl::StrCat("bad blocks in chunk ", range.key.chunk_index));
+  };
+  context_.settle_bad_blocks = [](const sds::BadRange&) { return false; };
   context_.on_retired = [this](uint64_t group, sds::Device*) {
     janitor_->OnRetired(group, engine_->workers()[0].get());
   };

@@ -51,6 +51,9 @@ class SdsNode final : public sds::PlacementAuthority {
       const v1::BeginLearningRequest& request) override;
   absl::StatusOr<v1::CompleteLearningResponse> CompleteLearning(
       const v1::CompleteLearningRequest& request) override;
+  absl::StatusOr<v1::BeginRepairResponse> BeginRepair(const v1::BeginRepairRequest&) override {
+    return absl::UnavailableError("not simulated");
+  }
   absl::StatusOr<v1::ReportReplicaFailuresResponse> ReportReplicaFailures(
       const v1::ReportReplicaFailuresRequest& request) override;
 
@@ -77,6 +80,8 @@ class SdsNode final : public sds::PlacementAuthority {
   std::unique_ptr<sds::LocalState> state_;
   std::unique_ptr<sds::VolumeTable> volumes_;
   std::unique_ptr<sds::PlacementTable> placements_;
+  std::unique_ptr<sds::UnservedWrites> unserved_;
+  sds::RecoveryPacer pacer_;
   std::unique_ptr<sds::TokenAccounting> accounting_;
   std::unique_ptr<sds::Device> device_;
   sds::EngineContext context_;

@@ -60,6 +60,14 @@ class SimStore final : public chunk::Store {
   absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key) override {
     return store_->ReadImage(key);
   }
+  absl::StatusOr<chunk::ChunkBlocks> ReadBlocks(const chunk::ChunkKey& key, uint32_t first_block,
+                                                uint32_t count, chunk::BlockRead what) override {
+    return store_->ReadBlocks(key, first_block, count, what);
+  }
+  absl::Status RepairBlock(const chunk::ChunkKey& key, const chunk::Version& version,
+                           uint32_t block, std::span<const std::byte> content) override {
+    return store_->RepairBlock(key, version, block, content);
+  }
   absl::Status ApplyImage(const chunk::ChunkImage& image, std::span<const uint64_t> keep) override;
   absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return store_->DeleteChunk(key); }
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {

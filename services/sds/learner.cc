@@ -334,8 +334,8 @@ absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse&
       return absl::AbortedError("the source has writes that never came here: their writer is gone");
     }
     // In slices, so that stopping does not wait for the writer.
-    AwaitNotification(*waiter, absl::Milliseconds(static_cast<int64_t>(
-                                   std::min<uint64_t>(deadline - now, 200))));
+    AwaitNotification(
+        *waiter, absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(deadline - now, 200))));
     if (stopping()) return absl::CancelledError("the server stops");
   }
   context_->metrics->chunks_copied->Increment();

@@ -7,6 +7,9 @@
 #include "services/common/logging.h"
 
 namespace tessera::sdc {
+namespace {
+constexpr EventLoop::Duration kAcquisitionPause = std::chrono::milliseconds(500);
+}  // namespace
 
 EventLoop::Duration RenewalDelay(uint64_t mdm_time_ms, uint64_t expiry_ms) {
   const uint64_t life_ms = expiry_ms > mdm_time_ms ? expiry_ms - mdm_time_ms : 0;
@@ -101,6 +104,7 @@ void Attachments::Acquire(uint64_t volume_id) {
     if (found == volumes_.end()) return;
     found->second.calling = false;
     if (!response.ok()) return Failed(volume_id, response.status());
+    found->second.acquired_nanos = static_cast<uint64_t>(loop_.Now().count());
     Granted(volume_id, response->grant());
   });
 }
@@ -213,6 +217,13 @@ void Attachments::GrantNeeded(uint64_t volume_id, GrantTrouble trouble) {
   if (volume.timer_set) loop_.Cancel(volume.timer);
   volume.timer_set = false;
   if (acquire) {
+    // A generation costs every server a commit. One that did not help is not followed by the next
+    // at once, or a client whose replicas are in trouble would acquire hundreds a second.
+    const EventLoop::Duration since =
+        loop_.Now() - EventLoop::Duration(static_cast<int64_t>(volume.acquired_nanos));
+    if (volume.acquired_nanos != 0 && since < kAcquisitionPause) {
+      return After(volume, volume_id, kAcquisitionPause - since, true);
+    }
     Acquire(volume_id);
   } else {
     Renew(volume_id);

@@ -61,9 +61,10 @@ class Attachments {
  private:
   struct Volume {
     std::string name;
-    uint64_t grant_id = 0;     // 0: none yet
-    uint64_t mapping_id = 0;   // of the grant
-    uint64_t since_nanos = 0;  // of the attachment
+    uint64_t grant_id = 0;        // 0: none yet
+    uint64_t mapping_id = 0;      // of the grant
+    uint64_t acquired_nanos = 0;  // when the last generation came
+    uint64_t since_nanos = 0;     // of the attachment
     bool attached = false;
     bool detaching = false;
     bool dropping = false;      // without an end of what is under way

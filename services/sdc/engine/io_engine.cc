@@ -129,7 +129,8 @@ void IoEngine::GrantNeeded(uint64_t volume_id, GrantTrouble trouble) {
 }
 
 void IoEngine::ReportReplica(ReplicaReport report) {
-  if (!reported_.emplace(report.placement_group_id, report.device_id).second) return;
+  const ReportName name{report.placement_group_id, report.device_id, report.epoch};
+  if (!reported_.insert(name).second) return;
   LogWarning("replica reported to the MDM", {{"placement_group", report.placement_group_id},
                                              {"epoch", report.epoch},
                                              {"device", report.device_id},
@@ -155,7 +156,7 @@ void IoEngine::SendReports() {
 void IoEngine::ReportsAnswered(const std::vector<ReplicaReport>& reports,
                                const v1::ReportReplicaFailuresResponse& response) {
   for (const ReplicaReport& report : reports) {
-    reported_.erase({report.placement_group_id, report.device_id});
+    reported_.erase({report.placement_group_id, report.device_id, report.epoch});
   }
   for (const v1::SignedPlacementGroup& signed_entry : response.placement_groups()) {
     const absl::StatusOr<v1::PlacementGroup> entry = ReadEntry(signed_entry);
@@ -175,7 +176,7 @@ void IoEngine::ReportsAnswered(const std::vector<ReplicaReport>& reports,
 
 void IoEngine::ReportsFailed(const std::vector<ReplicaReport>& reports) {
   for (const ReplicaReport& report : reports) {
-    reported_.erase({report.placement_group_id, report.device_id});
+    reported_.erase({report.placement_group_id, report.device_id, report.epoch});
     for (const auto& volume : Volumes()) {
       volume->ReportUnanswered({report.device_id, report.placement_group_id});
     }

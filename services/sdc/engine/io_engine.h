@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -95,8 +96,10 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   std::map<uint64_t, std::shared_ptr<VolumeEngine>> volumes_;  // by id; shared with NBD connections
 
   std::vector<ReplicaReport> reports_;  // to be sent at the end of the turn
-  // Replicas in reports that are not answered: bounded by members of placement groups.
-  absl::flat_hash_set<std::pair<uint64_t, uint64_t>> reported_;
+  // Reports that are not answered, by group, device and epoch. A report of a newer epoch says
+  // something new, also while an older one is on its way.
+  using ReportName = std::tuple<uint64_t, uint64_t, uint64_t>;
+  absl::flat_hash_set<ReportName> reported_;
   absl::flat_hash_set<uint64_t> suspects_;  // servers, until the end of the tick
   bool tick_set_ = false;
   EventLoop::TimerId tick_ = 0;

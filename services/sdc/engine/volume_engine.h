@@ -228,7 +228,7 @@ class VolumeEngine final : public BlockDevice {
   EventLoop::TimerId full_timer_ = 0;
 
   std::vector<Group*> retaining_groups_;  // that keep acknowledged writes
-  bool making_room_ = false;  // a flush that nobody asked for is on its way
+  bool making_room_ = false;              // a flush that nobody asked for is on its way
   // By server: the life that was spoken to last.
   absl::flat_hash_map<uint64_t, uint64_t> server_lives_;
 

@@ -88,6 +88,12 @@ VolumeEngine::Group* VolumeEngine::GroupFor(uint64_t chunk_index) {
     group->map = map;
     group->probe_chunk = chunk_index;
     if (context_.options().unflushed_bytes > 0) group->writer.Retain();
+    if (!read_only()) {
+      for (const WriterMember& member : group->writer.members()) {
+        if (member.in_sync)
+          flushes_.NoteInherited({member.device_id, map->entry.placement_group_id});
+      }
+    }
   }
   return group.get();
 }

@@ -25,6 +25,7 @@ bool FlushTracker::NoteWrite(const ReplicaName& replica, uint64_t store_incarnat
     device->store_incarnation = store_incarnation;
   }
   bool same_life = true;
+  if (device->store_incarnation == 0) device->store_incarnation = store_incarnation;
   if (device->store_incarnation != store_incarnation) {
     same_life = device->dirty.empty() && device->flushing.empty();
     LoseAll(*device);
@@ -33,6 +34,16 @@ bool FlushTracker::NoteWrite(const ReplicaName& replica, uint64_t store_incarnat
   }
   device->dirty.insert(replica.placement_group_id);
   return same_life;
+}
+
+void FlushTracker::NoteInherited(const ReplicaName& replica) {
+  Device* device = Find(replica.device_id);
+  if (device == nullptr) {
+    devices_.emplace_back();
+    device = &devices_.back();
+    device->device_id = replica.device_id;
+  }
+  device->dirty.insert(replica.placement_group_id);
 }
 
 void FlushTracker::LoseAll(Device& device) {
@@ -65,6 +76,7 @@ uint64_t FlushTracker::PlacementGroupToAsk(uint64_t device_id) const {
 bool FlushTracker::DeviceFlushed(uint64_t device_id, uint64_t store_incarnation) {
   Device* device = Find(device_id);
   if (device == nullptr || device->flushing.empty()) return true;
+  if (device->store_incarnation == 0) device->store_incarnation = store_incarnation;
   if (device->store_incarnation != store_incarnation) {
     LoseAll(*device);
     device->store_incarnation = store_incarnation;

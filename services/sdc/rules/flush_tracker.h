@@ -33,6 +33,10 @@ class FlushTracker {
   // that no flush has covered: those replicas are lost now; see TakeNewlyLost.
   bool NoteWrite(const ReplicaName& replica, uint64_t store_incarnation);
 
+  // The volume begins to use the replica: what an earlier client wrote there, and this one may
+  // read, may not be durable yet. The next round covers it, in whatever life of the store.
+  void NoteInherited(const ReplicaName& replica);
+
   // Starts a round; returns the devices to be asked, each with one of its placement groups. Empty:
   // all is durable, and no round has begun. REQUIRES: !round_running().
   [[nodiscard]] std::vector<ReplicaName> BeginRound();
@@ -78,7 +82,7 @@ class FlushTracker {
  private:
   struct Device {
     uint64_t device_id = 0;
-    uint64_t store_incarnation = 0;          // of `dirty` and `flushing`
+    uint64_t store_incarnation = 0;          // of `dirty` and `flushing`; 0: not heard of yet
     absl::flat_hash_set<uint64_t> dirty;     // placement groups
     absl::flat_hash_set<uint64_t> flushing;  // asked for in this round
     absl::flat_hash_set<uint64_t> lost;

@@ -5,6 +5,22 @@
 namespace tessera::sdc {
 namespace {
 
+TEST_CASE("what an earlier client wrote is covered by the first round", "[flush]") {
+  FlushTracker tracker;
+  tracker.NoteInherited({1, 10});
+  tracker.NoteInherited({2, 10});
+  CHECK_FALSE(tracker.clean());
+  CHECK(tracker.BeginRound().size() == 2);
+  CHECK(tracker.DeviceFlushed(1, 7));
+  CHECK_FALSE(tracker.FinishRound());
+  CHECK(tracker.DeviceFlushed(2, 9));
+  CHECK(tracker.FinishRound());
+  CHECK(tracker.clean());
+  // From now on the stores' lives are known.
+  CHECK(tracker.NoteWrite({1, 10}, 7));
+  CHECK_FALSE(tracker.NoteWrite({1, 10}, 8));
+}
+
 constexpr ReplicaName kFirst{1, 100};
 constexpr ReplicaName kSecond{2, 100};
 constexpr ReplicaName kFirstOther{1, 101};
