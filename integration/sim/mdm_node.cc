@@ -32,7 +32,7 @@ MdmNode::MdmNode(Cluster* cluster, mdm::StateFolder state, std::unique_ptr<Metri
       control_(state_.keys.get(), nullptr),
       publisher_(state_.store.get(), state_.keys.get(), &control_, &monitor_, metrics_.get()),
       fence_(mdm::FenceRules{}, state_.store.get(), &control_, &monitor_, &board_, &events_,
-             state_.time.get()),
+             state_.time.get(), &state_.time->clock()),
       assigner_(state_.store.get(), &control_, &monitor_, &events_, state_.time.get()),
       board_(mdm::LearnerBackOff{.back_off_ms = 300, .back_off_max_ms = 3'000}, &monitor_,
              state_.time.get()),

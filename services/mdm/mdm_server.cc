@@ -50,7 +50,7 @@ struct MdmServer::Parts {
         control(state.keys.get(), std::move(credentials)),
         publisher(state.store.get(), state.keys.get(), &control, &health, metrics.get()),
         fence(options.fence, state.store.get(), &control, &health, &board, &events,
-              state.time.get()),
+              state.time.get(), &real_time),
         assigner(state.store.get(), &control, &health, &events, state.time.get()),
         board(options.learners, &health, state.time.get()),
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
@@ -68,6 +68,7 @@ struct MdmServer::Parts {
   const std::unique_ptr<MetricRegistry> metrics;
   const StateFolder state;
   const EventLog events;
+  const SystemClock real_time;  // of waits for others, which go on when a test's time stands still
   HealthMonitor health;
   NodeControl control;
   MapPublisher publisher;

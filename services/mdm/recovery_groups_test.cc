@@ -277,8 +277,11 @@ class World {
       if (replica.role() == kInSync) continue;
       const uint64_t sds_id = replica.sds_id();
       if (mdm::DropMember(&truth_, replica.device_id()) != MembershipOutcome::kChanged) continue;
-      if (!servers_[sds_id].away && OneIn(2)) Persist(sds_id, truth_);
-      servers_[sds_id].last = 0;  // its space is given back
+      // A server gives the space back when it has heard that it is no member any more.
+      if (!servers_[sds_id].away && OneIn(2)) {
+        Persist(sds_id, truth_);
+        servers_[sds_id].last = 0;
+      }
       return;
     }
   }

@@ -70,7 +70,7 @@ absl::Status VolumeFence::Ask(const VolumeRow& volume, FencePurpose purpose, Rou
   request.set_volume_id(volume.volume_id);
   request.set_generation(volume.generation);
   request.set_with_cursors(purpose == FencePurpose::kReconcile);
-  const uint64_t now = time_->clock().BootMillis();
+  const uint64_t now = clock_->BootMillis();
   const milliseconds left(round->deadline_ms - std::min(round->deadline_ms, now));
   const milliseconds timeout = std::clamp(left, milliseconds(1), rules_.call_timeout);
   for (const auto& [sds_id, answer] : control_->RaiseGeneration(round->targets, request, timeout)) {
@@ -171,9 +171,8 @@ std::vector<v1::FenceReceipt> VolumeFence::ReceiptsOf(const VolumeRow& volume,
 absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurpose purpose,
                                               milliseconds time_left) {
   Round round;
-  const Clock& clock = time_->clock();
-  round.deadline_ms = clock.BootMillis() + static_cast<uint64_t>(time_left.count());
-  round.grace_end_ms = clock.BootMillis() + static_cast<uint64_t>(rules_.grace.count());
+  round.deadline_ms = clock_->BootMillis() + static_cast<uint64_t>(time_left.count());
+  round.grace_end_ms = clock_->BootMillis() + static_cast<uint64_t>(rules_.grace.count());
   while (true) {
     TESSERA_RETURN_IF_ERROR(Ask(volume, purpose, &round));
     const bool hopeful =
@@ -181,12 +180,12 @@ absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurp
           return !round.confirmed.contains(target.sds_id) &&
                  health_->Reachable({v1::COMPONENT_KIND_SDS, target.sds_id});
         });
-    if (!hopeful || clock.BootMillis() >= round.grace_end_ms) {
+    if (!hopeful || clock_->BootMillis() >= round.grace_end_ms) {
       TESSERA_RETURN_IF_ERROR(Settle(volume, purpose, &round));
       if (round.waiting_for.empty()) break;
     }
     const auto pause_ms = static_cast<uint64_t>(rules_.retry_pause.count());
-    if (clock.BootMillis() + pause_ms >= round.deadline_ms ||
+    if (clock_->BootMillis() + pause_ms >= round.deadline_ms ||
         AwaitNotification(stop_, absl::FromChrono(rules_.retry_pause))) {
       return WithReason(
           absl::UnavailableError(absl::StrCat(

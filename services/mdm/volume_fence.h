@@ -58,14 +58,15 @@ class VolumeFence {
   // before their servers are heard from again.
   VolumeFence(const FenceRules& rules, MdmStore* store, NodeControl* control,
               const HealthMonitor* health, LearnerBoard* board, const EventLog* events,
-              const MdmTime* time)
+              const MdmTime* time, const Clock* clock)
       : rules_(rules),
         store_(store),
         control_(control),
         health_(health),
         board_(board),
         events_(events),
-        time_(time) {}
+        time_(time),
+        clock_(clock) {}
 
   // Brings every server to `volume.generation` and records that in the volume's row. UNAVAILABLE,
   // saying who is waited for, at the deadline; ABORTED when the generation moved on meanwhile.
@@ -91,6 +92,7 @@ class VolumeFence {
   LearnerBoard* const board_;
   const EventLog* const events_;
   const MdmTime* const time_;
+  const Clock* const clock_;  // of the waits
   absl::Notification stop_;
 };
 

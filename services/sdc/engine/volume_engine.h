@@ -99,6 +99,8 @@ class VolumeEngine final : public BlockDevice {
     bool blocked = false;            // in blocked_groups_
     bool held = false;               // in held_groups_
     uint64_t lacking_device_id = 0;  // reported because it lacks acknowledged writes; 0: none
+    uint64_t kept_device_id = 0;     // the MDM kept it just now although it was reported
+    uint64_t kept_until_nanos = 0;   // not reported again before, for what can wait
     uint64_t lost_device_id = 0;     // proved to lack acknowledged writes that nobody has kept
     uint64_t flush_mark = 0;         // acknowledged before the running flush round: below this
     bool retaining = false;          // in retaining_groups_

@@ -452,7 +452,9 @@ void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& oper
       PieceDone(piece, EIO, absl::StrCat("a server refused a read: ", Describe(result)));
       return;
     default:
-      if (group != nullptr) {
+      // Reads of a last replica that has failed come back at once, and are tried again soon.
+      if (group != nullptr && (group->kept_device_id != operation.device_id ||
+                               context_.NowNanos() >= group->kept_until_nanos)) {
         Report(*group, operation.device_id, absl::StrCat("read: ", Describe(result)));
       }
       break;
@@ -675,6 +677,8 @@ void VolumeEngine::ReportRejected(const ReplicaName& replica) {
   Group* group = FindGroup(replica.placement_group_id);
   if (group == nullptr) return;
   group->writer.ReportRejected(replica.device_id, context_.NowNanos());
+  group->kept_device_id = replica.device_id;
+  group->kept_until_nanos = context_.NowNanos() + PlacementGroupWriter::kEpochHoldNanos;
   Hold(*group);
   const bool last = group->writer.in_sync_count() == 1;
   if (last && std::exchange(group->lacking_device_id, 0) == replica.device_id) {

@@ -125,7 +125,8 @@ void VolumeEngine::NoteCatchUp(const Group& group, uint64_t device_id, uint64_t 
 // proved the contrary, or have got it again, nothing is read from them.
 void VolumeEngine::DoubtReplicas(SdsStream& stream) {
   const auto [life, first] = server_lives_.try_emplace(stream.sds_id(), stream.incarnation());
-  if (first || std::exchange(life->second, stream.incarnation()) == stream.incarnation()) return;
+  // A volume may have begun on a stream that was open already: what it keeps is in doubt then, too.
+  if (!first && std::exchange(life->second, stream.incarnation()) == stream.incarnation()) return;
   for (Group* group : retaining_groups_) {
     for (const WriterMember& member : group->writer.members()) {
       if (member.sds_id != stream.sds_id() || !group->writer.Doubt(member.device_id)) continue;
