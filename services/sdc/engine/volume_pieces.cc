@@ -667,6 +667,9 @@ void VolumeEngine::AdoptEntry(Group& group) {
       flushes_.DropReplica({old.device_id, group.writer.placement_group_id()});
     }
   }
+  for (const WriterMember& member : after) {
+    if (member.behind) ProbeLater({member.device_id, group.writer.placement_group_id()});
+  }
   Pump(group);
   CompleteWrites(group);
   RetryParked();

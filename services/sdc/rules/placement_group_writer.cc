@@ -41,10 +41,13 @@ bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
     WriterMember member;
     static_cast<MapMember&>(member) = from;
     member.next_send = front_sequence_;
-    // A learner gets what was acknowledged from its source.
-    member.behind = from.in_sync && std::any_of(before.begin(), before.end(), [&](const auto& old) {
-                      return old.device_id == from.device_id && old.in_sync && old.behind;
-                    });
+    // One that comes in sync has learned from a member that may itself have lacked, just then, what
+    // is retained: it is asked like one whose server began another life.
+    const auto* old =
+        std::find_if(before.begin(), before.end(), [&](const WriterMember& candidate) {
+          return candidate.device_id == from.device_id && candidate.in_sync;
+        });
+    member.behind = from.in_sync && (old == before.end() ? retained_ > 0 : old->behind);
     members_.push_back(member);
   }
   for (size_t i = 0; i < count_; ++i) {

@@ -128,6 +128,22 @@ TEST_CASE("a newer entry does not make a replica that is behind readable", "[wri
   CHECK_FALSE(writer.members()[1].behind);
 }
 
+TEST_CASE("one that comes in sync is asked, too: its source may have lacked what is kept",
+          "[writer]") {
+  PlacementGroupWriter writer(TwoMembers(1), 1, 1);
+  writer.Retain();
+  Acknowledge(writer, 3);
+  MapEntry learning = TwoMembers(2);
+  learning.members[1].in_sync = false;
+  REQUIRE(writer.Adopt(learning, 0));
+  CHECK_FALSE(writer.members()[1].behind);
+  REQUIRE(writer.Adopt(TwoMembers(3), 0));
+  CHECK(writer.members()[1].behind);
+  CHECK_FALSE(writer.members()[0].behind);
+  CHECK(writer.Prove(2, 2) == Proof::kCatchingUp);
+  CHECK(writer.NextToSend(writer.members()[1], 0) == 2);
+}
+
 // Two replicas that keep a prefix of what they took when their power goes, one that is never
 // shorter than at their last flush; both may lose power at once. Whatever happens, in the end each
 // has every write, in order, once.
