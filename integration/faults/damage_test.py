@@ -289,14 +289,11 @@ class PowerCut(DamageTest):
             return [f"{self.disks[number].mount},pool=pool1"]
         return flags
 
-    def cut_power(self, client_forgets):
-        """Rounds of power cuts of all servers under load; `client_forgets`: it keeps no acknowledged writes."""
+    def test_power_cuts_of_all_servers_at_once_lose_nothing_that_was_flushed(self):
         seed = int(os.environ.get("TESSERA_SEED", "4711"))
         print(f"seed {seed}")
-        cluster = self.start(device_flags={n: self.device(n) for n in (1, 2, 3)},
-                             sdc_flags=["--unflushed-mib", "0"] if client_forgets else [])
-        load = VerifyingLoad(cluster.create_volume("volume", "32MiB"), seed, blocks=2048, rate=400,
-                             flush_every=40 if client_forgets else 400)
+        cluster = self.start(device_flags={n: self.device(n) for n in (1, 2, 3)})
+        load = VerifyingLoad(cluster.create_volume("volume", "32MiB"), seed, blocks=2048, rate=400, flush_every=40)
         self.addCleanup(load.kill)
         undone = 0
         for round_number in range(self.rounds):
@@ -305,8 +302,7 @@ class PowerCut(DamageTest):
                 sds.process.kill()
             for sds in cluster.sds:
                 sds.process.wait(60)
-            if client_forgets:
-                load.crashed()
+            load.crashed()
             for number, sds in enumerate(cluster.sds, 1):
                 undone += self.disks[number].power_cut(seed + 10 * round_number + number)
                 sds.host.boot()
@@ -320,14 +316,6 @@ class PowerCut(DamageTest):
         self.assertEqual(verdict["violations"], 0, verdict)
         self.assertTrue(verdict["read_back"])
         self.assertIn(", 0 different", cluster.verify("volume"))
-        return cluster
-
-    def test_power_cuts_of_all_servers_at_once_lose_nothing_that_was_flushed(self):
-        self.cut_power(client_forgets=True)
-
-    def test_power_cuts_lose_nothing_acknowledged_while_the_client_lives(self):
-        cluster = self.cut_power(client_forgets=False)
-        self.assertGreater(cluster.metric(cluster.sdc, "tessera_sdc_replicas_caught_up_total"), 0)
 
 
 class LostDevice(DamageTest):

@@ -85,13 +85,6 @@ void AddFlags(CLI::App* app, Flags* flags) {
          "ENOSPC. Trims and reads go on meanwhile.")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1e6));
-  app->add_option(
-         "--unflushed-mib", sdc.unflushed_mib,
-         "MiB of acknowledged writes, of all volumes together, that are kept until they are "
-         "durable, so that power loss of all replicas loses nothing while this client "
-         "lives; 0: none. When half of it is used, volumes that write flush by themselves.")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 65'536));
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")
       ->capture_default_str()
       ->check(CLI::IsMember({"off", "allowed", "required"}));

@@ -33,7 +33,6 @@ struct SdcOptions {
   SecurityOptions security;
   NbdServerOptions nbd;
   std::chrono::milliseconds replica_timeout{2'000};
-  uint64_t unflushed_mib = 1024;
   std::chrono::milliseconds full_wait{0};
   std::chrono::milliseconds flush_timeout{10'000};
   std::chrono::milliseconds io_timeout{0};

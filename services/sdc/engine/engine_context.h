@@ -27,8 +27,8 @@ struct EngineOptions {
   EventLoop::Duration full_wait{0};
   // Acknowledged writes of all volumes that are kept until they are durable; when half of it is
   // used, a volume that writes flushes by itself. 0: none are kept, and power loss of the last
-  // replica can lose them.
-  uint64_t unflushed_bytes = 1u << 30;
+  // replica can lose them. No flag sets it: docs/REPLICATION.md, "Known gaps".
+  uint64_t unflushed_bytes = 0;
 };
 
 // What is wrong with a grant.

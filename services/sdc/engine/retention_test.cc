@@ -6,9 +6,15 @@
 namespace tessera::sdc {
 namespace {
 
+EngineOptions Keeping() {
+  EngineOptions options = TestCluster::PatientOptions();
+  options.unflushed_bytes = 64u << 20;
+  return options;
+}
+
 TEST_CASE("replicas that lost acknowledged writes get them again", "[engine]") {
   const size_t replicas = GENERATE(1, 2);
-  TestCluster cluster(replicas);
+  TestCluster cluster(replicas, Keeping());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   CHECK(cluster.Flush() == 0);
   CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
@@ -29,7 +35,7 @@ TEST_CASE("replicas that lost acknowledged writes get them again", "[engine]") {
 }
 
 TEST_CASE("one replica that lost its tail catches up without leaving the set", "[engine]") {
-  TestCluster cluster(2);
+  TestCluster cluster(2, Keeping());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.servers[1]->ReopenStore(true);
   CHECK(cluster.Flush() == 0);
@@ -38,7 +44,7 @@ TEST_CASE("one replica that lost its tail catches up without leaving the set", "
 }
 
 TEST_CASE("a process that came back with all it had keeps its place", "[engine]") {
-  TestCluster cluster(1);
+  TestCluster cluster(1, Keeping());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.servers[0]->ReopenStore(false);
   CHECK(cluster.Flush() == 0);
@@ -47,7 +53,7 @@ TEST_CASE("a process that came back with all it had keeps its place", "[engine]"
 }
 
 TEST_CASE("nothing is read from a replica before it has its writes again", "[engine]") {
-  TestCluster cluster(1);
+  TestCluster cluster(1, Keeping());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   CHECK(cluster.Flush() == 0);
   CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
@@ -95,7 +101,7 @@ TEST_CASE("what is kept is bounded: the volume flushes by itself", "[engine]") {
 }
 
 TEST_CASE("a write that finds the pool full waits as long as it was told to", "[engine]") {
-  EngineOptions options = TestCluster::PatientOptions();
+  EngineOptions options = Keeping();
   options.full_wait = std::chrono::seconds(20);
   TestCluster cluster(2, options);
   std::atomic<bool> full{true};
@@ -120,7 +126,7 @@ TEST_CASE("a write that finds the pool full waits as long as it was told to", "[
 }
 
 TEST_CASE("a new generation lets go of what has no place in the new order", "[engine]") {
-  TestCluster cluster(1);
+  TestCluster cluster(1, Keeping());
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.RaiseGeneration();
   CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);

@@ -104,11 +104,7 @@ void VolumeEngine::MarkFlushRound() {
 
 void VolumeEngine::FlushRoundCovered() {
   std::erase_if(retaining_groups_, [this](Group* group) {
-    const auto& members = group->writer.members();
-    // Not before it is known that every member has them.
-    const bool known = std::none_of(members.begin(), members.end(),
-                                    [](const WriterMember& member) { return member.behind; });
-    if (known) ReleaseWrites(*group, group->flush_mark);
+    if (group->writer.MayRelease()) ReleaseWrites(*group, group->flush_mark);
     group->flush_mark = 0;
     group->retaining = group->writer.retained() > 0;
     return !group->retaining;

@@ -50,6 +50,7 @@ bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
     member.behind = from.in_sync && (old == before.end() ? retained_ > 0 : old->behind);
     members_.push_back(member);
   }
+  NoteDoubt();
   for (size_t i = 0; i < count_; ++i) {
     At(i).answered = 0;
     At(i).since_nanos = now_nanos;
@@ -174,7 +175,22 @@ bool PlacementGroupWriter::Doubt(uint64_t device_id) {
   const size_t index = Find(device_id);
   if (index == kNone || retained_ == 0 || !members_[index].in_sync) return false;
   members_[index].behind = true;
+  NoteDoubt();
   return true;
+}
+
+void PlacementGroupWriter::NoteDoubt() {
+  const auto learner = [](const WriterMember& member) { return !member.in_sync; };
+  const bool learners = std::any_of(members_.begin(), members_.end(), learner);
+  const bool doubt = std::any_of(members_.begin(), members_.end(),
+                                 [](const WriterMember& member) { return member.behind; });
+  learners_in_doubt_ = learners && (learners_in_doubt_ || doubt);
+}
+
+bool PlacementGroupWriter::MayRelease() const {
+  return !learners_in_doubt_ &&
+         std::none_of(members_.begin(), members_.end(),
+                      [](const WriterMember& member) { return member.behind; });
 }
 
 Proof PlacementGroupWriter::Prove(uint64_t device_id, uint64_t expected_sequence) {
@@ -198,6 +214,7 @@ Proof PlacementGroupWriter::Prove(uint64_t device_id, uint64_t expected_sequence
 void PlacementGroupWriter::CatchUp(size_t index, uint64_t expected) {
   WriterMember& member = members_[index];
   member.behind = true;
+  NoteDoubt();
   Rewind(member, expected);
   for (size_t i = 0; i < count_; ++i) At(i).answered &= ~(1u << index);
 }

@@ -168,6 +168,10 @@ class PlacementGroupWriter {
   [[nodiscard]] uint64_t retained_front() const { return front_sequence_ - retained_; }
   // Forgets the oldest retained write; returns its name. REQUIRES: retained() > 0.
   WriteCookie ReleaseOldest();
+  // Whether what is durable may be released: every member is known to have it. A learner that
+  // copies from a member which was behind is known to have it when it has come in sync and was
+  // asked.
+  [[nodiscard]] bool MayRelease() const;
   // The server's store began another life: its member may lack what is retained. False: nothing is.
   bool Doubt(uint64_t device_id);
   // The member expects `expected_sequence` next, in this generation.
@@ -225,6 +229,7 @@ class PlacementGroupWriter {
   WriterReaction AnswerTaken(size_t index, uint64_t sequence);
   // The member gets everything from `expected` on again, and its answers so far count for nothing.
   void CatchUp(size_t index, uint64_t expected);
+  void NoteDoubt();
   WriterReaction AnswerEpoch(WriterMember& member, WriteAnswer answer, uint64_t sequence,
                              uint64_t server_epoch, uint64_t now_nanos);
 
@@ -239,6 +244,7 @@ class PlacementGroupWriter {
   size_t retained_ = 0;
   size_t count_ = 0;
   bool retaining_ = false;
+  bool learners_in_doubt_ = false;  // a learner's source may have lacked retained writes
   uint64_t front_sequence_ = 1;
   uint64_t next_sequence_ = 1;
   std::vector<NoSpace> no_space_;

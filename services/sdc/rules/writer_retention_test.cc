@@ -144,6 +144,26 @@ TEST_CASE("one that comes in sync is asked, too: its source may have lacked what
   CHECK(writer.NextToSend(writer.members()[1], 0) == 2);
 }
 
+TEST_CASE("nothing is released while a learner may copy from a member that lacks it", "[writer]") {
+  PlacementGroupWriter writer(TwoMembers(1), 1, 1);
+  writer.Retain();
+  Acknowledge(writer, 3);
+  CHECK(writer.MayRelease());
+  MapEntry learning = TwoMembers(2);
+  learning.members[1].in_sync = false;
+  REQUIRE(writer.Adopt(learning, 0));
+  CHECK(writer.MayRelease());
+  writer.Doubt(1);
+  CHECK_FALSE(writer.MayRelease());
+  // Its source is whole again; what the learner copied before is not.
+  CHECK(writer.Prove(1, 4) == Proof::kComplete);
+  CHECK_FALSE(writer.MayRelease());
+  REQUIRE(writer.Adopt(TwoMembers(3), 0));
+  CHECK_FALSE(writer.MayRelease());
+  CHECK(writer.Prove(2, 4) == Proof::kComplete);
+  CHECK(writer.MayRelease());
+}
+
 // Two replicas that keep a prefix of what they took when their power goes, one that is never
 // shorter than at their last flush; both may lose power at once. Whatever happens, in the end each
 // has every write, in order, once.
