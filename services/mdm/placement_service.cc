@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "libtoken/bytes.h"
 #include "services/common/errors.h"
@@ -62,6 +63,13 @@ std::string TicketBytes(const v1::LearningTicket& ticket) {
   return bytes;
 }
 
+// Only what a client says of its connection can be the client's own fault. A replica that answers
+// and lacks writes, or whose device failed, has to leave whoever says so.
+bool SpeaksOfConnection(const v1::ReplicaFailure& failure) {
+  return absl::StartsWith(failure.reason(), "no answer") ||
+         absl::StartsWith(failure.reason(), "the server is not reachable");
+}
+
 }  // namespace
 
 grpc::ServerWriteReactor<v1::WatchPlacementGroupsResponse>* PlacementService::WatchPlacementGroups(
@@ -106,6 +114,7 @@ std::set<uint64_t> PlacementService::DoubtedServers(
   if (!call.caller().Has(v1::ROLE_SDC)) return doubted;
   std::map<uint64_t, IsolationJudge::Report> reports;  // by server
   for (const v1::ReplicaFailure& failure : request.failures()) {
+    if (!SpeaksOfConnection(failure)) continue;
     const auto group = FindPlacementGroup(db, failure.placement_group_id());
     if (!group.has_value() || group->epoch() != failure.epoch()) continue;
     const v1::Replica* replica = FindReplica(*group, failure.device_id());
@@ -166,7 +175,7 @@ absl::Status PlacementService::Do(const CallContext& call,
       const v1::Replica* replica = FindReplica(groups[id], failure.device_id());
       const bool learner = replica != nullptr && replica->role() == v1::REPLICA_ROLE_LEARNER;
       const uint64_t sds_id = replica == nullptr ? 0 : replica->sds_id();
-      if (doubted.contains(sds_id)) continue;
+      if (doubted.contains(sds_id) && SpeaksOfConnection(failure)) continue;
       const auto outcome = RemoveFailed(&groups[id], groups[id].epoch(), failure.device_id());
       if (outcome != MembershipOutcome::kChanged) continue;
       changed.insert(id);
