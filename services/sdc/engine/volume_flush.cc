@@ -112,7 +112,9 @@ bool VolumeEngine::CanBeProved(const Group& group, const ReplicaName& replica) c
 void VolumeEngine::ReportLost() {
   for (const ReplicaName& replica : flushes_.TakeNewlyLost()) {
     Group* group = FindGroup(replica.placement_group_id);
-    if (group != nullptr && CanBeProved(*group, replica)) {
+    // Worth it only where what it lacks could be given to it again.
+    const bool kept = context_.options().unflushed_bytes > 0;
+    if (kept && group != nullptr && CanBeProved(*group, replica)) {
       ProbeLater(replica);
       continue;
     }
@@ -129,7 +131,8 @@ void VolumeEngine::ReportLostAgain(uint64_t now_nanos) {
   for (const ReplicaName& replica : flushes_.Lost()) {
     Group* group = FindGroup(replica.placement_group_id);
     if (group == nullptr) continue;
-    const bool asked = CanBeProved(*group, replica) && group->lost_device_id != replica.device_id;
+    const bool asked = context_.options().unflushed_bytes > 0 && CanBeProved(*group, replica) &&
+                       group->lost_device_id != replica.device_id;
     for (const WriterMember& member : group->writer.members()) {
       if (asked || member.device_id != replica.device_id || now_nanos < member.hold_until_nanos)
         continue;
