@@ -160,6 +160,11 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
   const bool lost = flushes_.IsLost(replica);
   if (member == nullptr || (!lost && !member->behind)) return;
   if (lost && !flushes_.CanProve(replica)) {
+    // A loss is accepted of the last replica only: where another is in sync, this one leaves.
+    if (group->writer.in_sync_count() > 1) {
+      group->lost_device_id = replica.device_id;
+      return Report(*group, replica.device_id, "it can't prove that it has what was not flushed");
+    }
     flushes_.AcceptLoss(replica);
     return CheckFlushRound();
   }
