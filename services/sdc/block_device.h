@@ -6,6 +6,7 @@
 //  - A write is visible to every read submitted after its answer. It is durable once a flush that
 //  was
 //    submitted after its answer, on whatever connection, has been answered, or if it carried `fua`.
+//  - Where answered writes may be lost, the next flush of each client fails with EIO: LossCursor.
 //  - Any byte offset and length inside the device is accepted; unaligned writes are atomic against
 //    their neighbours.
 //
@@ -52,6 +53,14 @@ struct BlockReply {
   std::vector<StatusExtent> extents;  // kBlockStatus: from the offset on, at least one
 };
 
+// How many losses of answered writes a client (an NBD connection) has been told of. Every client
+// that had the device open is told of each once, by its next flush: what one hears, another does
+// not. So does Linux for every open file: errseq_t, Documentation/core-api/errseq.rst.
+struct LossCursor {
+  uint64_t told = 0;
+  bool closed = false;  // the client has gone: nobody hears its answers any more
+};
+
 struct BlockRequest {
   Command command = Command::kRead;
   uint64_t offset_bytes = 0;
@@ -61,6 +70,8 @@ struct BlockRequest {
   bool fast_zero = false;          // kWriteZeroes: fail with ENOTSUP unless quicker than a write
   bool one_extent = false;         // kBlockStatus: the first extent only
   Payload data;                    // kWrite
+  // kFlush: of the client. Null: one that opens the device with this request.
+  std::shared_ptr<LossCursor> client;
   absl::AnyInvocable<void(BlockReply)> done;
 };
 
@@ -78,6 +89,10 @@ class BlockDevice {
  public:
   virtual ~BlockDevice() = default;
   [[nodiscard]] virtual BlockDeviceInfo info() const = 0;
+  // For a client that opens the device. A loss that nobody has been told of yet is news to it.
+  [[nodiscard]] virtual std::shared_ptr<LossCursor> OpenCursor() {
+    return std::make_shared<LossCursor>();
+  }
   // REQUIRES: the range lies inside the device (the NBD server checks and answers EINVAL/ENOSPC).
   virtual void Submit(BlockRequest request) = 0;
 };

@@ -257,6 +257,10 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
   TESSERA_ASSIGN_OR_RETURN(const Device device,
                            Find(call, message->volume_id(), message->volume_name()));
   const bool flush = message->flush();
+  TESSERA_ASSIGN_OR_RETURN(
+      const std::shared_ptr<LossCursor> cursor,
+      AskLoop<std::shared_ptr<LossCursor>>(
+          loop_, call.TimeLeft(kLongest), [device](auto answer) { answer(device->OpenCursor()); }));
   uint64_t offset = message->offset_bytes();
   const uint64_t size = device->info().size_bytes;
   for (;;) {
@@ -288,6 +292,7 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
   if (!flush) return absl::OkStatus();
   BlockRequest request;
   request.command = Command::kFlush;
+  request.client = cursor;
   return Submit(call, device, std::move(request)).status();
 }
 

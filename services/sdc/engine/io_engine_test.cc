@@ -315,6 +315,62 @@ TEST_CASE("all replicas lost acknowledged writes: IO goes on, and the next flush
   CHECK(cluster.Read(4096, 8192) == Pattern(5, 4096) + Pattern(4, 4096));
 }
 
+TEST_CASE("a flush that waits behind the one that tells of a loss tells of it too", "[engine]") {
+  TestCluster cluster(1, TestCluster::Forgetful());
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[0]->Stop();
+  std::atomic<int> told{0};
+  std::atomic<int> answered{0};
+  const auto flush = [&] {
+    BlockRequest request = TestCluster::Simple(Command::kFlush);
+    request.done = [&told, &answered](const BlockReply& reply) {
+      told += reply.error == EIO ? 1 : 0;
+      ++answered;
+    };
+    cluster.Start(std::move(request));
+  };
+  flush();
+  while (cluster.reports_seen < 1) std::this_thread::yield();
+  flush();
+  cluster.OnLoop([] {});
+  cluster.servers[0]->ReopenStore(true);
+  cluster.servers[0]->Start();
+  cluster.PublishAddresses();
+  while (answered < 2) std::this_thread::yield();
+  CHECK(told == 2);
+  CHECK(cluster.Flush() == 0);
+}
+
+TEST_CASE("each client is told of a loss once, whatever others were told", "[engine]") {
+  TestCluster cluster(1, TestCluster::Forgetful());
+  const auto open = [&cluster] {
+    std::shared_ptr<LossCursor> cursor;
+    cluster.OnLoop([&] { cursor = cluster.engine->Find("test")->OpenCursor(); });
+    return cursor;
+  };
+  const auto flush = [&cluster](const std::shared_ptr<LossCursor>& client) {
+    BlockRequest request = TestCluster::Simple(Command::kFlush);
+    request.client = client;
+    return cluster.Do(std::move(request)).error;
+  };
+  const auto first = open();
+  const auto second = open();
+  const auto gone = open();
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(flush(first) == 0);
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  // One that has gone does not hear what it is answered.
+  cluster.OnLoop([&gone] { gone->closed = true; });
+  CHECK(flush(gone) == EIO);
+  const auto before = open();
+  CHECK(flush(first) == EIO);
+  const auto after = open();
+  for (const auto& client : {second, before}) CHECK(flush(client) == EIO);
+  for (const auto& client : {first, second, before, after}) CHECK(flush(client) == 0);
+  CHECK(cluster.Flush() == 0);
+}
+
 TEST_CASE("a flush that waits for the last replica reports it at a measured pace", "[engine]") {
   TestCluster cluster(1);
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);

@@ -50,6 +50,12 @@ BlockDeviceInfo VolumeEngine::info() const {
   return info;
 }
 
+std::shared_ptr<LossCursor> VolumeEngine::OpenCursor() {
+  auto cursor = std::make_shared<LossCursor>();
+  cursor->told = told_losses_;
+  return cursor;
+}
+
 void VolumeEngine::Submit(BlockRequest block) {
   const ByteRange range{block.offset_bytes, block.offset_bytes + block.length_bytes};
   if (detaching_) return FailLater(std::move(block), ESHUTDOWN, "the volume is being detached");
@@ -105,6 +111,12 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
   request->internal = false;
+  // A write promises itself; a flush all that its client has not heard the contrary of.
+  request->told_losses = flushes_.losses();
+  if (request->block.command == Command::kFlush) {
+    request->told_losses =
+        request->block.client != nullptr ? request->block.client->told : told_losses_;
+  }
   request->segments.clear();
   request->next_segment = 0;
   request->cursor = PieceCursor();

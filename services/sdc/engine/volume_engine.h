@@ -51,6 +51,7 @@ class VolumeEngine final : public BlockDevice {
   ~VolumeEngine() override;
 
   [[nodiscard]] BlockDeviceInfo info() const override;
+  [[nodiscard]] std::shared_ptr<LossCursor> OpenCursor() override;
   void Submit(BlockRequest request) override;
 
   // A renewed grant, or one of a newer generation, under which unacknowledged writes are sent anew.
@@ -183,6 +184,7 @@ class VolumeEngine final : public BlockDevice {
   void FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
                      const v1::IoResult& result);
   void CheckFlushRound();
+  void NoteTold(const Request& request, uint64_t losses);
   void ReportLost();
   void ReportLostAgain(uint64_t now_nanos);
   [[nodiscard]] bool CanBeProved(const Group& group, const ReplicaName& replica) const;
@@ -224,6 +226,7 @@ class VolumeEngine final : public BlockDevice {
   std::vector<uint64_t> flush_unsent_;   // devices that could not be asked yet
   std::vector<ReplicaName> probes_unsent_;
   bool internal_flush_ = false;  // the flush of a detach
+  uint64_t told_losses_ = 0;     // that some client has heard of
 
   std::vector<Piece*> full_waiting_;  // writes that found no space
   bool full_timer_set_ = false;

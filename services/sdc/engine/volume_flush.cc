@@ -1,5 +1,4 @@
 // Flush rounds: see rules/flush_tracker.h.
-#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -226,23 +225,29 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
   CheckFlushRound();
 }
 
+// Of a flush alone: an error of a write says nothing of other writes. One that was answered when
+// its time was over told of no loss.
+void VolumeEngine::NoteTold(const Request& request, uint64_t losses) {
+  if (request.internal || request.answered) return;
+  LossCursor* client = request.block.client.get();
+  if (client != nullptr) client->told = losses;
+  if (client == nullptr || !client->closed) told_losses_ = losses;
+}
+
 void VolumeEngine::CheckFlushRound() {
   if (!flushes_.round_running() && flush_round_.empty()) return;
   if (!flushes_.FinishRound()) return;
   FlushRoundCovered();
-  // An error of a write says nothing of other writes: a flush of an application has to tell.
-  const bool told = std::any_of(flush_round_.begin(), flush_round_.end(), [](const Request* r) {
-    return r->block.command == Command::kFlush && !r->internal;
-  });
-  const bool loss = told ? flushes_.TakeLossAccepted() : flushes_.loss_accepted();
+  const uint64_t losses = flushes_.losses();
   for (Request* request : std::exchange(flush_round_, {})) {
-    if (loss && request->error == 0) {
+    if (request->told_losses < losses && request->error == 0) {
       request->error = EIO;
       request->message =
           "the last replica failed or was restarted before this flush: writes answered earlier may "
           "be lost";
     }
     if (request->block.command == Command::kFlush) {
+      NoteTold(*request, losses);
       request->phase = Request::Phase::kRunning;
       Answer(request);
     } else {

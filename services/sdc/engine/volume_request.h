@@ -50,6 +50,7 @@ struct Request {
   bool answered = false;     // its time was over; what is left runs for the order's sake
   bool flush_after = false;  // its writes are to be made durable before the answer
   bool internal = false;     // a flush that no application asked for
+  uint64_t told_losses = 0;  // a later loss may be one of what it promises
 
   absl::InlinedVector<Segment, 1> segments;
   size_t next_segment = 0;  // the one after that of `cursor`

@@ -156,6 +156,7 @@ void Connection::SwitchToTls() {
 
 void Connection::BeginTransmission(std::span<const std::byte> rest) {
   session_ = handshake_->TakeSession();
+  losses_ = session_.device->OpenCursor();
   if (handshake_timer_.has_value()) host_.loop().Cancel(*handshake_timer_);
   handshake_timer_.reset();
   host_.counters().handshakes_completed.Add();
@@ -263,6 +264,7 @@ void Connection::Submit(const RequestHeader& header, Payload payload) {
   request.fast_zero = (header.flags & kCommandFlagFastZero) != 0;
   request.one_extent = (header.flags & kCommandFlagRequestOne) != 0;
   request.data = std::move(payload);
+  if (request.command == Command::kFlush) request.client = losses_;
   request.done = Completion(slot);
   host_.counters().requests[static_cast<size_t>(request.command)].Add();
   session_.device->Submit(std::move(request));
@@ -474,6 +476,7 @@ void Connection::Close(std::string_view reason) {
   replies_.Clear();
   std::vector<std::byte>().swap(handshake_input_);  // gives the memory back
   session_.device.reset();
+  if (losses_ != nullptr) losses_->closed = true;
   host_.Closed(*this);
 }
 

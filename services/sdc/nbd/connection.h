@@ -151,6 +151,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   size_t handshake_input_bytes_ = 0;
 
   Session session_;
+  std::shared_ptr<LossCursor> losses_;  // while there is a device
   std::optional<RequestReader> reader_;
   RequestReader::Request request_;  // the one that reader_ is in
   bool held_back_ = false;          // by the limits: there may be more requests in reader_

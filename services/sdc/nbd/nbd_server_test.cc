@@ -39,6 +39,35 @@ TEST_CASE("What is written is read back, on this connection and on another") {
   });
 }
 
+TEST_CASE("A flush names the connection that it came on, which is closed with it") {
+  ServerFixture f;
+  std::vector<std::shared_ptr<LossCursor>> clients;
+  f.OnLoop([&] {
+    f.device->SetFault([&clients](const BlockRequest& request) {
+      if (request.command == Command::kFlush) clients.push_back(request.client);
+      return 0;
+    });
+  });
+  TestClient client = f.Enter();
+  {
+    TestClient other = f.Enter();
+    CHECK(client.Do(Header(WireCommand::kFlush, 1, 0, 0)) == 0u);
+    CHECK(other.Do(Header(WireCommand::kFlush, 2, 0, 0)) == 0u);
+    CHECK(client.Do(Header(WireCommand::kFlush, 3, 0, 0)) == 0u);
+  }
+  CHECK(f.Eventually([&] { return f.server->stats().connections_open == 1; }));
+  f.OnLoop([&] {
+    REQUIRE(clients.size() == 3);
+    REQUIRE(clients[0] != nullptr);
+    REQUIRE(clients[1] != nullptr);
+    CHECK(clients[0] == clients[2]);
+    CHECK(clients[0] != clients[1]);
+    CHECK_FALSE(clients[0]->closed);
+    CHECK(clients[1]->closed);
+    f.device->SetFault(nullptr);
+  });
+}
+
 TEST_CASE("Trim and write zeroes read as zeros; cache does nothing and succeeds") {
   ServerFixture f;
   TestClient client = f.Enter();

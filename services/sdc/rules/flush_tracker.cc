@@ -158,10 +158,8 @@ void FlushTracker::AcceptLoss(const ReplicaName& replica) {
   Device* device = Find(replica.device_id);
   if (device == nullptr || device->lost.erase(replica.placement_group_id) == 0) return;
   device->unprovable.erase(replica.placement_group_id);
-  loss_accepted_ = true;
+  ++losses_;
 }
-
-bool FlushTracker::TakeLossAccepted() { return std::exchange(loss_accepted_, false); }
 
 std::vector<ReplicaName> FlushTracker::WaitedFor(uint64_t device_id) const {
   std::vector<ReplicaName> replicas;

@@ -69,11 +69,10 @@ class FlushTracker {
   [[nodiscard]] std::vector<ReplicaName> Lost() const;
   // Replicas that were lost since the last call.
   [[nodiscard]] std::vector<ReplicaName> TakeNewlyLost();
-  // The only in-sync replica of its group is lost: there is nobody else to ask. The next finished
-  // round says so by TakeLossAccepted().
+  // The only in-sync replica of its group is lost: there is nobody else to ask. A flush that ends
+  // with more losses than its client has been told of does not make durable what it covers.
   void AcceptLoss(const ReplicaName& replica);
-  [[nodiscard]] bool TakeLossAccepted();
-  [[nodiscard]] bool loss_accepted() const { return loss_accepted_; }
+  [[nodiscard]] uint64_t losses() const { return losses_; }
 
   // All replicas of the device that a round waits for, for reports.
   [[nodiscard]] std::vector<ReplicaName> WaitedFor(uint64_t device_id) const;
@@ -97,7 +96,7 @@ class FlushTracker {
   std::vector<Device> devices_;  // as many as the volume's pool has devices that it wrote to
   std::vector<ReplicaName> newly_lost_;
   bool round_running_ = false;
-  bool loss_accepted_ = false;
+  uint64_t losses_ = 0;  // accepted so far
 };
 
 }  // namespace tessera::sdc
