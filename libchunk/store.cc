@@ -278,24 +278,20 @@ absl::Status StoreImpl::SyncUpTo(uint64_t lsn) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::RecordLossTold() {
-  if (!loss_untold_) return absl::OkStatus();
-  const absl::Status written = WriteLossTold();
+absl::Status StoreImpl::AcknowledgeLoss() {
+  CHUNK_RETURN_IF_ERROR(CheckAlive());
+  absl::Status written;
+  {
+    absl::MutexLock lock(&superblock_mutex_);
+    if (!parts_.superblock.loss_untold) return absl::OkStatus();
+    parts_.superblock.loss_untold = false;
+    written = WriteSuperblock(parts_.superblock_file.get(), &parts_.superblock);
+  }
   return written.ok() ? written : Fail(written);
-}
-
-absl::Status StoreImpl::WriteLossTold() {
-  absl::MutexLock lock(&superblock_mutex_);
-  if (!loss_untold_) return absl::OkStatus();
-  parts_.superblock.loss_untold = false;
-  absl::Status written = WriteSuperblock(parts_.superblock_file.get(), &parts_.superblock);
-  loss_untold_ = false;
-  return written;
 }
 
 absl::Status StoreImpl::Flush() {
   CHUNK_RETURN_IF_ERROR(CheckAlive());
-  CHUNK_RETURN_IF_ERROR(RecordLossTold());
   ++flushes_;
   return SyncUpTo(appended_lsn_);
 }
@@ -306,7 +302,6 @@ void StoreImpl::FlushAsync(std::function<void(absl::Status)> done) {
     return;
   }
   absl::Status alive = CheckAlive();
-  if (alive.ok()) alive = RecordLossTold();
   if (alive.ok()) {
     ++flushes_;
     absl::MutexLock lock(&work_mutex_);
@@ -474,7 +469,6 @@ absl::Status StoreImpl::Close() {
   closed_ = true;
   absl::MutexLock lock(&superblock_mutex_);
   parts_.superblock.clean = true;
-  parts_.superblock.loss_untold = false;
   return WriteSuperblock(parts_.superblock_file.get(), &parts_.superblock);
 }
 

@@ -151,7 +151,8 @@ struct OpenReport {
   bool created = false;
   bool clean = false;  // closed by Close, nothing to recover
   // Changes that returned but were not flushed may be missing: the host has booted since the store
-  // was last open, or the store can't tell. After a mere crash of the process this is false.
+  // was last open, or the store can't tell. After a mere crash of the process this is false, unless
+  // it was true before and nobody has acknowledged it.
   bool volatile_state_lost = false;
   uint64_t incarnation = 0;  // grows by at least one with every Open; durable before it returns
   uint64_t records_replayed = 0;
@@ -170,6 +171,9 @@ class Store {
   virtual ~Store() = default;  // as after a crash of the process, when Close was not called
 
   [[nodiscard]] virtual const OpenReport& open_report() const = 0;
+  // Who has to know of lost volatile state has been told: the next Open says it no more. Durable
+  // when it returns. The report of this Open stays.
+  [[nodiscard]] virtual absl::Status AcknowledgeLoss() = 0;
   [[nodiscard]] virtual uint32_t chunk_bytes() const = 0;
 
   // Applies the changes in order, all or none of each, with one journal append where they fit.

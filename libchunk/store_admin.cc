@@ -176,7 +176,6 @@ std::vector<ListedRow> StoreImpl::ListOverlay(const RowFilter& filter,
 absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& filter,
                                                              std::optional<ChunkKey> after,
                                                              size_t limit) {
-  RecordLossTold().IgnoreError();
   for (;;) {
     uint64_t epoch = 0;
     std::map<ChunkKey, ChunkSummary> found;
@@ -221,14 +220,12 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListChunks(uint64_t placement_
 }
 
 Version StoreImpl::Cursor(const StreamId& stream) {
-  RecordLossTold().IgnoreError();
   absl::MutexLock lock(&state_mutex_);
   const auto found = cursors_.find(stream);
   return found == cursors_.end() ? Version() : found->second.last;
 }
 
 std::vector<StreamCursor> StoreImpl::Cursors(uint64_t placement_group_id) {
-  RecordLossTold().IgnoreError();
   std::vector<StreamCursor> cursors;
   {
     absl::MutexLock lock(&state_mutex_);

@@ -354,7 +354,6 @@ absl::Status StoreImpl::LoadRowInto(const ChunkKey& key, Group* group) {
 }
 
 absl::Status StoreImpl::Commit(Group* group) {
-  CHUNK_RETURN_IF_ERROR(RecordLossTold());
   CHUNK_RETURN_IF_ERROR(WriteDirect(group));
   int space_attempts = 0;
   for (int attempt = 0; attempt < kRoomAttemptsMax;) {

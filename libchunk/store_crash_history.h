@@ -65,6 +65,7 @@ class CrashRun {
   absl::Status DoRead();
   absl::Status DoReadCached();
   absl::Status DoMap();
+  absl::Status DoAcknowledgeLoss();
   absl::Status DoFlush();
   absl::Status DoBackgroundWork();
   absl::Status DoCopyImage();
@@ -117,7 +118,9 @@ class CrashRun {
   uint64_t stamp_ = 0;
   bool device_is_tight_ = false;
   bool sync_failed_since_boot_ = false;
-  bool loss_told_ = false;  // by the last Open, and nothing flushed since
+  // Whether an Open has said that volatile state was lost and nobody has acknowledged it.
+  enum class Loss { kNone, kUntold, kUnknown };
+  Loss loss_ = Loss::kNone;
   bool ended_ = false;
 };
 

@@ -240,6 +240,17 @@ absl::Status CrashRun::DoMap() {
   return Violation(absl::StrCat("map of ", Describe(key), " does not cover the range"));
 }
 
+absl::Status CrashRun::DoAcknowledgeLoss() {
+  const absl::Status status = store_->AcknowledgeLoss();
+  if (status.ok()) {
+    Trace("loss acknowledged");
+    loss_ = Loss::kNone;
+    return absl::OkStatus();
+  }
+  if (loss_ == Loss::kUntold) loss_ = Loss::kUnknown;
+  return Excuse("acknowledge loss", status);
+}
+
 absl::Status CrashRun::DoFlush() {
   ++statistics_.flushes;
   absl::Status status = absl::UnknownError("FlushAsync did not call back");
@@ -251,7 +262,6 @@ absl::Status CrashRun::DoFlush() {
   if (status.ok()) {
     Trace("flush: OK");
     model_.Flushed();
-    loss_told_ = false;
     return absl::OkStatus();
   }
   CHUNK_RETURN_IF_ERROR(Excuse("flush", status));
@@ -356,7 +366,8 @@ absl::Status CrashRun::Operate() {
   ++statistics_.operations;
   const uint64_t draw = random_.Below(256);
   if (draw < 110) return DoApply();
-  if (draw < 170) return DoRead();
+  if (draw < 168) return DoRead();
+  if (draw < 170) return DoAcknowledgeLoss();
   if (draw < 190) return DoReadCached();
   if (draw < 200) return DoMap();
   if (draw < 222) return DoFlush();

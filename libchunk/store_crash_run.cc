@@ -270,13 +270,15 @@ absl::Status CrashRun::OpenAndCheck(bool power_lost, size_t least, bool faults_s
                      report.volatile_state_lost));
   if (report.incarnation <= incarnation_) return Violation("the incarnation did not grow");
   incarnation_ = report.incarnation;
-  if (clean && (!report.clean || report.volatile_state_lost)) {
-    return Violation("closed cleanly, but the report says otherwise");
+  if (clean && !report.clean) return Violation("closed cleanly, but the report says otherwise");
+  if (loss_ == Loss::kUntold && !report.volatile_state_lost) {
+    return Violation("lost volatile state was forgotten before it was acknowledged");
   }
-  // A loss may be told again as long as nothing was flushed since it was told.
-  if (!clean && !power_lost && !faults_struck && !loss_told_ && report.volatile_state_lost) {
-    return Violation("volatile_state_lost after a mere crash of the process");
+  if ((clean || (!power_lost && !faults_struck)) && loss_ == Loss::kNone &&
+      report.volatile_state_lost) {
+    return Violation("volatile_state_lost after a mere end of the process");
   }
+  loss_ = report.volatile_state_lost ? Loss::kUntold : Loss::kNone;
   const auto found = ObserveStore(
       *store_, kPlacementGroups, model_.state(),
       [&](const ChunkKey& key) { return model_.TouchedSinceFlush(key) || random_.Chance(1, 8); });

@@ -140,7 +140,7 @@ TEST_CASE("A folder that a process made and did not sync is made durable by the 
   REQUIRE(f.Read(1, 0, 4096) == "a4096");
 }
 
-TEST_CASE("After lost volatile state every Open says so until its caller has gone on") {
+TEST_CASE("After lost volatile state every Open says so until it is acknowledged") {
   Fixture f;
   f.Open();
   f.Write(1, 0, 4096, 'a');
@@ -148,9 +148,22 @@ TEST_CASE("After lost volatile state every Open says so until its caller has gon
   REQUIRE(f.store->open_report().volatile_state_lost);
   f.CrashAndOpen();
   REQUIRE(f.store->open_report().volatile_state_lost);
+  // Nothing that the store is used for tells anybody.
+  (void)f.Read(1, 0, 4096);
+  f.Write(1, 0, 4096, 'b');
   f.Flush();
   f.CrashAndOpen();
+  REQUIRE(f.store->open_report().volatile_state_lost);
+  f.Close();
+  f.Open();
+  REQUIRE(f.store->open_report().clean);
+  REQUIRE(f.store->open_report().volatile_state_lost);
+  REQUIRE(f.store->AcknowledgeLoss().ok());
+  f.CrashAndOpen();
   REQUIRE_FALSE(f.store->open_report().volatile_state_lost);
+  f.Write(1, 0, 4096, 'c');
+  f.LosePowerAndOpen();
+  REQUIRE(f.store->open_report().volatile_state_lost);
 }
 
 TEST_CASE("What a failed sync left in memory only is not taken for durable after a restart") {

@@ -84,6 +84,7 @@ class StoreImpl final : public Store {
   [[nodiscard]] absl::Status Recover();
 
   const OpenReport& open_report() const override { return parts_.report; }
+  absl::Status AcknowledgeLoss() override;
   uint32_t chunk_bytes() const override { return parts_.options.chunk_bytes; }
   void Apply(std::span<const Change> changes, std::span<absl::Status> results) override;
   absl::Status Read(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out) override;
@@ -157,10 +158,6 @@ class StoreImpl final : public Store {
   // FAILED_PRECONDITION with the cause when the store is failed.
   absl::Status CheckAlive();
   absl::Status SyncUpTo(uint64_t lsn);
-  // The caller goes on after Open: it has heard of lost volatile state, the next Open need not say
-  // it.
-  absl::Status RecordLossTold();
-  absl::Status WriteLossTold();
   void StartThreads();
   void StopThreads();
   void FlusherLoop();
@@ -369,7 +366,6 @@ class StoreImpl final : public Store {
 
   absl::Mutex
       superblock_mutex_;  // held over writing parts_.superblock, which happens once or twice
-  std::atomic<bool> loss_untold_ = false;
 
   absl::Mutex failure_mutex_;
   absl::Status failure_ ABSL_GUARDED_BY(failure_mutex_);

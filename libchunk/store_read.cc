@@ -108,9 +108,6 @@ absl::StatusOr<SharedRow> StoreImpl::LoadRow(const ChunkKey& key, uint64_t* epoc
 
 absl::Status StoreImpl::LookUpLoading(const ChunkKey& key, uint32_t first_block, uint32_t count,
                                       BlockSources* sources, ChunkSummary* summary) {
-  // A reader goes on from Open as well as a writer does. If it cannot be written down, the store
-  // has failed and says so elsewhere; reads go on.
-  RecordLossTold().IgnoreError();
   SharedRow row;
   uint64_t epoch = 0;
   for (;;) {

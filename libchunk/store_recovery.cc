@@ -210,7 +210,6 @@ absl::Status StoreImpl::BeginIncarnation(const Chain& chain, uint64_t tail) {
                           (!report.clean && superblock.boot_id != known_boot_id));
   superblock.loss_untold = report.volatile_state_lost;
   superblock.sync_failed = false;
-  loss_untold_ = report.volatile_state_lost;
   superblock.incarnation = std::max(superblock.incarnation, chain.end.incarnation) + 1;
   superblock.clean = false;
   superblock.boot_id = known_boot_id;

@@ -155,6 +155,33 @@ BUGS = {
             ]
         },
     ),
+    "loss_told_to_one": (
+        "of flushes that cover lost writes only the first round fails",
+        {
+            "services/sdc/engine/volume_flush.cc": [
+                ("const uint64_t losses = flushes_.losses();",
+                 "const uint64_t losses = flushes_.losses();\n  const uint64_t told_before = told_losses_;"),
+                ("if (request->told_losses < losses && request->error == 0) {",
+                 "if (told_before < losses && request->error == 0) {"),
+            ]
+        },
+    ),
+    "loss_not_in_map": (
+        "the map does not say that the last replica came back without its unflushed writes",
+        {
+            "services/mdm/discovery_service.cc": [
+                ("if (last) group.set_loss_epoch(group.epoch());", "(void)last;")
+            ]
+        },
+    ),
+    "copies_before_loss_is_told": (
+        "a server that lost unflushed writes and has not told the MDM is learned from",
+        {
+            "services/sds/replica_service.cc": [
+                ("if (worker->device()->volatile_state_lost()) {", "if (false) {")
+            ]
+        },
+    ),
     "flush_of_one_device": (
         "a flush asks one device and not all",
         {

@@ -221,6 +221,8 @@ void Faults::HealAll() {
     // A failed device works again when its server starts anew: the disk is well by now.
     if (DeviceFailed(node)) cluster_->Kill(node);
     Restart(node);
+    // One may notice only now what its disk answered a moment ago.
+    Later(5 * kSecond, [this, node] { RestartIfFailed(node); });
   }
   for (NodeId node = kFirstSdc; node < kFirstSdc + cluster_->client_count(); ++node) {
     Life* life = cluster_->network().machine(node).life;
@@ -447,10 +449,14 @@ void Faults::DiskError() {
   // An administrator mends it after a while.
   Later(Random().Between(1, 8) * kSecond, [this, node, &medium] {
     medium.CancelFault();
-    if (!DeviceFailed(node)) return;
-    cluster_->Kill(node);
-    RestartLater(node, 100 * kMillisecond, kSecond);
+    RestartIfFailed(node);
   });
+}
+
+void Faults::RestartIfFailed(NodeId node) {
+  if (!DeviceFailed(node)) return;
+  cluster_->Kill(node);
+  RestartLater(node, 100 * kMillisecond, kSecond);
 }
 
 void Faults::FillDisk() {
@@ -459,8 +465,10 @@ void Faults::FillDisk() {
   Hit(Coverage::kFullDisk);
   World::Get().Trace(absl::StrCat("disk of s", node, " is full"));
   medium.set_capacity_bytes(medium.used_bytes() + Random().Below(64u << 10));
-  Later(Random().Between(500, 5'000) * kMillisecond,
-        [&medium] { medium.set_capacity_bytes(uint64_t{1} << 40); });
+  Later(Random().Between(500, 5'000) * kMillisecond, [this, node, &medium] {
+    medium.set_capacity_bytes(uint64_t{1} << 40);
+    RestartIfFailed(node);
+  });
 }
 
 void Faults::SetClocks() {

@@ -56,6 +56,7 @@ class Faults {
   void RestartLater(NodeId node, Nanos least, Nanos most);
   void Restart(NodeId node);
   [[nodiscard]] bool DeviceFailed(NodeId node);
+  void RestartIfFailed(NodeId node);
   void Continue(NodeId node);
   void StartApplicationsAt(NodeId client);
   [[nodiscard]] NodeId AnyServer();

@@ -143,16 +143,16 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
 void History::FlushOk(uint64_t life, Time begin, Time now) {
   for (auto number = open_.begin(); number != open_.end();) {
     Write& write = Find(*number);
-    if (write.answered >= begin || write.told) {
+    if (write.answered >= begin || write.told <= begin) {
       ++number;
       continue;
     }
     // Its client did not live to hear of it.
     for (uint64_t cell = write.first; cell < write.end_cell && write.life != life; ++cell) {
       const Mark* mark = FindMark(cells_[cell], *number);
-      write.told |= mark != nullptr && mark->losable_since != kNever;
+      if (mark != nullptr && mark->losable_since != kNever) write.told = begin;
     }
-    if (write.told) {
+    if (write.told <= begin) {
       ++number;
       continue;
     }
@@ -172,7 +172,7 @@ void History::FlushTold(Time now) {
   for (const uint64_t number : open_) {
     Write& write = Find(number);
     if (write.begin >= now) continue;
-    write.told = true;
+    write.told = std::min(write.told, now);
     for (uint64_t cell = write.first; cell < write.end_cell; ++cell) {
       if (Mark* mark = FindMark(cells_[cell], number); mark != nullptr) {
         mark->losable_since = std::min(mark->losable_since, now);

@@ -11,7 +11,8 @@
 // was a moment at which every in-sync replica of its group had lost power, or its disk had failed,
 // since it began (AllowLoss). Once a read showed it undone it stays so. A flush that was submitted
 // after the write's answer and answered OK makes it durable; a flush that was answered EIO tells of
-// the loss of what was written before.
+// the loss of what was written before, to flushes that are submitted later: one that was under way
+// promises the same and has to fail as well.
 //
 // Pure. Threads: one.
 #ifndef TESSERA_INTEGRATION_SIM_HISTORY_H_
@@ -66,7 +67,7 @@ class History {
     Time latest = kNever;    // it happened by then, or never
     bool failed = false;     // answered with an error
     bool durable = false;
-    bool told = false;  // a flush said that it may be lost
+    Time told = kNever;  // a flush said that it may be lost
   };
   // One write at one cell.
   struct Mark {

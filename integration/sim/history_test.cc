@@ -111,6 +111,11 @@ TEST_CASE("a flush must tell of a loss that was seen") {
     history.FlushOk(1, 90, 95);
     CHECK(history.violation().empty());
   }
+  SECTION("one that was under way when another did promises the contrary") {
+    history.FlushTold(80);
+    history.FlushOk(1, 75, 95);
+    CHECK_FALSE(history.violation().empty());
+  }
   SECTION("it does not") {
     history.FlushOk(1, 90, 95);
     CHECK_FALSE(history.violation().empty());

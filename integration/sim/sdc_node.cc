@@ -188,10 +188,17 @@ void SdcNode::AnswerAll(Attached& volume, const absl::Status& status) {
 
 void SdcNode::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   Attached& volume = volumes_[volume_id];
-  if (volume.detaching) return;
+  if (volume.ending()) return;
   absl::StatusOr<sdc::VolumeGrant> grant = sdc::VolumeGrant::FromIssued(issued, ++revision_);
   if (!grant.ok()) return Failed(volume_id, grant.status());
   volume.failures = 0;
+  if (volume.attached && volume.mapping_id != issued.mapping_id()) {
+    const bool again = !volume.detaching;
+    return Detach(volume_id, true, [this, volume_id, again](const absl::Status&) {
+      if (again) Attach(volume_id, [](const absl::Status&) {});
+    });
+  }
+  volume.mapping_id = issued.mapping_id();
   volume.grant_id = grant->fields.grant_id;
   const uint64_t life_ms = grant->fields.expiry_ms - issued.mdm_time_ms();
   World::Get().Trace(absl::StrCat("grant ", volume.grant_id, " of volume ", volume_id,
@@ -201,20 +208,20 @@ void SdcNode::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   loop_.Post([] {});  // a turn, which sends what has waited for the grant
   volume.attached = true;
   After(volume_id, std::max<Nanos>(life_ms / 2 * kMillisecond, kSecond), volume.acquire_next);
-  AnswerAll(volume, absl::OkStatus());
+  if (!volume.detaching) AnswerAll(volume, absl::OkStatus());
 }
 
 void SdcNode::Failed(uint64_t volume_id, const absl::Status& status) {
   Attached& volume = volumes_[volume_id];
-  if (volume.detaching) return;
+  if (volume.ending()) return;
   if (absl::IsPermissionDenied(status) || absl::IsNotFound(status)) {
-    AnswerAll(volume, status);
+    if (!volume.detaching) AnswerAll(volume, status);
     return Detach(volume_id, true, [](const absl::Status&) {});
   }
   const bool acquire =
       volume.acquire_next || absl::IsFailedPrecondition(status) || volume.grant_id == 0;
   After(volume_id, kSdcRetryMin << std::min<uint32_t>(volume.failures++, 4), acquire);
-  AnswerAll(volume, status);
+  if (!volume.detaching) AnswerAll(volume, status);
 }
 
 void SdcNode::After(uint64_t volume_id, Nanos delay, bool acquire) {
@@ -232,7 +239,7 @@ void SdcNode::After(uint64_t volume_id, Nanos delay, bool acquire) {
 
 void SdcNode::GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) {
   const auto found = volumes_.find(volume_id);
-  if (found == volumes_.end() || found->second.detaching) return;
+  if (found == volumes_.end() || found->second.ending()) return;
   Attached& volume = found->second;
   const bool acquire = trouble == sdc::GrantTrouble::kAcquire;
   if (volume.calling || (volume.timer_set && volume.failures > 0)) {

@@ -47,6 +47,7 @@ class SdcNode final : private sdc::ClusterLink {
  private:
   struct Attached {
     uint64_t grant_id = 0;
+    uint64_t mapping_id = 0;
     Nanos since = 0;
     bool attached = false;
     bool detaching = false;
@@ -57,6 +58,8 @@ class SdcNode final : private sdc::ClusterLink {
     bool timer_set = false;
     uint32_t failures = 0;
     std::vector<std::function<void(absl::Status)>> waiting;
+
+    [[nodiscard]] bool ending() const { return dropping || (detaching && !attached); }
   };
 
   // sdc::ClusterLink.

@@ -195,7 +195,6 @@ absl::Status SdsNode::Register() {
   TESSERA_RETURN_IF_ERROR(
       state_->SaveRegistration(response.sds_id(), secret, response.cluster_uuid()));
   TESSERA_RETURN_IF_ERROR(device_->SetDeviceId(response.device_ids(0)));
-  device_->ClearVolatileStateLost();
   placements_->SetSdsId(response.sds_id());
   sds_id_ = response.sds_id();
   cluster_->NoteSdsId(node_, response.sds_id());
@@ -243,7 +242,8 @@ void SdsNode::TakeMaps() {
     for (const v1::PoolLayout& pool : pools) placements_->SetPool(pool);
     const std::vector<v1::SignedPlacementGroup> entries(map.placement_groups().begin(),
                                                         map.placement_groups().end());
-    engine_->AcceptEntries(entries).IgnoreError();
+    const absl::Status accepted = engine_->AcceptEntries(entries);
+    if (accepted.ok() && map.snapshot()) engine_->AcknowledgeLosses(entries);
   }
   taking_maps_ = false;
 }

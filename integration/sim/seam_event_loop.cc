@@ -28,11 +28,15 @@ class EventLoop::Impl {
     const TimerId id = ++last_timer_;
     timers_[id] = std::move(task);
     World::Get().After(static_cast<sim::Nanos>(delay.count()), life_, [this, id] {
-      const auto found = timers_.find(id);
-      if (found == timers_.end()) return;
-      Task due = std::move(found->second);
-      timers_.erase(found);
-      tasks_.push_back(std::move(due));
+      if (!timers_.contains(id)) return;
+      // What was posted runs first, and may cancel it.
+      tasks_.push_back([this, id] {
+        const auto found = timers_.find(id);
+        if (found == timers_.end()) return;
+        Task due = std::move(found->second);
+        timers_.erase(found);
+        due();
+      });
       Turn();
     });
     return id;

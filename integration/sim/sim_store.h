@@ -33,6 +33,7 @@ class SimStore final : public chunk::Store {
   SimStore(std::unique_ptr<chunk::Store> store, Disk* disk, ChangeObserver observer);
 
   const chunk::OpenReport& open_report() const override { return store_->open_report(); }
+  absl::Status AcknowledgeLoss() override { return store_->AcknowledgeLoss(); }
   uint32_t chunk_bytes() const override { return store_->chunk_bytes(); }
   void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override;
   absl::Status Read(const chunk::ChunkKey& key, uint32_t offset,

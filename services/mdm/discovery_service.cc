@@ -93,11 +93,13 @@ absl::Status DiscoveryService::CheckReturn(const std::string& kind, uint64_t id,
 void DiscoveryService::RemoveStaleReplicas(WriteTransaction& transaction, uint64_t sds_id,
                                            const v1::RegisterSdsRequest& request) const {
   DeviceSet lost;
+  DeviceSet without_tail;  // of these, the ones that serve, but without what was not flushed
   DeviceSet all;
   for (const v1::DeviceDescription& description : request.devices()) {
     const auto device = FindDeviceByUuid(transaction.db, description.device_uuid());
     if (!device.has_value()) continue;
     all.insert(device->device_id);
+    if (description.volatile_state_lost()) without_tail.insert(device->device_id);
     if (description.volatile_state_lost() || !description.failure().empty()) {
       lost.insert(device->device_id);
     }
@@ -107,22 +109,38 @@ void DiscoveryService::RemoveStaleReplicas(WriteTransaction& transaction, uint64
     if (all.insert(device.device_id).second) lost.insert(device.device_id);
   }
   uint32_t removed = 0;
+  uint32_t losses = 0;
   for (v1::PlacementGroup& group : ListPlacementGroupsOfSds(transaction.db, sds_id)) {
     const uint64_t epoch = group.epoch();
     const bool by_loss = RemoveDevices(&group, lost);
     const bool by_restart = RestartLearners(&group, all);
-    if (!by_loss && !by_restart) continue;
+    // Nobody else has what the last one lost: its clients are told by the entry, whoever learns
+    // from it before they look.
+    const bool last = HasInSyncOn(group, without_tail);
+    if (!by_loss && !by_restart && !last) continue;
     group.set_epoch(epoch + 1);
+    if (last) group.set_loss_epoch(group.epoch());
     PutPlacementGroup(transaction.db, group);
     transaction.changes.placement_group_ids.insert(group.placement_group_id());
     transaction.changes.topology = true;
-    ++removed;
+    if (by_loss || by_restart) ++removed;
+    if (last) ++losses;
   }
-  if (removed == 0) return;
-  events_->Record(transaction, v1::EVENT_SEVERITY_WARNING, "replicas_removed",
-                  {v1::COMPONENT_KIND_SDS, sds_id},
-                  absl::StrCat(removed, " replicas of server ", request.identity().name(),
-                               " have to catch up after its restart"));
+  const std::string& name = request.identity().name();
+  if (removed > 0) {
+    events_->Record(
+        transaction, v1::EVENT_SEVERITY_WARNING, "replicas_removed",
+        {v1::COMPONENT_KIND_SDS, sds_id},
+        absl::StrCat(removed, " replicas of server ", name, " have to catch up after its restart"));
+  }
+  if (losses > 0) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_ERROR, "unflushed_writes_lost",
+                    {v1::COMPONENT_KIND_SDS, sds_id},
+                    absl::StrCat("server ", name, " has the last replica in sync of ", losses,
+                                 " placement groups and came back without what was not flushed;"
+                                 " clients with unflushed writes there get EIO from their next"
+                                 " flush"));
+  }
 }
 
 absl::Status DiscoveryService::StoreDevices(WriteTransaction& transaction, uint64_t sds_id,

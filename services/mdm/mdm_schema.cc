@@ -294,6 +294,11 @@ CREATE TABLE scrub_target (
 ) WITHOUT ROWID;
 )sql";
 
+// The last epoch in which a group may have lost what was not flushed.
+constexpr char kLosses[] = R"sql(
+ALTER TABLE placement_group ADD COLUMN loss_epoch INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
@@ -304,7 +309,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kRepair,
                                                                      kFenceReceipts,
                                                                      ClusterRecordSchema(),
-                                                                     kScrub};
+                                                                     kScrub,
+                                                                     kLosses};
   return *migrations;
 }
 

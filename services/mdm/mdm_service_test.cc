@@ -465,33 +465,6 @@ TEST_CASE_METHOD(ClusterFixture, "an out-of-sync replica learns and is in sync a
         StatusCode::ABORTED);
 }
 
-TEST_CASE_METHOD(ClusterFixture,
-                 "power loss takes a server's replicas out before it is told its map") {
-  b.incarnation = 2;
-  b.volatile_state_lost = true;
-  b.Stop();
-  REQUIRE(Register(&b).ok());
-  for (const v1::PlacementGroup& group : Groups()) {
-    const v1::Replica& of_b = group.replicas(group.replicas(0).sds_id() == b.sds_id ? 0 : 1);
-    CHECK(of_b.role() == v1::REPLICA_ROLE_OUT_OF_SYNC);
-  }
-  // Both lost theirs: the one that is left stays.
-  a.incarnation = 2;
-  a.volatile_state_lost = true;
-  REQUIRE(Register(&a).ok());
-  for (const v1::PlacementGroup& group : Groups()) {
-    CHECK(CountRole(group, v1::REPLICA_ROLE_IN_SYNC) == 1);
-  }
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a process restart alone keeps replicas in sync") {
-  const auto before = Groups();
-  b.incarnation = 2;
-  REQUIRE(Register(&b).ok());
-  const auto after = Groups();
-  for (size_t i = 0; i < before.size(); ++i) CHECK(after[i].epoch() == before[i].epoch());
-}
-
 TEST_CASE_METHOD(ClusterFixture, "a device that fails is out by its server's next heartbeat") {
   b.failure = "fsync failed";
   REQUIRE(Beat(&b).ok());

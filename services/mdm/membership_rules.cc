@@ -85,6 +85,13 @@ bool RestartLearners(v1::PlacementGroup* group, const DeviceSet& devices) {
   });
 }
 
+bool HasInSyncOn(const v1::PlacementGroup& group, const DeviceSet& devices) {
+  return std::any_of(
+      group.replicas().begin(), group.replicas().end(), [&](const v1::Replica& replica) {
+        return replica.role() == v1::REPLICA_ROLE_IN_SYNC && devices.contains(replica.device_id());
+      });
+}
+
 MembershipOutcome MakeLearner(v1::PlacementGroup* group, uint64_t device_id) {
   v1::Replica* replica = FindMutable(group, device_id);
   if (replica == nullptr || replica->role() != v1::REPLICA_ROLE_OUT_OF_SYNC) {

@@ -38,6 +38,8 @@ MembershipOutcome RemoveFailed(v1::PlacementGroup* group, uint64_t epoch, uint64
 // sync where another in-sync replica remains. One epoch for all of them. True when the entry
 // changed.
 bool RemoveDevices(v1::PlacementGroup* group, const DeviceSet& devices);
+// A replica in sync is on one of the devices: after RemoveDevices, the last one.
+[[nodiscard]] bool HasInSyncOn(const v1::PlacementGroup& group, const DeviceSet& devices);
 // Learners on these devices have forgotten what they learned.
 bool RestartLearners(v1::PlacementGroup* group, const DeviceSet& devices);
 

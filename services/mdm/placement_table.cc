@@ -17,6 +17,7 @@ std::vector<v1::PlacementGroup> Gather(Sql query) {
       v1::PlacementGroup& group = groups.emplace_back();
       group.set_placement_group_id(id);
       group.set_epoch(query.Unsigned(1));
+      group.set_loss_epoch(query.Unsigned(5));
     }
     v1::Replica* replica = groups.back().add_replicas();
     replica->set_device_id(query.Unsigned(2));
@@ -26,8 +27,8 @@ std::vector<v1::PlacementGroup> Gather(Sql query) {
   return groups;
 }
 
-#define TESSERA_GROUP_COLUMNS                                                  \
-  "SELECT g.id, g.epoch, r.device_id, r.sds_id, r.role FROM placement_group g" \
+#define TESSERA_GROUP_COLUMNS                                                                \
+  "SELECT g.id, g.epoch, r.device_id, r.sds_id, r.role, g.loss_epoch FROM placement_group g" \
   " JOIN replica r ON r.placement_group_id = g.id "
 
 }  // namespace
@@ -65,9 +66,11 @@ uint64_t CountPlacementGroups(SQLite::Database& db, uint64_t pool_id) {
 
 void PutPlacementGroup(SQLite::Database& db, const v1::PlacementGroup& group) {
   const uint64_t id = group.placement_group_id();
-  if (Sql(db, "UPDATE placement_group SET epoch = ? WHERE id = ?", group.epoch(), id).Run() == 0) {
-    Sql(db, "INSERT INTO placement_group (id, pool_id, epoch) VALUES (?,?,?)", id,
-        PoolOfPlacementGroup(id), group.epoch())
+  if (Sql(db, "UPDATE placement_group SET epoch = ?, loss_epoch = ? WHERE id = ?", group.epoch(),
+          group.loss_epoch(), id)
+          .Run() == 0) {
+    Sql(db, "INSERT INTO placement_group (id, pool_id, epoch, loss_epoch) VALUES (?,?,?,?)", id,
+        PoolOfPlacementGroup(id), group.epoch(), group.loss_epoch())
         .Run();
   }
   Sql(db, "DELETE FROM replica WHERE placement_group_id = ?", id).Run();

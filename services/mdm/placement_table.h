@@ -26,7 +26,7 @@ namespace tessera::mdm {
 [[nodiscard]] std::vector<v1::PlacementGroup> ListPlacementGroupsOfSds(SQLite::Database& db,
                                                                        uint64_t sds_id);
 [[nodiscard]] uint64_t CountPlacementGroups(SQLite::Database& db, uint64_t pool_id);
-// Inserts the group, or replaces its epoch (which must have grown) and all replicas.
+// Inserts the group, or replaces its epochs (the first must have grown) and all replicas.
 void PutPlacementGroup(SQLite::Database& db, const v1::PlacementGroup& group);
 // Remembers the highest epoch: servers refuse lower ones for good.
 void DeletePlacementGroups(SQLite::Database& db, uint64_t pool_id);

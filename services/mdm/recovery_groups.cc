@@ -75,6 +75,8 @@ RecoveredGroup RecoverGroup(uint64_t placement_group_id, const EntriesByServer& 
                                     : !any_here || servers.contains(replica.sds_id()));
     if (!stays) replica.set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
   }
+  // What an untrusted one lost nobody else has. One that is not here says so when it comes.
+  if (any_here && !any_trusted) result.entry->set_loss_epoch(result.entry->epoch());
   return result;
 }
 

@@ -52,6 +52,7 @@ TEST_CASE("the entry with the highest epoch wins, and its epoch is raised") {
   CHECK(group.entry->epoch() == 5 + kRecoveryStep);
   CHECK(RoleOf(group, 1) == kOut);
   CHECK(RoleOf(group, 2) == kInSync);
+  CHECK(group.entry->loss_epoch() == 0);
   CHECK(group.could_know_more.empty());
   CHECK(group.conflict.empty());
 }
@@ -74,6 +75,7 @@ TEST_CASE("the last replicas in sync stay so though their servers do not answer"
   CHECK(group.could_know_more == std::set<uint64_t>{2});
   CHECK(RoleOf(group, 1) == kOut);
   CHECK(RoleOf(group, 2) == kInSync);
+  CHECK(group.entry->loss_epoch() == 0);
   CHECK(group.waits);
 }
 
@@ -104,6 +106,7 @@ TEST_CASE("where no replica can be believed, the in-sync ones that are there sta
   const RecoveredGroup group = RecoverGroup(kGroup, servers);
   CHECK(RoleOf(group, 1) == kInSync);
   CHECK(RoleOf(group, 2) == kInSync);
+  CHECK(group.entry->loss_epoch() == group.entry->epoch());
 }
 
 TEST_CASE("two entries of one epoch are not decided between") {

@@ -91,6 +91,16 @@ absl::Status Device::OpenStore(uint32_t chunk_bytes) {
   return absl::OkStatus();
 }
 
+void Device::AcknowledgeLoss() {
+  if (!volatile_state_lost_) return;
+  // Where that can't be written down, the next life says it once more: its replicas catch up twice.
+  if (const absl::Status written = store()->AcknowledgeLoss(); !written.ok()) {
+    LogWarning("the store does not note that its loss was told",
+               {{"device", uuid_}, {"error", written}});
+  }
+  volatile_state_lost_ = false;
+}
+
 absl::Status Device::Save() {
   return state_->SaveDevice({.device_uuid = uuid_,
                              .path = options_.path,

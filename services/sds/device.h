@@ -65,8 +65,12 @@ class Device {
   [[nodiscard]] std::string failure() const;
 
   [[nodiscard]] v1::DeviceDescription Describe() const;
-  // The MDM has heard that volatile state was lost: do not say it again.
-  void ClearVolatileStateLost() { volatile_state_lost_ = false; }
+  // The store lost what was not flushed; the MDM does not know it yet, or this server does not know
+  // what the MDM made of it. Nothing is served meanwhile.
+  [[nodiscard]] bool volatile_state_lost() const { return volatile_state_lost_; }
+  // The MDM has heard of it and its answer, the map, is in force: it is not said again, in this
+  // life or another.
+  void AcknowledgeLoss();
 
   // Closes the store cleanly. No IO may follow.
   [[nodiscard]] absl::Status Close();

@@ -91,6 +91,12 @@ bool DeviceWorker::CheckUsable(const IoOperationRef& operation, GroupReplica** r
            device_->failed() ? device_->failure() : "the device has no store yet");
     return false;
   }
+  if (device_->volatile_state_lost()) {
+    // The entry is of the life before, and may name a replica in sync that the MDM has taken out.
+    Answer(operation, v1::IO_STATUS_OVERLOADED,
+           "the device lost what was not flushed: the map of after that is not here yet");
+    return false;
+  }
   return true;
 }
 

@@ -201,6 +201,18 @@ absl::Status IoEngine::AcceptEntries(std::span<const v1::SignedPlacementGroup> e
   return absl::OkStatus();
 }
 
+void IoEngine::AcknowledgeLosses(std::span<const v1::SignedPlacementGroup> whole_map) {
+  for (const v1::SignedPlacementGroup& entry : whole_map) {
+    if (context_->placements->IsNewer(entry)) return;
+  }
+  for (const auto& worker : workers_) {
+    // Behind entries that came by a stream and are still on their way to the worker.
+    if (worker->device()->volatile_state_lost()) {
+      worker->Control([device = worker->device()] { device->AcknowledgeLoss(); });
+    }
+  }
+}
+
 void IoEngine::RestoreEntries(std::span<const v1::SignedPlacementGroup> entries) {
   InstallEverywhere(context_->placements->Restore(entries), nullptr, true);
 }

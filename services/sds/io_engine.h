@@ -55,6 +55,10 @@ class IoEngine {
   // Takes the newer ones of the entries: checked, persisted, then in force on every worker when
   // this returns. Entries with wrong signatures are left out and counted. Not on a worker.
   [[nodiscard]] absl::Status AcceptEntries(std::span<const v1::SignedPlacementGroup> entries);
+  // The entries are the whole map, read after the MDM had taken this life's registration, and were
+  // accepted: devices that lost what was not flushed serve from now on as what the map calls them.
+  // Not while one of the entries is not in force here. Not on a worker.
+  void AcknowledgeLosses(std::span<const v1::SignedPlacementGroup> whole_map);
   // Entries of an earlier life.
   void RestoreEntries(std::span<const v1::SignedPlacementGroup> entries);
   // Waits until an entry of at least this epoch was accepted; false after `timeout`.

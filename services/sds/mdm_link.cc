@@ -167,7 +167,6 @@ absl::Status MdmLink::TakeRegistration(const v1::RegisterSdsResponse& response,
     if (static_cast<size_t>(i) >= parts_.devices.size()) break;
     Device* device = parts_.devices[static_cast<size_t>(i)];
     TESSERA_RETURN_IF_ERROR(device->SetDeviceId(response.device_ids(i)));
-    device->ClearVolatileStateLost();
   }
   parts_.placements->SetSdsId(response.sds_id());
   parts_.sds_id->store(response.sds_id());
@@ -316,7 +315,10 @@ absl::Status MdmLink::TakeMap(const v1::WatchPlacementGroupsResponse& map) {
   const std::vector<v1::SignedPlacementGroup> entries(map.placement_groups().begin(),
                                                       map.placement_groups().end());
   TESSERA_RETURN_IF_ERROR(parts_.engine->AcceptEntries(entries));
-  if (map.snapshot()) TakeSnapshot(map);
+  if (map.snapshot()) {
+    parts_.engine->AcknowledgeLosses(entries);
+    TakeSnapshot(map);
+  }
   if (map.has_records()) TESSERA_RETURN_IF_ERROR(TakeRecords(map.records()));
   // What was pushed here while the snapshot was on its way follows in the stream; a map that really
   // went back stays behind.

@@ -98,6 +98,11 @@ absl::StatusOr<DeviceWorker*> ReplicaServiceImpl::CheckTicket(const v1::Learning
   if (worker->device()->failed() || worker->device()->store() == nullptr) {
     return absl::UnavailableError("the source's device failed");
   }
+  // Who learned from it now could be made in sync before the MDM knows what both lack.
+  if (worker->device()->volatile_state_lost()) {
+    return absl::UnavailableError(
+        "the source lost unflushed writes: the map of after that is not there yet");
+  }
   return worker;
 }
 

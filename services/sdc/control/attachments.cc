@@ -121,7 +121,7 @@ void Attachments::Renew(uint64_t volume_id) {
     if (found == volumes_.end()) return;
     found->second.calling = false;
     // The generation moved on: only a new grant helps, and whoever waits need not hear of it.
-    if (absl::IsFailedPrecondition(response.status()) && !found->second.detaching) {
+    if (absl::IsFailedPrecondition(response.status()) && !found->second.ending()) {
       return Acquire(volume_id);
     }
     if (!response.ok()) return Failed(volume_id, response.status());
@@ -131,11 +131,15 @@ void Attachments::Renew(uint64_t volume_id) {
 
 void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   Volume& volume = volumes_[volume_id];
-  if (volume.detaching) return;
+  if (volume.ending()) return;
   absl::StatusOr<VolumeGrant> grant = VolumeGrant::FromIssued(issued, ++revision_);
   if (!grant.ok()) return Failed(volume_id, grant.status());
   volume.failures = 0;
-  if (volume.attached && volume.mapping_id != issued.mapping_id()) return Remapped(volume_id);
+  if (volume.attached && volume.mapping_id != issued.mapping_id()) {
+    // An orderly end is over when its mapping is: what it still had to write can't be written.
+    if (volume.detaching) return Detach(volume_id, true, [](const absl::Status&) {});
+    return Remapped(volume_id);
+  }
   volume.mapping_id = issued.mapping_id();
   volume.grant_id = grant->fields.grant_id;
   const EventLoop::Duration renewal = RenewalDelay(issued.mdm_time_ms(), grant->fields.expiry_ms);
@@ -147,7 +151,7 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
                     absl::StrCat("volume ", volume.name, " is offered"));
   }
   After(volume, volume_id, renewal, volume.acquire_next);
-  AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
+  if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
 }
 
 // The volume was unmapped and mapped again behind our back. What has not been acknowledged is of
@@ -168,7 +172,7 @@ void Attachments::Remapped(uint64_t volume_id) {
 
 void Attachments::Failed(uint64_t volume_id, const absl::Status& status) {
   Volume& volume = volumes_[volume_id];
-  if (volume.detaching) return;
+  if (volume.ending()) return;
   counters_.failures.Add();
   LogWarning("no grant for a volume", {{"volume", volume_id}, {"why", status}});
   if (volume.failures == 0) {
@@ -177,14 +181,14 @@ void Attachments::Failed(uint64_t volume_id, const absl::Status& status) {
   }
   const bool not_mapped = absl::IsPermissionDenied(status) || absl::IsNotFound(status);
   if (not_mapped) {
-    AnswerAll(std::exchange(volume.waiting, {}), status);
+    if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), status);
     Detach(volume_id, true, [](const absl::Status&) {});
     return;
   }
   const bool acquire =
       volume.acquire_next || absl::IsFailedPrecondition(status) || volume.grant_id == 0;
   After(volume, volume_id, RetryDelay(volume.failures++), acquire);
-  AnswerAll(std::exchange(volume.waiting, {}), status);
+  if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), status);
 }
 
 void Attachments::After(Volume& volume, uint64_t volume_id, EventLoop::Duration delay,
@@ -202,7 +206,7 @@ void Attachments::After(Volume& volume, uint64_t volume_id, EventLoop::Duration 
 
 void Attachments::GrantNeeded(uint64_t volume_id, GrantTrouble trouble) {
   const auto found = volumes_.find(volume_id);
-  if (found == volumes_.end() || found->second.detaching) return;
+  if (found == volumes_.end() || found->second.ending()) return;
   Volume& volume = found->second;
   const bool acquire = trouble == GrantTrouble::kAcquire;
   if (volume.calling) {
@@ -260,6 +264,7 @@ void Attachments::Detached(uint64_t volume_id) {
   health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_detached",
                   absl::StrCat("volume ", volume_id, " is not offered any more"));
   std::vector<Done> waiting = std::move(found->second.waiting);
+  if (found->second.timer_set) loop_.Cancel(found->second.timer);
   volumes_.erase(found);
   const absl::Status removed = state_.RemoveAttachment(volume_id);
   if (!removed.ok()) LogError("cannot forget a grant", {{"volume", volume_id}, {"why", removed}});

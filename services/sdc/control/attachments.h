@@ -74,6 +74,10 @@ class Attachments {
     uint32_t failures = 0;
     EventLoop::TimerId timer = 0;
     std::vector<Done> waiting;  // for the attachment, or for its end
+
+    // No grant is of use any more. An orderly end still needs some: what it has to write and to
+    // flush waits when the generation moves on, or the grant runs out.
+    [[nodiscard]] bool ending() const { return dropping || (detaching && !attached); }
   };
 
   void FetchName(uint64_t volume_id);

@@ -71,8 +71,11 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   // The volume is unmapped and mapped again: the generation moves on, and so does the mapping.
   void Remap() {
     ++mapping_id_;
-    ++generation_;
+    Fence();
   }
+  // The server refuses what was signed before; a client with the mapping may acquire again.
+  void Fence() { sds_->RaiseGeneration(++generation_); }
+  [[nodiscard]] uint64_t flushes() const { return sds_->counts().flushes; }
 
   grpc::Status RegisterSdc(grpc::ServerContext*, const v1::RegisterSdcRequest* request,
                            v1::RegisterSdcResponse* response) override {
@@ -320,6 +323,58 @@ TEST_CASE("a volume that was unmapped and mapped again unnoticed begins anew", "
   CHECK(Logged(folder, "mapping_replaced") == 1);
   CHECK(Logged(folder, "volume_detached") == 1);
   CHECK(Logged(folder, "volume_attached") == 2);
+  (*process)->Stop();
+}
+
+TEST_CASE("an orderly end gets the grants that it needs, and is over when its mapping is",
+          "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  while (AttachmentCount(*control) == 0) std::this_thread::yield();
+  {
+    // Answered and not flushed: the end has to flush it.
+    grpc::ClientContext context;
+    v1::WriteVolumeResponse response;
+    const auto writer = control->WriteVolume(&context, &response);
+    v1::WriteVolumeRequest request;
+    request.set_volume_name("vol");
+    request.set_data(std::string(4096, 'x'));
+    CHECK(writer->Write(request));
+    writer->WritesDone();
+    REQUIRE(writer->Finish().ok());
+  }
+  const auto detach = [&control] {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    v1::DetachVolumeRequest request;
+    request.set_volume_id(7);
+    v1::DetachVolumeResponse response;
+    return control->DetachVolume(&context, request, &response);
+  };
+  SECTION("the generation moved on, the mapping is the same") {
+    mdm.Fence();
+    CHECK(detach().ok());
+    CHECK(mdm.flushes() == 1);
+  }
+  SECTION("another mapping has taken its place") {
+    mdm.Remap();
+    CHECK(detach().ok());
+    CHECK(mdm.flushes() == 0);
+  }
+  SECTION("nothing is mapped any more") {
+    mdm.Fence();
+    mdm.mapped = false;
+    CHECK(detach().ok());
+    CHECK(mdm.flushes() == 0);
+  }
+  // What is mapped is offered again.
+  if (mdm.mapped) {
+    while (Logged(folder, "volume_attached") < 2) std::this_thread::yield();
+  }
+  CHECK(Logged(folder, "volume_detached") == 1);
   (*process)->Stop();
 }
 

@@ -59,6 +59,7 @@ void IoEngine::Detach(uint64_t volume_id, bool drop, absl::AnyInvocable<void()> 
     const auto again = volumes_.find(volume_id);
     if (again != volumes_.end() && again->second.get() == volume) {
       for (const auto& [sds_id, stream] : streams_) stream->Abandon(volume);
+      volume->Retire();
       LogInfo("volume detached", {{"volume", volume_id}});
       volumes_.erase(again);
     }

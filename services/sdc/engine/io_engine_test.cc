@@ -371,6 +371,69 @@ TEST_CASE("each client is told of a loss once, whatever others were told", "[eng
   CHECK(cluster.Flush() == 0);
 }
 
+TEST_CASE("a replica that learned from one without its unflushed writes hides no loss",
+          "[engine]") {
+  TestCluster cluster(2, TestCluster::Forgetful());
+  const uint32_t index = PlacementGroupIndex(7, 0, kGroups);
+  const std::string flushed = Pattern(1, 4096);
+  CHECK(cluster.Write(0, flushed) == 0);
+  CHECK(cluster.Flush() == 0);
+  // The second server leaves; the first one answers a write, and loses it with its power.
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.mutable_replicas(1)->set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
+    entry.set_epoch(entry.epoch() + 1);
+  });
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  // The second one learns from it, and takes its place before the client hears of anything.
+  cluster.servers[1]->CopyGroup(*cluster.servers[0], PlacementGroupId(kPool, index), {0});
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.set_loss_epoch(entry.epoch() + 1);
+    entry.set_epoch(entry.epoch() + 4);
+    entry.mutable_replicas(0)->set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
+    entry.mutable_replicas(1)->set_role(v1::REPLICA_ROLE_IN_SYNC);
+  });
+  CHECK(cluster.Flush() == EIO);
+  CHECK(cluster.Read(0, 4096) == flushed);
+  // Told once; an entry of later that still names it is no other loss.
+  CHECK(cluster.Write(0, Pattern(3, 4096)) == 0);
+  cluster.Change(index, [](v1::PlacementGroup& entry) { entry.set_epoch(entry.epoch() + 1); });
+  CHECK(cluster.Flush() == 0);
+  // With nothing uncovered there is nothing to lose.
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.set_epoch(entry.epoch() + 1);
+    entry.set_loss_epoch(entry.epoch());
+  });
+  CHECK(cluster.Flush() == 0);
+}
+
+TEST_CASE("a volume that was dropped sends nothing more, whoever still holds it", "[engine]") {
+  TestCluster cluster(1);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  cluster.servers[0]->Stop();
+  std::atomic<int> error{0};
+  BlockRequest request = TestCluster::Simple(Command::kRead, 0, 4096);
+  request.done = [&error](const BlockReply& reply) { error = reply.error; };
+  std::shared_ptr<VolumeEngine> held;
+  std::atomic<bool> detached{false};
+  cluster.OnLoop([&] {
+    held = cluster.engine->FindVolume(7);
+    held->Submit(std::move(request));
+  });
+  cluster.OnLoop([&] { cluster.engine->Detach(7, true, [&detached] { detached = true; }); });
+  while (!detached) std::this_thread::yield();
+  CHECK(error == ESHUTDOWN);
+  // The server is back, and another volume's engine has a stream to it.
+  cluster.servers[0]->Start();
+  cluster.PublishAddresses();
+  const uint64_t before = cluster.servers[0]->counts().reads;
+  cluster.OnLoop([&] { cluster.engine->SetGrant("test", cluster.MakeGrant()); });
+  CHECK(cluster.Read(0, 4096) == Pattern(1, 4096));
+  cluster.PassTime(std::chrono::milliseconds(50));  // more than it waits between tries
+  CHECK(cluster.servers[0]->counts().reads == before + 1);
+  cluster.OnLoop([&held] { held.reset(); });
+}
+
 TEST_CASE("a flush that waits for the last replica reports it at a measured pace", "[engine]") {
   TestCluster cluster(1);
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);

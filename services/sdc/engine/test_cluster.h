@@ -174,6 +174,19 @@ class TestCluster final : public ClusterLink {
       (void)engine->ApplyMap(Map());
     });
   }
+  // Until the loop's timers that fall due meanwhile have run.
+  void PassTime(EventLoop::Duration duration) {
+    REQUIRE(AskLoop<bool>(loop_, kPatience, [this, duration](auto answer) {
+              loop_.After(duration, [answer = std::move(answer)]() mutable { answer(true); });
+            }).ok());
+  }
+  // The MDM decides; the engine hears of the outcome.
+  void Change(uint32_t index, const std::function<void(v1::PlacementGroup&)>& change) {
+    OnLoop([this, index, &change] {
+      change(entries_[PlacementGroupId(kPool, index)]);
+      (void)engine->ApplyMap(Map());
+    });
+  }
   void PublishAddresses() {
     OnLoop([this] { (void)engine->ApplyMap(Map()); });
   }

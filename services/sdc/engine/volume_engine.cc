@@ -35,11 +35,15 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
 }
 
 VolumeEngine::~VolumeEngine() {
-  *alive_ = false;
+  Retire();
   ReleaseAllWrites();
-  if (throttle_timer_set_) context_.loop().Cancel(throttle_timer_);
-  if (retry_timer_set_) context_.loop().Cancel(retry_timer_);
-  if (full_timer_set_) context_.loop().Cancel(full_timer_);
+}
+
+void VolumeEngine::Retire() {
+  *alive_ = false;
+  if (std::exchange(throttle_timer_set_, false)) context_.loop().Cancel(throttle_timer_);
+  if (std::exchange(retry_timer_set_, false)) context_.loop().Cancel(retry_timer_);
+  if (std::exchange(full_timer_set_, false)) context_.loop().Cancel(full_timer_);
 }
 
 BlockDeviceInfo VolumeEngine::info() const {

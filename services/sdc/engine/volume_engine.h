@@ -59,6 +59,9 @@ class VolumeEngine final : public BlockDevice {
   // No new requests. `done` when those in flight are answered and flushed, or dropped (`drop`: they
   // get ESHUTDOWN at once). The engine may be destroyed then.
   void Detach(bool drop, absl::AnyInvocable<void()> done);
+  // Nothing knows it any more but its clients, which may hold it longer: from now on it sends
+  // nothing by itself.
+  void Retire();
 
   // Events of the engine around it.
   void StreamOpened(SdsStream& stream);

@@ -655,8 +655,18 @@ void VolumeEngine::EntryChanged(uint64_t placement_group_id) {
 
 void VolumeEngine::AdoptEntry(Group& group) {
   const auto before = group.writer.members();
+  const uint64_t known_epoch = group.writer.epoch();
   if (!group.writer.Adopt(group.map->entry, context_.NowNanos())) return;
   group.lacking_device_id = group.lost_device_id = 0;
+  // Before members are compared: the one that lost it may have left since, and one that learned
+  // from it is no better.
+  if (group.map->entry.loss_epoch > known_epoch &&
+      flushes_.LoseGroup(group.writer.placement_group_id())) {
+    LogWarning("unflushed writes are lost: the last replica came back without them",
+               {{"volume", volume_id()},
+                {"placement_group", group.writer.placement_group_id()},
+                {"loss_epoch", group.map->entry.loss_epoch}});
+  }
   const auto& after = group.writer.members();
   for (const WriterMember& old : before) {
     const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {

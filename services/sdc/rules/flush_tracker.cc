@@ -161,6 +161,21 @@ void FlushTracker::AcceptLoss(const ReplicaName& replica) {
   ++losses_;
 }
 
+bool FlushTracker::LoseGroup(uint64_t placement_group_id) {
+  size_t marks = 0;
+  for (Device& device : devices_) {
+    for (auto* set : {&device.dirty, &device.flushing, &device.lost}) {
+      marks += set->erase(placement_group_id);
+    }
+    device.unprovable.erase(placement_group_id);
+  }
+  std::erase_if(newly_lost_, [placement_group_id](const ReplicaName& replica) {
+    return replica.placement_group_id == placement_group_id;
+  });
+  if (marks > 0) ++losses_;
+  return marks > 0;
+}
+
 std::vector<ReplicaName> FlushTracker::WaitedFor(uint64_t device_id) const {
   std::vector<ReplicaName> replicas;
   if (const Device* device = Find(device_id)) {

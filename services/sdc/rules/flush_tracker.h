@@ -72,6 +72,10 @@ class FlushTracker {
   // The only in-sync replica of its group is lost: there is nobody else to ask. A flush that ends
   // with more losses than its client has been told of does not make durable what it covers.
   void AcceptLoss(const ReplicaName& replica);
+  // The map says that the group's last in-sync replica came back without what was not flushed: what
+  // any member answered and no flush has covered is given up, and counts as one loss. False when
+  // there was nothing.
+  bool LoseGroup(uint64_t placement_group_id);
   [[nodiscard]] uint64_t losses() const { return losses_; }
 
   // All replicas of the device that a round waits for, for reports.

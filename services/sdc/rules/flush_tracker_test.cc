@@ -132,6 +132,44 @@ TEST_CASE("with everything flushed another life of a store loses nothing", "[flu
   CHECK(tracker.TakeNewlyLost().empty());
 }
 
+TEST_CASE("a loss that the map tells takes all that is not covered, of that group alone",
+          "[flush_tracker]") {
+  FlushTracker tracker;
+  const ReplicaName other_device{2, kFirst.placement_group_id};
+  const ReplicaName other_group{1, kFirst.placement_group_id + 1};
+  CHECK_FALSE(tracker.LoseGroup(kFirst.placement_group_id));
+  SECTION("answered") {
+    CHECK(tracker.NoteWrite(kFirst, 7));
+    CHECK(tracker.NoteWrite(other_device, 7));
+  }
+  SECTION("asked for in a round") {
+    CHECK(tracker.NoteWrite(kFirst, 7));
+    (void)tracker.BeginRound();
+  }
+  SECTION("known as lost already") {
+    CHECK(tracker.NoteWrite(kFirst, 7));
+    (void)tracker.BeginRound();
+    CHECK_FALSE(tracker.DeviceFlushed(1, 8));
+  }
+  SECTION("on a replica that has left since") {
+    CHECK(tracker.NoteWrite(kFirst, 7));
+    CHECK(tracker.NoteWrite(other_device, 7));
+    tracker.DropReplica(other_device);
+  }
+  CHECK(tracker.losses() == 0);
+  CHECK(tracker.LoseGroup(kFirst.placement_group_id));
+  CHECK(tracker.losses() == 1);
+  CHECK(tracker.clean());
+  CHECK(tracker.TakeNewlyLost().empty());
+  CHECK(tracker.FinishRound());
+  CHECK_FALSE(tracker.LoseGroup(kFirst.placement_group_id));
+  CHECK(tracker.losses() == 1);
+
+  CHECK(tracker.NoteWrite(other_group, 9));
+  CHECK_FALSE(tracker.LoseGroup(kFirst.placement_group_id));
+  CHECK_FALSE(tracker.clean());
+}
+
 TEST_CASE("a device that can't flush has lost what it did not flush", "[flush_tracker]") {
   FlushTracker tracker;
   CHECK(tracker.NoteWrite(kFirst, 7));

@@ -24,6 +24,7 @@ MapEntry FromProto(const v1::PlacementGroup& entry) {
   MapEntry result;
   result.placement_group_id = entry.placement_group_id();
   result.epoch = entry.epoch();
+  result.loss_epoch = entry.loss_epoch();
   for (const v1::Replica& replica : entry.replicas()) {
     if (replica.role() != v1::REPLICA_ROLE_IN_SYNC && replica.role() != v1::REPLICA_ROLE_LEARNER) {
       continue;

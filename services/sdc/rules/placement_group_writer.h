@@ -52,6 +52,7 @@ struct MapMember {
 struct MapEntry {
   uint64_t placement_group_id = 0;
   uint64_t epoch = 0;
+  uint64_t loss_epoch = 0;  // PlacementGroup.loss_epoch
   absl::InlinedVector<MapMember, 4> members;
 };
 

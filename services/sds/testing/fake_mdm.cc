@@ -125,7 +125,7 @@ class FakeMdm::Placement final : public v1::PlacementService::Service {
       {
         absl::MutexLock lock(&mdm_->mutex_);
         const auto news = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mdm_->mutex_) {
-          return mdm_->map_version_ != seen;
+          return mdm_->map_version_ != seen && !mdm_->map_held_;
         };
         if (!mdm_->mutex_.AwaitWithTimeout(absl::Condition(&news), absl::Milliseconds(20)))
           continue;

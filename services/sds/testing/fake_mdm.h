@@ -60,6 +60,8 @@ class FakeMdm {
   void AwaitHeartbeat(uint64_t sds_id) const;
   // Calls are answered UNAVAILABLE from now on, or again.
   void SetReachable(bool reachable) { reachable_ = reachable; }
+  // While held no map is sent.
+  void HoldMap(bool held) { map_held_ = held; }
 
   // ---- The map.
   // Commits the group with the epoch after its present one, and sends it to the watchers.
@@ -118,6 +120,7 @@ class FakeMdm {
   v1::ClusterRecords records_ ABSL_GUARDED_BY(mutex_);
   std::atomic<uint64_t> records_wanted_after_{0};
   std::atomic<bool> reachable_{true};
+  std::atomic<bool> map_held_{false};
   std::unique_ptr<grpc::Service> discovery_;
   std::unique_ptr<grpc::Service> health_;
   std::unique_ptr<grpc::Service> placement_;

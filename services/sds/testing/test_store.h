@@ -25,6 +25,8 @@ struct StoreFaults {
   std::atomic<bool> apply_fails{false};
   std::atomic<bool> read_corrupt{false};
   std::atomic<bool> never_cached{false};  // every read goes to the disk
+  std::atomic<bool> tail_lost{false};     // a store that is opened says that it lost its tail
+  std::atomic<int> losses_acknowledged{0};
   std::atomic<int> applies{0};
   std::atomic<int> flushes{0};
 };
@@ -32,9 +34,15 @@ struct StoreFaults {
 class FaultyStore final : public chunk::Store {
  public:
   FaultyStore(std::unique_ptr<chunk::Store> inner, StoreFaults* faults)
-      : inner_(std::move(inner)), faults_(faults) {}
+      : inner_(std::move(inner)), faults_(faults), report_(inner_->open_report()) {
+    if (faults_->tail_lost) report_.volatile_state_lost = true;
+  }
 
-  const chunk::OpenReport& open_report() const override { return inner_->open_report(); }
+  const chunk::OpenReport& open_report() const override { return report_; }
+  absl::Status AcknowledgeLoss() override {
+    ++faults_->losses_acknowledged;
+    return inner_->AcknowledgeLoss();
+  }
   uint32_t chunk_bytes() const override { return inner_->chunk_bytes(); }
   void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override {
     ++faults_->applies;
@@ -134,6 +142,7 @@ class FaultyStore final : public chunk::Store {
  private:
   const std::unique_ptr<chunk::Store> inner_;
   StoreFaults* const faults_;
+  chunk::OpenReport report_;
 };
 
 // Opens real stores with these faults, which must outlive them.
