@@ -65,17 +65,20 @@ class BlockJudge {
                     std::vector<BlockOperation>* carried) {
     std::vector<BlockOperation> chapter;
     std::vector<BlockOperation> next;
-    for (BlockOperation operation : *carried) {
-      operation.start = std::max(operation.start, begin);
-      Place(operation, end, &chapter, &next);
-    }
+    // They keep their start: one may have taken effect before the crash, and what the chapter
+    // begins with may have overwritten it there.
+    for (const BlockOperation& operation : *carried) Place(operation, end, &chapter, &next);
     for (const BlockOperation& operation : operations) {
       if (operation.start >= begin && operation.start < end) {
         Place(operation, end, &chapter, &next);
       }
     }
     const Value first = begin == 0 ? kNeverWritten : StartingValue(operations, begin, chapter);
-    JudgeRegister(first, begin, chapter);
+    Moment since = 0;
+    for (const BlockOperation& operation : operations) {
+      if (IsWrite(operation) && operation.value == first) since = std::min(operation.end, begin);
+    }
+    JudgeRegister(first, since, chapter);
     *carried = std::move(next);
   }
 
@@ -150,12 +153,10 @@ class BlockJudge {
                        });
   }
 
-  void JudgeRegister(Value first, Moment begin, const std::vector<BlockOperation>& chapter) {
+  // `first`, which the chapter begins with, was there at `since` at the latest.
+  void JudgeRegister(Value first, Moment since, const std::vector<BlockOperation>& chapter) {
     std::map<Value, Use> uses;
-    // What the chapter begins with was there before anything of it.
-    const Moment before = begin == 0 ? 0 : begin - 1;
-    uses[first] = {
-        .written = true, .write_start = before, .first_end = before, .last_start = before};
+    uses[first] = {.written = true, .write_start = since, .first_end = since, .last_start = since};
     for (const BlockOperation& operation : chapter) {
       if (!IsWrite(operation)) continue;
       Use& use = uses[operation.value];

@@ -183,6 +183,20 @@ TEST_CASE("a write in flight at a crash may come through afterwards") {
       1);
 }
 
+TEST_CASE("a write in flight at a crash may have been overwritten before it") {
+  // Its other part was late: A is over it, and both were there before the crash.
+  CHECK(Script()
+            .Write(kB, 1, 9)
+            .Write(kA, 3, 4)
+            .Crash(6)
+            .Read(kA, 7, 8)
+            .Read(kA, 10, 11)
+            .Violations() == 0);
+  // Not by one that was over before it began, nor by what nobody wrote.
+  CHECK(Script().Write(kA, 1, 2).Write(kB, 3, 9).Crash(6).Read(kA, 10, 11).Violations() >= 1);
+  CHECK(Script().Write(kB, 3, 9).Crash(6).Read(0, 10, 11).Violations() >= 1);
+}
+
 TEST_CASE("blocks that are torn, misdirected or zero are told apart") {
   std::array<std::byte, kBlockBytes> block{};
   CHECK(ReadStamp(5, block).value == kNeverWritten);

@@ -407,6 +407,40 @@ TEST_CASE("a replica that learned from one without its unflushed writes hides no
   CHECK(cluster.Flush() == 0);
 }
 
+TEST_CASE("a write of which a part is lost before the rest is done is not answered OK",
+          "[engine]") {
+  TestCluster cluster(1, TestCluster::Forgetful());
+  const uint32_t index = PlacementGroupIndex(7, 0, kGroups);
+  REQUIRE(PlacementGroupIndex(7, 1, kGroups) != index);
+  std::atomic<bool> hold{true};
+  std::atomic<bool> seen{false};
+  cluster.servers[0]->SetScript(
+      [&](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+        if (!hold || operation.chunk_index() != 1) return std::nullopt;
+        seen = true;
+        v1::IoResult result;
+        result.set_status(v1::IO_STATUS_OVERLOADED);
+        return result;
+      });
+  BlockRequest request = TestCluster::WriteRequest(kChunkBytes - 4096, Pattern(1, 8192));
+  std::atomic<int> error{-1};
+  request.done = [&error](const BlockReply& reply) { error = reply.error; };
+  cluster.Start(std::move(request));
+  while (!seen) std::this_thread::yield();
+  // Acknowledged in order: the first part is, when this is.
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.set_epoch(entry.epoch() + 1);
+    entry.set_loss_epoch(entry.epoch());
+  });
+  hold = false;
+  while (error < 0) std::this_thread::yield();
+  CHECK(error == EIO);
+  CHECK(cluster.Flush() == EIO);
+  CHECK(cluster.Flush() == 0);
+}
+
 TEST_CASE("a volume that was dropped sends nothing more, whoever still holds it", "[engine]") {
   TestCluster cluster(1);
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);

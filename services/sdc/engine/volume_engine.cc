@@ -114,7 +114,7 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->started_nanos = context_.NowNanos();
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
-  request->internal = false;
+  request->internal = request->partly_done = false;
   // A write promises itself; a flush all that its client has not heard the contrary of.
   request->told_losses = flushes_.losses();
   if (request->block.command == Command::kFlush) {
@@ -345,6 +345,11 @@ void VolumeEngine::Advance(Request* request) {
 
 void VolumeEngine::PieceDone(Piece* piece, int error, std::string message) {
   Request* request = piece->request;
+  const bool changed = piece->type != v1::IO_OPERATION_TYPE_READ &&
+                       piece->type != v1::IO_OPERATION_TYPE_MAP && !piece->force_unit_access;
+  if (error == 0 && changed && !std::exchange(request->partly_done, true)) {
+    request->done_losses = flushes_.losses();
+  }
   if (error != 0 && request->error == 0) {
     request->error = error;
     request->message = std::move(message);
@@ -364,6 +369,10 @@ void VolumeEngine::SegmentsDone(Request* request) {
   if (request->phase == Request::Phase::kReadingEdges && request->error == 0) {
     EdgesRead(request);
     return;
+  }
+  if (request->partly_done && request->done_losses < flushes_.losses() && request->error == 0) {
+    request->error = EIO;
+    request->message = "the last replica failed or was restarted: a part of this write may be lost";
   }
   if (request->flush_after && request->error == 0) {
     request->flush_after = false;

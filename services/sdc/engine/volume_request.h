@@ -51,6 +51,8 @@ struct Request {
   bool flush_after = false;  // its writes are to be made durable before the answer
   bool internal = false;     // a flush that no application asked for
   uint64_t told_losses = 0;  // a later loss may be one of what it promises
+  bool partly_done = false;  // a write: some pieces have been acknowledged, ..
+  uint64_t done_losses = 0;  // .. the first after so many losses: a later one may be of that piece
 
   absl::InlinedVector<Segment, 1> segments;
   size_t next_segment = 0;  // the one after that of `cursor`
