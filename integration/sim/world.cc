@@ -2,6 +2,11 @@
 
 #include <sys/mman.h>
 #include <ucontext.h>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#elif defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+#endif
 
 #include <algorithm>
 #include <cstdio>
@@ -22,15 +27,72 @@ World* g_world = nullptr;
 
 }  // namespace
 
+// A stack of its own. Sanitizers are told of each change of stacks.
 class Fiber {
  public:
-  ucontext_t context{};
-  ucontext_t scheduler{};
+  explicit Fiber(void (*body)()) {
+    getcontext(&context_);
+    stack_ = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+    context_.uc_stack.ss_sp = stack_;
+    context_.uc_stack.ss_size = kStackBytes;
+    context_.uc_link = nullptr;
+    makecontext(&context_, body, 0);
+#if defined(__SANITIZE_THREAD__)
+    own_fiber_ = __tsan_create_fiber(0);
+#endif
+  }
+  // From the scheduler's stack; returns when the fiber leaves.
+  void Enter() {
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake_stack = nullptr;
+    __sanitizer_start_switch_fiber(&fake_stack, stack_, kStackBytes);
+#elif defined(__SANITIZE_THREAD__)
+    scheduler_fiber_ = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(own_fiber_, 0);
+#endif
+    swapcontext(&scheduler_, &context_);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+  }
+  // The first thing on its stack.
+  void Begin() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack_, &scheduler_stack_bytes_);
+#endif
+  }
+  // Back to the scheduler; returns when the fiber is entered again.
+  void Leave() {
+#if defined(__SANITIZE_ADDRESS__)
+    void* fake_stack = nullptr;
+    __sanitizer_start_switch_fiber(&fake_stack, scheduler_stack_, scheduler_stack_bytes_);
+#elif defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(scheduler_fiber_, 0);
+#endif
+    swapcontext(&context_, &scheduler_);
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, &scheduler_stack_, &scheduler_stack_bytes_);
+#endif
+  }
+
   Life* life = nullptr;
   Task task;
   uint64_t waits = 0;  // begun
   bool parked = false;
   bool over = true;
+
+ private:
+  ucontext_t context_{};
+  ucontext_t scheduler_{};
+  void* stack_ = nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  const void* scheduler_stack_ = nullptr;
+  size_t scheduler_stack_bytes_ = 0;
+#elif defined(__SANITIZE_THREAD__)
+  void* own_fiber_ = nullptr;
+  void* scheduler_fiber_ = nullptr;
+#endif
 };
 
 void Life::IfKilled(std::shared_ptr<bool> over, std::function<void()> tell) {
@@ -114,36 +176,27 @@ void World::RunAs(Life* life, const std::function<void()>& body) {
 }
 
 void World::FiberMain() {
+  g_world->fiber_->Begin();
   while (true) {
     Fiber* self = g_world->fiber_;
     self->task();
     self->task = nullptr;
     self->over = true;
-    swapcontext(&self->context, &self->scheduler);
+    self->Leave();
   }
 }
 
 void World::Resume(Fiber* fiber) {
   Fiber* const before = std::exchange(fiber_, fiber);
   if (before != nullptr) Broken("a fiber is resumed from a fiber");
-  swapcontext(&fiber->scheduler, &fiber->context);
+  fiber->Enter();
   fiber_ = nullptr;
   if (fiber->over) spare_fibers_.push_back(fiber);
 }
 
 void World::Spawn(Life* life, Task task) {
   At(now_, life, [this, life, task = std::move(task)]() mutable {
-    if (spare_fibers_.empty()) {
-      auto* made = new Fiber;
-      getcontext(&made->context);
-      made->context.uc_stack.ss_sp =
-          mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-      made->context.uc_stack.ss_size = kStackBytes;
-      made->context.uc_link = nullptr;
-      makecontext(&made->context, &World::FiberMain, 0);
-      spare_fibers_.push_back(made);
-    }
+    if (spare_fibers_.empty()) spare_fibers_.push_back(new Fiber(&World::FiberMain));
     Fiber* fiber = spare_fibers_.back();
     spare_fibers_.pop_back();
     fiber->life = life;
@@ -162,7 +215,7 @@ void World::Park(const Wait& wait) {
   Fiber* const fiber = wait.fiber;
   if (fiber->waits != wait.number) return;  // ended already
   fiber->parked = true;
-  swapcontext(&fiber->context, &fiber->scheduler);
+  fiber->Leave();
   fiber->parked = false;
 }
 

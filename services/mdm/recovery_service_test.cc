@@ -319,7 +319,9 @@ TEST_CASE_METHOD(RecoveryFixture, "an unknown older grant is waited for where a 
   v1::IssuedGrant grant;
   CHECK_FALSE(Acquire(volume, client, &grant, 2'000).ok());
   clock.AdvanceMillis(options.outage_lifetime_ms + 10'000);
-  CHECK(Acquire(volume, client, &grant).ok());
+  const grpc::Status acquired = Acquire(volume, client, &grant);
+  INFO(acquired.error_message());
+  CHECK(acquired.ok());
 }
 
 TEST_CASE_METHOD(RecoveryFixture, "what is not genuine is refused, and nothing is changed") {

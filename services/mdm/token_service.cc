@@ -153,6 +153,11 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     SQLite::Database& db = transaction.db;
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow now, ResolveVolume(db, volume.volume_id, ""));
     if (now.generation != volume.generation) return MovedOn(now, volume.generation);
+    // A grant that nobody receives would be waited for by the next fence that a server is silent
+    // in.
+    if (call.cancelled() || call.TimeLeft(kWaitMax).count() == 0) {
+      return absl::CancelledError("nobody waits for this grant any more");
+    }
     const auto mapped = FindMapping(db, volume.volume_id, sdc_id);
     if (!mapped.has_value()) return NotMapped(volume, sdc_id);
     const auto pool = FindPool(db, volume.pool_id);
