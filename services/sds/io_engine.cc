@@ -1,5 +1,6 @@
 #include "services/sds/io_engine.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -202,14 +203,20 @@ absl::Status IoEngine::AcceptEntries(std::span<const v1::SignedPlacementGroup> e
 }
 
 void IoEngine::AcknowledgeLosses(std::span<const v1::SignedPlacementGroup> whole_map) {
-  for (const v1::SignedPlacementGroup& entry : whole_map) {
-    if (context_->placements->IsNewer(entry)) return;
-  }
+  const bool in_force = std::none_of(whole_map.begin(), whole_map.end(),
+                                     [this](const v1::SignedPlacementGroup& entry) {
+                                       return context_->placements->IsNewer(entry);
+                                     });
   for (const auto& worker : workers_) {
-    // Behind entries that came by a stream and are still on their way to the worker.
-    if (worker->device()->volatile_state_lost()) {
-      worker->Control([device = worker->device()] { device->AcknowledgeLoss(); });
+    Device* const device = worker->device();
+    if (!device->volatile_state_lost()) continue;
+    if (!in_force) {
+      LogError("a map entry was refused: a device that lost unflushed writes serves nothing yet",
+               {{"device", device->uuid()}});
+      continue;
     }
+    // Behind entries that came by a stream and are still on their way to the worker.
+    worker->Control([device] { device->AcknowledgeLoss(); });
   }
 }
 
