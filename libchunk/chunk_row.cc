@@ -52,7 +52,7 @@ absl::Status Damaged(const ChunkKey& key, const char* what) {
 
 std::vector<std::byte> EncodeMap(const ChunkKey& key, const ChunkRow& row) {
   std::vector<std::byte> map;
-  map.reserve(64 + row.blocks.size() / 8 + row.summary.mapped_blocks * 5);
+  map.reserve(64 + row.blocks.size() / 8 + size_t{row.summary.mapped_blocks} * 5);
   ByteWriter writer(&map);
   writer.Put(kMapVersion);
   for (size_t first = 0; first < row.blocks.size(); first += 8) {

@@ -137,7 +137,7 @@ size_t StoreImpl::ApplyGroup(std::span<const Change> changes, std::span<absl::St
       const Change& change = changes[taken];
       if (taken > 0 && (!Validate(change).ok() || DependsOnGroup(change, group) ||
                         group.payload_bytes + change.length_bytes > kGroupPayloadBytesMax ||
-                        group.payload_bytes + change.length_bytes + 2 * kBlockBytes >
+                        group.payload_bytes + change.length_bytes + size_t{2} * kBlockBytes >
                             journal_->payload_bytes_max() ||
                         group.header_bytes > kGroupHeaderBytesMax)) {
         break;
@@ -279,7 +279,7 @@ absl::Status StoreImpl::PrepareWrite(const Change& change, Group* group) {
         finish(first_block);
         direct_operation.header.first_block = range.first_whole;
         direct_operation.header.block_count = whole;
-        direct_operation.checksums = std::move(checksums);
+        direct_operation.checksums = checksums;
         group->operations.push_back(std::move(direct_operation));
         first_block = range.end_whole;
       }

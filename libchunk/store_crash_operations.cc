@@ -65,7 +65,7 @@ PlannedChange CrashRun::PlanChange() {
     for (uint32_t i = 0; i < sectors; ++i) {
       planned.stamps.push_back(zeros ? 0 : Stamp(change.offset_bytes / kSectorBytes + i));
       FillSector(planned.stamps.back(),
-                 std::span(planned.bytes).subspan(i * kSectorBytes).first<kSectorBytes>());
+                 std::span(planned.bytes).subspan(size_t{i} * kSectorBytes).first<kSectorBytes>());
     }
     std::span<const std::byte> rest = planned.bytes;
     while (!rest.empty()) {
@@ -182,7 +182,7 @@ absl::Status CrashRun::CompareRange(const ChunkKey& key, uint32_t offset_bytes,
   for (size_t i = 0; i * kSectorBytes < bytes.size(); ++i) {
     const size_t sector = offset_bytes / kSectorBytes + i;
     const uint64_t expected = chunk == nullptr ? 0 : chunk->stamps[sector];
-    const auto found = StampOfSector(bytes.subspan(i * kSectorBytes).first<kSectorBytes>());
+    const auto found = StampOfSector(bytes.subspan(size_t{i} * kSectorBytes).first<kSectorBytes>());
     if (found == expected) continue;
     return Violation(absl::StrCat(
         "read of ", Describe(key), " sector ", sector, " gave ",

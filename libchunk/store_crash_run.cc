@@ -172,7 +172,7 @@ absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> 
     constexpr uint32_t kSectorsInBlock = kBlockBytes / kSectorBytes;
     for (uint32_t i = 0; i < kSectorsInBlock; ++i) {
       FillSector(chunk->stamps[block * kSectorsInBlock + i],
-                 std::span(content).subspan(i * kSectorBytes).first<kSectorBytes>());
+                 std::span(content).subspan(size_t{i} * kSectorBytes).first<kSectorBytes>());
     }
     const std::string what = absl::StrCat("repair of block ", block, " of ", Describe(key));
     std::vector<std::byte> other = content;
@@ -344,7 +344,7 @@ absl::Status CrashRun::Endure(Trouble trouble) {
 absl::Status CrashRun::Run() {
   store_options_.chunk_bytes = kChunkBytes;
   store_options_.background_threads = false;
-  store_options_.journal_bytes = uint64_t{8 * kChunkBytes} << random_.Below(2);
+  store_options_.journal_bytes = uint64_t{8} * kChunkBytes << random_.Below(2);
   store_options_.reserve_bytes = 1u << 20;
   store_options_.capacity_bytes = store_options_.journal_bytes + store_options_.reserve_bytes +
                                   (random_.Chance(1, 2) ? 64u << 20 : 3u << 20);

@@ -358,8 +358,8 @@ absl::StatusOr<ModelChunkPointer> ReadWholeChunk(Store& store, const ChunkInfo& 
     }
     for (uint32_t i = 0; i < kSectorsInBlock; ++i) {
       const size_t sector = block * kSectorsInBlock + i;
-      const auto stamp =
-          StampOfSector(bytes.subspan(block_offset + i * kSectorBytes).first<kSectorBytes>());
+      const auto stamp = StampOfSector(
+          bytes.subspan(block_offset + size_t{i} * kSectorBytes).first<kSectorBytes>());
       if (!stamp.has_value()) {
         return absl::DataLossError(
             absl::StrCat(Describe(info.key), " sector ", sector, " holds bytes nobody wrote"));
