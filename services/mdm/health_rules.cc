@@ -18,6 +18,21 @@ v1::ComponentState JudgeDevice(v1::ComponentState server_state, bool failed) {
   return server_state == v1::COMPONENT_STATE_DEGRADED ? v1::COMPONENT_STATE_ONLINE : server_state;
 }
 
+SpaceLevel JudgeSpace(SpaceLevel before, uint64_t used_bytes, uint64_t capacity_bytes,
+                      uint32_t full_percent) {
+  constexpr double kFullMark = 95;
+  constexpr double kMargin = 3;
+  if (capacity_bytes == 0) return SpaceLevel::kEnough;
+  const double percent =
+      100 * static_cast<double>(used_bytes) / static_cast<double>(capacity_bytes);
+  const auto at_least = [&](double mark, SpaceLevel level) {
+    return percent >= (before >= level ? mark - kMargin : mark);
+  };
+  if (at_least(kFullMark, SpaceLevel::kFull)) return SpaceLevel::kFull;
+  return at_least(full_percent, SpaceLevel::kNearlyFull) ? SpaceLevel::kNearlyFull
+                                                         : SpaceLevel::kEnough;
+}
+
 v1::EventSeverity SeverityOf(v1::ComponentState state) {
   switch (state) {
     case v1::COMPONENT_STATE_ONLINE:

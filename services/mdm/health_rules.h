@@ -31,6 +31,12 @@ struct VitalSigns {
 // A device is as well as its server, unless it failed.
 [[nodiscard]] v1::ComponentState JudgeDevice(v1::ComponentState server_state, bool failed);
 
+// How full a device is: from the full mark of rebuild and rebalance on, and from 95 % on. It has to
+// fall three percent below a mark to be better again, so that nothing flaps.
+enum class SpaceLevel : uint8_t { kEnough, kNearlyFull, kFull };
+[[nodiscard]] SpaceLevel JudgeSpace(SpaceLevel before, uint64_t used_bytes, uint64_t capacity_bytes,
+                                    uint32_t full_percent);
+
 // A part in this state can be expected to answer.
 [[nodiscard]] constexpr bool IsReachable(v1::ComponentState state) {
   return state == v1::COMPONENT_STATE_ONLINE || state == v1::COMPONENT_STATE_DEGRADED;

@@ -15,6 +15,7 @@
 #include "services/mdm/placement_table.h"
 #include "services/mdm/repair_planner.h"
 #include "services/mdm/repair_reader.h"
+#include "services/mdm/repair_table.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
@@ -90,6 +91,77 @@ absl::Status HealthService::TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRe
   });
 }
 
+absl::Status HealthService::NoteSpace(uint64_t sds_id, const v1::HeartbeatRequest& request) {
+  uint32_t full_percent = 0;
+  TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
+    full_percent = ReadRepairSettings(db).full_percent();
+    return absl::OkStatus();
+  }));
+  std::map<std::string, Space> before;
+  {
+    absl::MutexLock lock(&mutex_);
+    before = space_[sds_id];
+  }
+  std::map<std::string, Space> now;
+  std::vector<std::pair<std::string, SpaceLevel>> changed;
+  for (const v1::DeviceDescription& device : request.devices()) {
+    if (!device.failure().empty()) continue;
+    Space space = before[device.device_uuid()];
+    const SpaceLevel level =
+        JudgeSpace(space.level, device.used_bytes(), device.capacity_bytes(), full_percent);
+    if (level != space.level) changed.emplace_back(device.device_uuid(), level);
+    space.level = level;
+    const uint64_t percent =
+        device.capacity_bytes() == 0 ? 0 : 100 * device.used_bytes() / device.capacity_bytes();
+    space.what = absl::StrCat(" (", device.path(), ") is ", percent, " % full");
+    now[device.device_uuid()] = std::move(space);
+  }
+  absl::Status written;
+  if (!changed.empty()) {
+    written = store_->Write([&](WriteTransaction& transaction) {
+      for (const auto& [uuid, level] : changed) {
+        const auto device = FindDeviceByUuid(transaction.db, uuid);
+        if (!device.has_value() || device->sds_id != sds_id) continue;
+        const std::string what = absl::StrCat("device ", device->device_id, now[uuid].what);
+        const v1::ComponentKind kind = v1::COMPONENT_KIND_DEVICE;
+        if (level == SpaceLevel::kFull) {
+          events_->Record(transaction, v1::EVENT_SEVERITY_ERROR, "device_full",
+                          {kind, device->device_id},
+                          absl::StrCat(what,
+                                       ": soon writes fail or wait; add devices, delete or"
+                                       " trim"));
+        } else if (level == SpaceLevel::kNearlyFull) {
+          events_->Record(transaction, v1::EVENT_SEVERITY_WARNING, "device_nearly_full",
+                          {kind, device->device_id},
+                          absl::StrCat(what, ", the full mark is ", full_percent,
+                                       " %: rebuild and rebalance put nothing more there"));
+        } else {
+          events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "device_has_space_again",
+                          {kind, device->device_id}, what);
+        }
+      }
+      return absl::OkStatus();
+    });
+  }
+  if (written.ok()) {
+    absl::MutexLock lock(&mutex_);
+    space_[sds_id] = std::move(now);
+  }
+  return written;
+}
+
+void HealthService::AddSpaceCauses(v1::GetClusterHealthResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [sds_id, devices] : space_) {
+    if (!health_->Reachable({v1::COMPONENT_KIND_SDS, sds_id})) continue;
+    for (const auto& [uuid, space] : devices) {
+      if (space.level == SpaceLevel::kEnough) continue;
+      AddCause(response, space.level == SpaceLevel::kFull ? "device_full" : "device_nearly_full",
+               absl::StrCat("a device of server ", sds_id, space.what));
+    }
+  }
+}
+
 // What a server said before it went away says nothing of the copies that serve now.
 std::vector<v1::CorruptBlocks> HealthService::UnreadableNow() const {
   return integrity_->Unreadable([this](uint64_t sds_id) {
@@ -148,6 +220,7 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
   if (component.kind == v1::COMPONENT_KIND_SDS) {
     keys_->HeardFrom(component.id);
     TESSERA_RETURN_IF_ERROR(TakeOutFailed(component.id, request));
+    TESSERA_RETURN_IF_ERROR(NoteSpace(component.id, request));
     for (v1::SdsKey& key : keys_->KeysToDeliver(component.id)) {
       *response->add_keys() = std::move(key);
     }
@@ -348,6 +421,7 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
              absl::StrCat(server ? "server " : "client ", component.name(), " is ",
                           StateName(component.state())));
   }
+  AddSpaceCauses(response);
   std::stable_sort(response->mutable_causes()->begin(), response->mutable_causes()->end(),
                    [](const v1::HealthProblem& a, const v1::HealthProblem& b) {
                      const auto grave = [](const v1::HealthProblem& cause) {
@@ -356,10 +430,11 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
                      };
                      return grave(a) > grave(b);
                    });
-  // A client that is off is no fault of the cluster.
+  // A client that is off is no fault of the cluster, and what fills up works.
   const bool degraded = std::any_of(
-      response->causes().begin(), response->causes().end(),
-      [](const v1::HealthProblem& cause) { return cause.code() != "client_not_online"; });
+      response->causes().begin(), response->causes().end(), [](const v1::HealthProblem& cause) {
+        return cause.code() != "client_not_online" && cause.code() != "device_nearly_full";
+      });
   response->set_verdict(response->unavailable_placement_groups() > 0 || lost.count() > 0
                             ? v1::CLUSTER_VERDICT_UNAVAILABLE
                             : (degraded ? v1::CLUSTER_VERDICT_DEGRADED : v1::CLUSTER_VERDICT_OK));

@@ -12,6 +12,7 @@
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/health_rules.h"
 #include "services/mdm/integrity_board.h"
 #include "services/mdm/learner_board.h"
 #include "services/mdm/mdm_store.h"
@@ -45,6 +46,9 @@ class HealthService final : public v1::HealthService::CallbackService {
 
  private:
   [[nodiscard]] absl::Status TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request);
+  // Events of devices that fill up, or have space again.
+  [[nodiscard]] absl::Status NoteSpace(uint64_t sds_id, const v1::HeartbeatRequest& request);
+  void AddSpaceCauses(v1::GetClusterHealthResponse* response);
   [[nodiscard]] std::vector<v1::CorruptBlocks> UnreadableNow() const;
   // Events of what is new about bad blocks.
   [[nodiscard]] absl::Status RecordCorruptBlocks(uint64_t sds_id,
@@ -67,6 +71,12 @@ class HealthService final : public v1::HealthService::CallbackService {
   uint64_t event_commits_ ABSL_GUARDED_BY(mutex_) = 0;
   uint32_t waiters_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  struct Space {
+    SpaceLevel level = SpaceLevel::kEnough;
+    std::string what;
+  };
+  // By server and device uuid, as of its last heartbeat.
+  std::map<uint64_t, std::map<std::string, Space>> space_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera::mdm

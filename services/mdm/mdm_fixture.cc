@@ -247,6 +247,7 @@ void FillDevice(const FakeSds& sds, v1::DeviceDescription* device) {
   device->set_device_uuid(sds.device_uuid);
   device->set_path("/dev/fake");
   device->set_capacity_bytes(sds.capacity_bytes);
+  device->set_used_bytes(sds.used_bytes);
   device->set_pool_name("pool");
   device->set_volatile_state_lost(sds.volatile_state_lost);
   device->set_failure(sds.failure);

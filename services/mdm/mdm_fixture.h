@@ -60,6 +60,7 @@ class FakeSds final : public v1::SdsControlService::Service {
   std::string device_uuid;
   uint64_t incarnation = 1;
   uint64_t capacity_bytes = 1ull << 40;
+  uint64_t used_bytes = 0;
   bool volatile_state_lost = false;
   std::string failure;
   // From the registration.

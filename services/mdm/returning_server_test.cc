@@ -1,4 +1,4 @@
-// Servers that come back: what their replicas count for, and who learns of what they lost.
+// Servers that come back, or fill up: what their replicas count for, and who learns of it.
 #include <algorithm>
 #include <catch2/catch.hpp>
 
@@ -72,6 +72,46 @@ TEST_CASE_METHOD(ReturnFixture, "a process restart alone keeps replicas in sync"
   REQUIRE(Register(&b).ok());
   const auto after = Groups();
   for (size_t i = 0; i < before.size(); ++i) CHECK(after[i].epoch() == before[i].epoch());
+}
+
+TEST_CASE_METHOD(ReturnFixture, "a device that fills up is told of, once for each mark") {
+  const auto count = [this](const std::string& code) {
+    v1::ListEventsResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::HealthService>()->ListEvents(&context, {}, &response).ok());
+    return std::count_if(response.events().begin(), response.events().end(),
+                         [&code](const v1::Event& event) { return event.code() == code; });
+  };
+  const auto causes = [this] {
+    v1::GetClusterHealthResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::HealthService>()->GetClusterHealth(&context, {}, &response).ok());
+    return response;
+  };
+  const auto fill = [this](uint64_t percent) {
+    a.used_bytes = a.capacity_bytes / 100 * percent;
+    REQUIRE(Beat(&a).ok());
+  };
+  REQUIRE(Beat(&b).ok());
+  fill(84);
+  CHECK(count("device_nearly_full") == 0);
+  fill(86);
+  fill(87);
+  CHECK(count("device_nearly_full") == 1);
+  CHECK(count("device_full") == 0);
+  REQUIRE(causes().causes_size() == 1);
+  CHECK(causes().causes(0).code() == "device_nearly_full");
+  CHECK(causes().verdict() == v1::CLUSTER_VERDICT_OK);
+  fill(96);
+  fill(97);
+  CHECK(count("device_full") == 1);
+  CHECK(causes().verdict() == v1::CLUSTER_VERDICT_DEGRADED);
+  fill(80);
+  fill(79);
+  CHECK(count("device_has_space_again") == 1);
+  CHECK(causes().causes_size() == 0);
 }
 
 }  // namespace

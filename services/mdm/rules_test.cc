@@ -11,6 +11,21 @@
 namespace tessera::mdm {
 namespace {
 
+TEST_CASE("a device is full by marks that do not flap") {
+  const auto judge = [](SpaceLevel before, uint64_t percent) {
+    return JudgeSpace(before, percent, 100, 85);
+  };
+  CHECK(judge(SpaceLevel::kEnough, 84) == SpaceLevel::kEnough);
+  CHECK(judge(SpaceLevel::kEnough, 85) == SpaceLevel::kNearlyFull);
+  CHECK(judge(SpaceLevel::kNearlyFull, 82) == SpaceLevel::kNearlyFull);
+  CHECK(judge(SpaceLevel::kNearlyFull, 81) == SpaceLevel::kEnough);
+  CHECK(judge(SpaceLevel::kEnough, 95) == SpaceLevel::kFull);
+  CHECK(judge(SpaceLevel::kFull, 92) == SpaceLevel::kFull);
+  CHECK(judge(SpaceLevel::kFull, 91) == SpaceLevel::kNearlyFull);
+  CHECK(judge(SpaceLevel::kFull, 81) == SpaceLevel::kEnough);
+  CHECK(JudgeSpace(SpaceLevel::kFull, 7, 0, 85) == SpaceLevel::kEnough);
+}
+
 TEST_CASE("a part goes from online over stale to offline as it stays silent") {
   const HealthRules rules{.stale_after_ms = 1'000};
   CHECK(Judge(rules, {.silence_ms = 0}) == v1::COMPONENT_STATE_ONLINE);
