@@ -295,6 +295,14 @@ size_t IoEngine::WorkerIndex(uint64_t device_id) const {
   return 0;
 }
 
+void IoEngine::NoticeFailedDevices() {
+  for (const auto& worker : workers_) {
+    chunk::Store* store = worker->device()->store();
+    if (store == nullptr || worker->device()->failed()) continue;
+    if (const absl::Status failed = store->failed(); !failed.ok()) worker->FailDevice(failed);
+  }
+}
+
 DeviceWorker* IoEngine::WorkerOf(uint64_t placement_group_id) const {
   return workers_[WorkerIndex(context_->placements->Find(placement_group_id).device_id)].get();
 }

@@ -75,6 +75,11 @@ class IoEngine {
   [[nodiscard]] absl::StatusOr<uint64_t> RaiseGeneration(uint64_t volume_id, uint64_t generation,
                                                          std::vector<chunk::StreamCursor>* cursors);
 
+  // A store can fail where no operation of a worker meets it: at a checkpoint, a copy for a
+  // learner, a scrub. Devices whose store has failed count as failed from now on; before each
+  // heartbeat.
+  void NoticeFailedDevices();
+
   [[nodiscard]] const std::vector<std::unique_ptr<DeviceWorker>>& workers() const {
     return workers_;
   }

@@ -134,8 +134,15 @@ void Learner::Run(Task task) {
           {{"placement_group", task.id.placement_group_id}, {"epoch", task.id.epoch}});
   std::chrono::milliseconds delay = options_.retry_min;
   while (true) {
-    const absl::Status status = Attempt(&task);
+    absl::Status status = Attempt(&task);
     if (status.ok()) break;
+    // Its own store, not the source's: it will not do better.
+    chunk::Store* store = task.worker->device()->store();
+    const absl::Status failed = store == nullptr ? absl::OkStatus() : store->failed();
+    if (!failed.ok()) {
+      task.worker->FailDevice(failed);
+      status = absl::AbortedError(failed.message());
+    }
     if (absl::IsAborted(status)) {
       ReportFailure(task, std::string(status.message()));
       break;

@@ -217,6 +217,7 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   v1::HeartbeatRequest request;
   request.set_incarnation(parts_.state->node().incarnation);
   *request.mutable_metrics() = Figures();
+  parts_.engine->NoticeFailedDevices();
   for (const Device* device : parts_.devices) *request.add_devices() = device->Describe();
   for (const v1::HealthProblem& problem : parts_.health->Problems()) {
     *request.add_problems() = problem;
