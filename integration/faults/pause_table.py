@@ -104,7 +104,7 @@ class Bench:
         worst = {"longest_pause_ms": 0, "longest_operation_ms": 0}
         fault.inject()
         try:
-            self.gather(worst, self.cluster.lacks_replicas if fault.costs_replicas else lambda: True, operations,
+            self.gather(worst, lambda: fault.noticed(self.cluster), operations,
                         60 + 3 * operations / (RATE * CONNECTIONS))
         finally:
             fault.clear()

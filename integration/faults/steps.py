@@ -11,6 +11,10 @@ class Fault:
     name = ""
     costs_replicas = True  # whether placement groups lose replicas by it
 
+    def noticed(self, cluster):
+        """The cluster has seen it, as far as it has to."""
+        return not self.costs_replicas or cluster.lacks_replicas()
+
     def inject(self):
         raise NotImplementedError
 
@@ -120,6 +124,10 @@ class FailDevice(Fault):
 
     def inject(self):
         self.disk.fail(self.what)
+
+    def noticed(self, cluster):
+        # Its copies may be made good elsewhere sooner than anybody looks.
+        return "COMPONENT_STATE_FAILED" in cluster.cli("device", "list", "-o", "json")
 
     def clear(self):
         self.part.kill(signal.SIGKILL)
