@@ -194,6 +194,44 @@ BUGS = {
             ]
         },
     ),
+    "behind_is_read": (
+        "nothing is read from a replica that may lack answered writes",
+        {
+            "services/sdc/engine/volume_pieces.cc": [
+                ("candidate.usable = member.in_sync && !member.behind &&", "candidate.usable = member.in_sync &&")
+            ]
+        },
+    ),
+    "flush_before_caught_up": (
+        "a flush waits for a replica that is given answered writes again",
+        {
+            "services/sdc/engine/volume_retention.cc": [
+                ("  flushes_.Suspect(replica);\n", ""),
+                ("return group->flush_mark > 0 && group->writer.learners_in_doubt();",
+                 "return group->flush_mark > 0 && group->writer.epoch() == 0;"),
+            ]
+        },
+    ),
+    "loss_given_up_silently": (
+        "what is not kept and was lost by the last replica is told",
+        {
+            "services/sdc/engine/volume_retention.cc": [
+                ("  if (!flushes_.LoseGroup(placement_group_id)) return;",
+                 "  if (placement_group_id > 0 || !flushes_.LoseGroup(placement_group_id)) return;")
+            ]
+        },
+    ),
+    "failed_store_unnoticed": (
+        "a store that fails where no client's operation meets it is noticed at the next heartbeat",
+        {
+            "services/sds/io_engine.cc": [
+                ("if (const absl::Status failed = store->failed(); !failed.ok()) worker->FailDevice(failed);", "")
+            ],
+            "services/sds/learner.cc": [
+                ("store == nullptr ? absl::OkStatus() : store->failed();", "absl::OkStatus(); (void)store;")
+            ],
+        },
+    ),
 }
 
 

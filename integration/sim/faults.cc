@@ -268,12 +268,13 @@ void Faults::Strike() {
     uint32_t weight;
     void (Faults::*fault)();
   } kFaults[] = {
-      {14, &Faults::KillServer}, {9, &Faults::ServerLosesPower}, {3, &Faults::PoolLosesPower},
-      {10, &Faults::StopServer}, {8, &Faults::CrashInDisk},      {7, &Faults::KillClient},
-      {5, &Faults::StopClient},  {6, &Faults::KillMdm},          {5, &Faults::CutMdmOff},
-      {16, &Faults::Partition},  {8, &Faults::SlowLink},         {6, &Faults::SlowDisk},
-      {6, &Faults::DiskError},   {3, &Faults::FillDisk},         {5, &Faults::SetClocks},
-      {14, &Faults::TakeOver},   {4, &Faults::Duplicate},        {6, &Faults::ReplayMessage},
+      {14, &Faults::KillServer},   {9, &Faults::ServerLosesPower}, {3, &Faults::PoolLosesPower},
+      {10, &Faults::StopServer},   {8, &Faults::CrashInDisk},      {7, &Faults::KillClient},
+      {5, &Faults::StopClient},    {6, &Faults::KillMdm},          {5, &Faults::CutMdmOff},
+      {16, &Faults::Partition},    {8, &Faults::SlowLink},         {6, &Faults::SlowDisk},
+      {6, &Faults::DiskError},     {3, &Faults::FillDisk},         {5, &Faults::SetClocks},
+      {4, &Faults::FlipBits},      {14, &Faults::TakeOver},        {4, &Faults::Duplicate},
+      {6, &Faults::ReplayMessage},
   };
   uint32_t total = 0;
   for (const auto& fault : kFaults) total += fault.weight;
@@ -459,10 +460,44 @@ void Faults::RestartIfFailed(NodeId node) {
   RestartLater(node, 100 * kMillisecond, kSecond);
 }
 
-void Faults::FillDisk() {
+// Of one machine only: what all replicas have lost is an error of reads, and no fault of the
+// cluster. Repair is not simulated, so that what is bad stays so until it is written over or copied
+// whole.
+void Faults::FlipBits() {
+  if (rotting_ == 0) rotting_ = AnyServer();
+  chunk::SimulatedDisk& medium = *cluster_->disk(rotting_).medium;
+  if (!cluster_->Runs(rotting_) || going_off_.contains(rotting_)) return;
+  const std::string path = absl::StrCat(kStoreFolder, "/data");
+  bool flipped = false;
+  for (int i = 0; i < 64; ++i) {
+    const auto mask = static_cast<std::byte>(1 + Random().Below(255));
+    flipped |= medium.FlipBits(path, Random().Below(256u << 10), mask).ok();
+  }
+  if (!flipped) return;
+  Hit(Coverage::kFlippedBits);
+  cluster_->oracle().BitsFlipped();
+  World::Get().Trace(absl::StrCat("disk of s", rotting_, ": bits flip"));
+}
+
+NodeId Faults::LoseServer() {
   const NodeId node = AnyServer();
-  chunk::SimulatedDisk& medium = *cluster_->disk(node).medium;
+  Hit(Coverage::kServerLostForGood);
+  World::Get().Trace(absl::StrCat("s", node, " is gone for good"));
+  cluster_->Kill(node);
+  return node;
+}
+
+void Faults::FillDisk() {
   Hit(Coverage::kFullDisk);
+  const NodeId one = AnyServer();
+  const bool all = Random().Chance(1, 3);
+  for (NodeId node = kFirstSds; node < kFirstSds + cluster_->server_count(); ++node) {
+    if (all || node == one) FillDiskOf(node);
+  }
+}
+
+void Faults::FillDiskOf(NodeId node) {
+  chunk::SimulatedDisk& medium = *cluster_->disk(node).medium;
   World::Get().Trace(absl::StrCat("disk of s", node, " is full"));
   medium.set_capacity_bytes(medium.used_bytes() + Random().Below(64u << 10));
   Later(Random().Between(500, 5'000) * kMillisecond, [this, node, &medium] {

@@ -33,6 +33,8 @@ class Faults {
   void Start();
   // No more of them; everything is on, whole and connected again.
   void HealAll();
+  // One server is gone for good. REQUIRES: everything is whole; the others are enough.
+  NodeId LoseServer();
   // Every volume has a client again.
   [[nodiscard]] bool healed() const;
   void StopApplications();
@@ -79,6 +81,8 @@ class Faults {
   void SlowDisk();
   void DiskError();
   void FillDisk();
+  void FillDiskOf(NodeId node);
+  void FlipBits();
   void SetClocks();
   void TakeOver();
   void Duplicate();
@@ -94,6 +98,7 @@ class Faults {
   uint64_t round_ = 0;  // of healing
   // Machines that go off inside a call of the disk: whether they lose power then.
   std::map<NodeId, bool> going_off_;
+  NodeId rotting_ = 0;     // the one machine whose disk flips bits
   Nanos quiet_ = kSecond;  // between faults, on average
 };
 

@@ -40,8 +40,9 @@ void Oracle::Committed(const mdm::ChangeSet& changes) {
   cluster_->mdm()
       ->store()
       ->Read([&](SQLite::Database& db) {
+        bool took_out = false;
         for (const uint64_t id : changes.placement_group_ids) {
-          if (const auto group = mdm::FindPlacementGroup(db, id)) TakeGroup(*group);
+          if (const auto group = mdm::FindPlacementGroup(db, id)) took_out |= TakeGroup(*group);
         }
         for (auto& [id, volume] : volumes_) {
           const auto row = mdm::FindVolume(db, id);
@@ -53,6 +54,7 @@ void Oracle::Committed(const mdm::ChangeSet& changes) {
           if (row->fenced_generation > volume.fenced_generation) {
             volume.fenced_generation = row->fenced_generation;
             Hit(Coverage::kFenceDone);
+            if (took_out) Hit(Coverage::kFenceTookOut);
             World::Get().Trace(
                 absl::StrCat("volume ", id, " fenced at generation ", row->fenced_generation));
           }
@@ -62,7 +64,8 @@ void Oracle::Committed(const mdm::ChangeSet& changes) {
       .IgnoreError();
 }
 
-void Oracle::TakeGroup(const v1::PlacementGroup& group) {
+bool Oracle::TakeGroup(const v1::PlacementGroup& group) {
+  bool took_out = false;
   World::Get().Trace(DescribeGroup(group));
   v1::PlacementGroup& before = groups_[group.placement_group_id()];
   if (before.epoch() != 0) {
@@ -76,7 +79,10 @@ void Oracle::TakeGroup(const v1::PlacementGroup& group) {
       if (was == replica.role()) continue;
       if (replica.role() == v1::REPLICA_ROLE_LEARNER) Hit(Coverage::kLearnerMade);
       if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) Hit(Coverage::kLearnerPromoted);
-      if (was == v1::REPLICA_ROLE_IN_SYNC) Hit(Coverage::kReplicaTakenOut);
+      if (was == v1::REPLICA_ROLE_IN_SYNC) {
+        Hit(Coverage::kReplicaTakenOut);
+        took_out = true;
+      }
       if (old == nullptr) Hit(Coverage::kMemberReplaced);
     }
   }
@@ -85,6 +91,7 @@ void Oracle::TakeGroup(const v1::PlacementGroup& group) {
   }
   before = group;
   JudgeLoss(group);
+  return took_out;
 }
 
 void Oracle::JudgeLoss(const v1::PlacementGroup& group) {
@@ -179,6 +186,7 @@ void Oracle::AddVolume(uint64_t volume_id, uint64_t vtree_id) {
 
 void Oracle::CheckHistories() {
   for (const auto& [id, volume] : volumes_) {
+    Hit(Coverage::kLossObserved, volume.history->losses_seen());
     if (volume.history->violation().empty()) continue;
     World::Get().Violation(absl::StrCat("volume ", id, ": ", volume.history->violation()));
   }
@@ -194,6 +202,15 @@ std::string Oracle::Unrest() const {
     }
   }
   return groups_.empty() ? "there is no map" : "";
+}
+
+std::string Oracle::HeldBy(uint64_t sds_id) const {
+  for (const auto& [id, group] : groups_) {
+    for (const v1::Replica& replica : group.replicas()) {
+      if (replica.sds_id() == sds_id) return DescribeGroup(group);
+    }
+  }
+  return "";
 }
 
 void Oracle::Compare() {
@@ -215,9 +232,18 @@ void Oracle::CompareGroup(const v1::PlacementGroup& group) {
       continue;
     }
     Hit(Coverage::kRestsCompared);
+    const auto cursors = [id](chunk::Store* of) {
+      std::string text;
+      for (const chunk::StreamCursor& cursor : of->Cursors(id)) {
+        absl::StrAppend(&text, " v", cursor.stream.volume_id, " at ", cursor.last.generation, ".",
+                        cursor.last.sequence);
+      }
+      return text;
+    };
     const auto differs = [&](const std::string& what) {
       World::Get().Violation(absl::StrCat("at rest, servers ", first_id, " and ", replica.sds_id(),
-                                          " differ in group ", id, ": ", what));
+                                          " differ in group ", id, ": ", what, "; cursors",
+                                          cursors(first), " and", cursors(store)));
     };
     const auto a = first->ListChunks(id, std::nullopt, 1'000);
     const auto b = store->ListChunks(id, std::nullopt, 1'000);
@@ -241,7 +267,9 @@ void Oracle::CompareGroup(const v1::PlacementGroup& group) {
       if (sds::ContentCrc32c(*x, kChunkBytes) != sds::ContentCrc32c(*y, kChunkBytes)) {
         differs(name + " has other bytes");
       }
-      if (x->info.incomplete || y->info.incomplete) differs(name + " is incomplete");
+      // A last replica that took a write without its change, because it cuts a bad block, says so.
+      const bool incomplete = x->info.incomplete || y->info.incomplete;
+      if (incomplete && !bits_flipped_) differs(name + " is incomplete");
     }
   }
 }

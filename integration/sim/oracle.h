@@ -39,6 +39,7 @@ class Oracle {
   void PowerLost(uint64_t sds_id);
   // From now on, whenever its store is opened again, until it has caught up.
   void DiskFailing(uint64_t sds_id);
+  void BitsFlipped() { bits_flipped_ = true; }
   void StoreOpened(uint64_t sds_id, bool fault_struck);
 
   // ---- Applications.
@@ -55,6 +56,8 @@ class Oracle {
   // ---- At rest.
   // Empty, or why the cluster is not at rest.
   [[nodiscard]] std::string Unrest() const;
+  // A group with a replica on the server; empty: there is none.
+  [[nodiscard]] std::string HeldBy(uint64_t sds_id) const;
   // Compares the replicas of all groups.
   void Compare();
 
@@ -67,7 +70,7 @@ class Oracle {
     std::map<const Life*, bool> gone;  // lives that have lost it
     const Life* holder = nullptr;
   };
-  void TakeGroup(const v1::PlacementGroup& group);
+  bool TakeGroup(const v1::PlacementGroup& group);
   void JudgeLoss(const v1::PlacementGroup& group);
   void CompareGroup(const v1::PlacementGroup& group);
 
@@ -75,7 +78,8 @@ class Oracle {
   std::map<uint64_t, v1::PlacementGroup> groups_;
   std::map<uint64_t, Volume> volumes_;
   std::map<uint64_t, Nanos> power_lost_;  // by server: last
-  std::set<uint64_t> failing_;            // servers whose disk has had an error
+  std::set<uint64_t> failing_;
+  bool bits_flipped_ = false;  // servers whose disk has had an error
   std::map<const Life*, uint64_t> lives_;
   uint64_t last_life_ = 0;
 };

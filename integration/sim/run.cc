@@ -8,6 +8,7 @@
 #include "integration/sim/addresses.h"
 #include "integration/sim/application.h"
 #include "integration/sim/cluster.h"
+#include "integration/sim/coverage.h"
 #include "integration/sim/faults.h"
 #include "integration/sim/mdm_node.h"
 #include "integration/sim/oracle.h"
@@ -66,6 +67,7 @@ class Run {
   void MakeVolumes();
   void Work();
   void Rest();
+  void Rebuild();
 
   World world_;
   const RunOptions options_;
@@ -119,23 +121,47 @@ void Run::Work() {
   (void)RunUntil(UINT64_MAX / 2, [&] { return world_.steps() >= until; });
 }
 
+// A server is gone for good, under load: the others make up for it.
+void Run::Rebuild() {
+  // What was killed a moment ago may not have been noticed yet.
+  (void)RunUntil(15 * kSecond, [] { return false; });
+  const auto rests = [&] { return cluster_.oracle().Unrest().empty(); };
+  if (!RunUntil(kLivenessBound, rests)) return Fail("not whole: " + cluster_.oracle().Unrest());
+  const NodeId node = faults_.LoseServer();
+  const uint64_t sds_id = cluster_.sds_id(node);
+  const auto whole = [&] {
+    return cluster_.oracle().HeldBy(sds_id).empty() && cluster_.oracle().Unrest().empty();
+  };
+  if (!RunUntil(kLivenessBound, whole)) {
+    Fail(absl::StrCat("not whole ", kLivenessBound / kSecond, " s after a server was lost: ",
+                      cluster_.oracle().HeldBy(sds_id), "; ", cluster_.oracle().Unrest()));
+  }
+}
+
 void Run::Rest() {
   world_.Trace("faults end");
   faults_.HealAll();
-  const Nanos began = world_.now();
   const auto healed = [&] { return cluster_.oracle().Unrest().empty() && faults_.healed(); };
   if (!RunUntil(kLivenessBound, healed)) {
     return Fail(absl::StrCat("not whole ", kLivenessBound / kSecond,
                              " s after faults stopped: ", cluster_.oracle().Unrest(),
                              faults_.healed() ? "" : "; a volume has no client"));
   }
+  if (options_.faults && options_.servers > options_.replicas && world_.random().Chance(1, 4)) {
+    Rebuild();
+    if (!world_.violation().empty()) return;
+  }
   faults_.StopApplications();
-  if (!RunUntil(kLivenessBound - (world_.now() - began),
-                [&] { return !faults_.ApplicationsWait(); })) {
+  if (!RunUntil(kLivenessBound, [&] { return !faults_.ApplicationsWait(); })) {
     return Fail("requests are not answered after faults stopped: " + faults_.Waiting());
   }
   (void)RunUntil(kSecond, [] { return false; });
   if (!world_.violation().empty()) return;
+  for (NodeId node = kFirstSdc; node < kFirstSdc + options_.clients; ++node) {
+    if (SdcNode* sdc = cluster_.sdc(node)) {
+      Hit(Coverage::kReadRepeated, sdc->engine().metrics().read_retries.Get());
+    }
+  }
   cluster_.oracle().CheckHistories();
   cluster_.oracle().Compare();
 }

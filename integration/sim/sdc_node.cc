@@ -1,6 +1,7 @@
 #include "integration/sim/sdc_node.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <utility>
 
@@ -20,6 +21,9 @@ sdc::EngineOptions EngineOptionsOf(NodeId node) {
   sdc::EngineOptions options;
   options.own_host_id = AddressOf(node);
   options.flush_timeout = std::chrono::seconds(4);
+  // Nothing is kept, too little, or all of it.
+  constexpr std::array<uint64_t, 4> kUnflushedBytes = {0, 16u << 10, 64u << 20, 64u << 20};
+  options.unflushed_bytes = kUnflushedBytes[World::Get().random().Below(kUnflushedBytes.size())];
   return options;
 }
 

@@ -18,7 +18,6 @@ constexpr Nanos kSdsCallTimeout = 5 * kSecond;
 constexpr Nanos kLearningTimeout = 15 * kSecond;
 constexpr Nanos kSdsRetryMin = 100 * kMillisecond;
 constexpr Nanos kSdsRetryMax = 2 * kSecond;
-constexpr char kStoreFolder[] = "/store";
 
 }  // namespace
 
@@ -90,7 +89,8 @@ void SdsNode::FillContext() {
   context_.on_bad_blocks = [](const sds::BadRange& range) {
     World::Get().Trace(absl::StrCat("bad blocks in chunk ", range.key.chunk_index));
   };
-  context_.settle_bad_blocks = [](const sds::BadRange&) { return false; };
+  // And so a learner gets them as unreadable, and does not wait for a repair.
+  context_.settle_bad_blocks = [](const sds::BadRange&) { return true; };
   context_.on_retired = [this](uint64_t group, sds::Device*) {
     janitor_->OnRetired(group, engine_->workers()[0].get());
   };
@@ -208,6 +208,7 @@ absl::Status SdsNode::Register() {
 absl::Status SdsNode::Heartbeat() {
   v1::HeartbeatRequest request;
   request.set_incarnation(state_->node().incarnation);
+  engine_->NoticeFailedDevices();
   *request.add_devices() = device_->Describe();
   if (learners_ != nullptr) {
     for (v1::LearnerStatus& status : learners_->Status()) {

@@ -22,6 +22,9 @@
 
 namespace tessera::sim {
 
+// On its disk.
+inline constexpr char kStoreFolder[] = "/store";
+
 class SdsNode final : public sds::PlacementAuthority {
  public:
   // `folder` keeps sds_local.db and the device's identity over all lives.

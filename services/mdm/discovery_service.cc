@@ -138,7 +138,7 @@ void DiscoveryService::RemoveStaleReplicas(WriteTransaction& transaction, uint64
                     {v1::COMPONENT_KIND_SDS, sds_id},
                     absl::StrCat("server ", name, " has the last replica in sync of ", losses,
                                  " placement groups and came back without what was not flushed;"
-                                 " clients with unflushed writes there get EIO from their next"
+                                 " clients give it what they have kept, or get EIO from their next"
                                  " flush"));
   }
 }

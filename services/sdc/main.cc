@@ -26,6 +26,7 @@ struct Flags {
   double flush_timeout_seconds = 10;
   double io_timeout_seconds = 0;
   double full_wait_seconds = 0;
+  uint64_t unflushed_mib = SdcOptions{}.unflushed_bytes >> 20;
 };
 
 std::string HostName() {
@@ -85,6 +86,15 @@ void AddFlags(CLI::App* app, Flags* flags) {
          "ENOSPC. Trims and reads go on meanwhile.")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1e6));
+  app->add_option(
+         "--unflushed-mib", flags->unflushed_mib,
+         "Writes that were answered and not flushed are kept, up to so many MiB, and given again "
+         "to "
+         "servers that lost them with their power. When half of it is used, and every 5 s, a "
+         "volume "
+         "flushes by itself. 0 keeps none.")
+      ->capture_default_str()
+      ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 20));
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")
       ->capture_default_str()
       ->check(CLI::IsMember({"off", "allowed", "required"}));
@@ -120,6 +130,7 @@ absl::Status Complete(Flags* flags) {
   sdc.flush_timeout = Millis(flags->flush_timeout_seconds);
   sdc.io_timeout = Millis(flags->io_timeout_seconds);
   sdc.full_wait = Millis(flags->full_wait_seconds);
+  sdc.unflushed_bytes = flags->unflushed_mib << 20;
   if (flags->nbd_tls == "allowed") sdc.nbd.tls_mode = TlsMode::kAllowed;
   if (flags->nbd_tls == "required") sdc.nbd.tls_mode = TlsMode::kRequired;
   if (!flags->join_token_file.empty()) {

@@ -25,6 +25,7 @@ std::optional<token::Operation> TokenOperation(v1::IoOperationType type) {
   switch (type) {
     case v1::IO_OPERATION_TYPE_READ:
     case v1::IO_OPERATION_TYPE_MAP:
+    case v1::IO_OPERATION_TYPE_POSITION:
       return token::Operation::kRead;
     case v1::IO_OPERATION_TYPE_WRITE:
       return token::Operation::kWrite;

@@ -118,6 +118,7 @@ class DeviceWorker {
   bool TakeAsMissed(const PendingWrite& write);
   void ReportBadBlocks(const IoOperationRef& operation, v1::CorruptBlockFinder finder) const;
   void AnswerReads();
+  void AnswerPosition(const IoOperationRef& operation, GroupReplica* replica);
   void ReadFromDisk(IoOperationRef operation);
   void MapFromDisk(IoOperationRef operation);
   void FinishRead(const IoOperationRef& operation, const absl::Status& status, grpc::Slice data,

@@ -225,6 +225,10 @@ void DeviceWorker::AnswerReads() {
       MapFromDisk(std::move(operation));
       continue;
     }
+    if (operation.operation->type() == v1::IO_OPERATION_TYPE_POSITION) {
+      AnswerPosition(operation, replica);
+      continue;
+    }
     std::span<std::byte> out;
     grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
     absl::Status status =
@@ -240,6 +244,19 @@ void DeviceWorker::AnswerReads() {
   for (WarmRead& read : warm) {
     FinishRead(read.operation, read.status, std::move(read.data), now);
   }
+}
+
+void DeviceWorker::AnswerPosition(const IoOperationRef& operation, GroupReplica* replica) {
+  LoadCursors(replica);
+  const chunk::Version cursor = replica->CursorOf(operation.grant->grant.volume_id);
+  // No write has sequence 0: what the order says of it is the place alone.
+  const OrderJudgement judgement =
+      JudgeOrder(cursor, {.generation = operation.operation->generation(), .sequence = 0});
+  if (judgement.status == v1::IO_STATUS_STALE_GENERATION) {
+    Answer(operation, judgement.status)->set_lowest_generation(cursor.generation);
+    return;
+  }
+  Answer(operation, v1::IO_STATUS_OK)->set_expected_sequence(judgement.expected_sequence);
 }
 
 void DeviceWorker::ReadFromDisk(IoOperationRef operation) {

@@ -111,6 +111,28 @@ TEST_CASE("A repeated write is a duplicate, a later one a gap, and neither chang
   CHECK(client.Read(kGroup, 0, 0, 4096).second == Block('1'));
 }
 
+TEST_CASE("A replica tells its place in the order, and takes nothing") {
+  Single single;
+  TestClient& client = single.client;
+  const auto place = [&](uint64_t generation) {
+    v1::IoOperation ask = client.NewRead(kGroup, 0, 0, 512);
+    ask.set_type(v1::IO_OPERATION_TYPE_POSITION);
+    ask.set_generation(generation);
+    client.Sign(&ask);
+    return client.SendOne(ask);
+  };
+  const uint64_t generation = client.grant.generation;
+  CHECK(place(generation).expected_sequence() == 1);
+  REQUIRE(client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_OK);
+  REQUIRE(client.Write(kGroup, 0, 4096, Block('2')) == v1::IO_STATUS_OK);
+  const v1::IoResult answer = place(generation);
+  CHECK(answer.status() == v1::IO_STATUS_OK);
+  CHECK(answer.expected_sequence() == 3);
+  CHECK(answer.payload_bytes() == 0);
+  CHECK(client.Read(kGroup, 0, 0, 8192).second == Block('1') + Block('2'));
+  CHECK(place(generation).expected_sequence() == 3);
+}
+
 TEST_CASE("A duplicate with forced unit access is made durable before it is answered") {
   StoreFaults faults;
   Single single(&faults);

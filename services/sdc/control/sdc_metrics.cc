@@ -74,6 +74,13 @@ void SdcMetrics::Collect() {
          counters.requests_timed_out.Get());
   Follow("tessera_sdc_waits_for_space_total", "Times that a write found the pool full and waited.",
          counters.waits_for_space.Get());
+  registry_
+      .Gauge("tessera_sdc_unflushed_bytes",
+             "Writes kept until a flush has made them durable, with what they cost besides.")
+      .Set(static_cast<double>(counters.unflushed_bytes.Get()));
+  Follow("tessera_sdc_replicas_caught_up_total",
+         "Times that a replica had lost unflushed writes and was sent them again.",
+         counters.replicas_caught_up.Get());
   Follow("tessera_sdc_throttled_total", "Times that a rate limit held requests back.",
          counters.throttled.Get());
   Follow("tessera_sdc_reconnects_total", "Streams to servers that broke.", engine_.reconnects());

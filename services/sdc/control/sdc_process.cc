@@ -71,6 +71,7 @@ class Process final : public SdcProcess {
     engine.own_host_id = options_.host_id.empty() ? HostId() : options_.host_id;
     engine.replica_timeout = options_.replica_timeout;
     engine.full_wait = options_.full_wait;
+    engine.unflushed_bytes = options_.unflushed_bytes;
     engine.flush_timeout = options_.flush_timeout;
     engine.io_timeout = options_.io_timeout;
     engine_ = std::make_unique<IoEngine>(loop_, engine,

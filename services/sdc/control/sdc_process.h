@@ -34,6 +34,7 @@ struct SdcOptions {
   NbdServerOptions nbd;
   std::chrono::milliseconds replica_timeout{2'000};
   std::chrono::milliseconds full_wait{0};
+  uint64_t unflushed_bytes = 128u << 20;
   std::chrono::milliseconds flush_timeout{10'000};
   std::chrono::milliseconds io_timeout{0};
   // How long an orderly stop waits for IO in flight.

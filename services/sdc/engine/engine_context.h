@@ -26,9 +26,11 @@ struct EngineOptions {
   // How long a write waits for space when the pool is full, before it fails with ENOSPC.
   EventLoop::Duration full_wait{0};
   // Acknowledged writes of all volumes that are kept until they are durable; when half of it is
-  // used, a volume that writes flushes by itself. 0: none are kept, and power loss of the last
-  // replica can lose them. No flag sets it: docs/REPLICATION.md, "Known gaps".
-  uint64_t unflushed_bytes = 0;
+  // used, and after `flush_after`, a volume that has some flushes by itself. 0: none are kept, and
+  // power loss of the last replica can lose them: docs/REPLICATION.md, "Restarts and power loss".
+  uint64_t unflushed_bytes = 128u << 20;
+  // Also bounds the memory behind small writes, whose receive buffers are larger than they are.
+  EventLoop::Duration flush_after = std::chrono::seconds(5);
 };
 
 // What is wrong with a grant.

@@ -250,6 +250,12 @@ v1::IoResult FakeSds::Do(const v1::IoOperation& operation, const std::string& da
       extent->set_mapped(store_.chunks.contains(operation.chunk_index()));
       break;
     }
+    case v1::IO_OPERATION_TYPE_POSITION: {
+      const Cursor& cursor = store_.cursors[operation.placement_group_id()];
+      const bool newer = operation.generation() > cursor.generation;
+      result.set_expected_sequence(newer ? 1 : cursor.sequence + 1);
+      break;
+    }
     default: {
       ++counts_.reads;
       payload->append(ChunkBytes(operation.chunk_index()), operation.offset_bytes(),

@@ -371,6 +371,15 @@ TEST_CASE("each client is told of a loss once, whatever others were told", "[eng
   CHECK(cluster.Flush() == 0);
 }
 
+TEST_CASE("the first flush covers what an earlier client wrote where this one wrote nothing",
+          "[engine]") {
+  TestCluster cluster(2);
+  CHECK(cluster.Flush() == 0);
+  for (auto& server : cluster.servers) CHECK(server->counts().flushes == 1);
+  CHECK(cluster.Flush() == 0);
+  for (auto& server : cluster.servers) CHECK(server->counts().flushes == 1);
+}
+
 TEST_CASE("a replica that learned from one without its unflushed writes hides no loss",
           "[engine]") {
   TestCluster cluster(2, TestCluster::Forgetful());

@@ -36,6 +36,9 @@ TEST_CASE("replicas that lost acknowledged writes get them again", "[engine]") {
 
 TEST_CASE("one replica that lost its tail catches up without leaving the set", "[engine]") {
   TestCluster cluster(2, Keeping());
+  CHECK(cluster.Write(4096, Pattern(1, 4096)) == 0);
+  // Covers what an earlier client may have left: nobody could give that again.
+  CHECK(cluster.Flush() == 0);
   CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
   cluster.servers[1]->ReopenStore(true);
   CHECK(cluster.Flush() == 0);
@@ -86,6 +89,94 @@ TEST_CASE("nothing is read from a replica before it has its writes again", "[eng
   CHECK(text == Pattern(2, 4096));
 }
 
+TEST_CASE("one that learned from a replica without its unflushed writes is given them, too",
+          "[engine]") {
+  EngineOptions options = Keeping();
+  const bool enough = GENERATE(true, false);
+  // Nothing is kept once the next write is there.
+  if (!enough) options.unflushed_bytes = 1;
+  TestCluster cluster(2, options);
+  const uint32_t index = PlacementGroupIndex(7, 0, kGroups);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.mutable_replicas(1)->set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
+    entry.set_epoch(entry.epoch() + 1);
+  });
+  if (!enough) {
+    // A flush of the engine's own must not make it durable before it is lost.
+    cluster.servers[0]->SetScript([](const v1::IoOperation& operation) {
+      v1::IoResult overloaded;
+      overloaded.set_status(v1::IO_STATUS_OVERLOADED);
+      const bool flush = operation.type() == v1::IO_OPERATION_TYPE_FLUSH;
+      return flush ? std::optional(overloaded) : std::nullopt;
+    });
+  }
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  cluster.servers[0]->ReopenStore(true);
+  cluster.servers[1]->CopyGroup(*cluster.servers[0], PlacementGroupId(kPool, index), {0});
+  cluster.Change(index, [](v1::PlacementGroup& entry) {
+    entry.set_loss_epoch(entry.epoch() + 1);
+    entry.set_epoch(entry.epoch() + 4);
+    entry.mutable_replicas(0)->set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
+    entry.mutable_replicas(1)->set_role(v1::REPLICA_ROLE_IN_SYNC);
+  });
+  cluster.servers[0]->SetScript(nullptr);
+  CHECK(cluster.Flush() == (enough ? 0 : EIO));
+  CHECK(cluster.Read(0, 4096) == Pattern(enough ? 2 : 1, 4096));
+  // And it is durable there.
+  cluster.servers[1]->ReopenStore(true);
+  CHECK(cluster.servers[1]->Chunk(0).substr(0, 4096) == Pattern(enough ? 2 : 1, 4096));
+}
+
+TEST_CASE("a learner begins again when its source lacked writes while it copied", "[engine]") {
+  TestCluster cluster(2, Keeping());
+  const uint32_t index = PlacementGroupIndex(7, 0, kGroups);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  const bool joins_later = GENERATE(true, false);
+  const auto become = [&](v1::ReplicaRole role) {
+    cluster.Change(index, [role](v1::PlacementGroup& entry) {
+      entry.mutable_replicas(1)->set_role(role);
+      entry.set_epoch(entry.epoch() + 1);
+    });
+  };
+  become(joins_later ? v1::REPLICA_ROLE_OUT_OF_SYNC : v1::REPLICA_ROLE_LEARNER);
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  FakeSds& source = *cluster.servers[0];
+  const bool source_first = GENERATE(true, false);
+  cluster.away = source_first;
+  source.ReopenStore(true);
+  // It is known to lack something, and does not get it yet.
+  std::atomic<int> refused{0};
+  source.SetScript([&refused](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+    if (operation.type() != v1::IO_OPERATION_TYPE_WRITE) return std::nullopt;
+    ++refused;
+    v1::IoResult result;
+    result.set_status(v1::IO_STATUS_OVERLOADED);
+    return result;
+  });
+  std::atomic<int> flushed{-1};
+  BlockRequest flush = TestCluster::Simple(Command::kFlush);
+  flush.done = [&flushed](const BlockReply& reply) { flushed = reply.error; };
+  cluster.Start(std::move(flush));
+  while (refused < 2) std::this_thread::yield();
+  if (joins_later) become(v1::REPLICA_ROLE_LEARNER);
+  if (source_first) {
+    source.SetScript(nullptr);
+    while (source.Chunk(0).substr(0, 4096) != Pattern(2, 4096)) std::this_thread::yield();
+    // The learner is one still, and may come in sync without them: nothing is promised.
+    cluster.PassTime(std::chrono::milliseconds(200));
+    CHECK(flushed == -1);
+    cluster.away = false;
+  }
+  while (cluster.Role(index, 1) != v1::REPLICA_ROLE_OUT_OF_SYNC) std::this_thread::yield();
+  source.SetScript(nullptr);
+  while (flushed == -1) std::this_thread::yield();
+  CHECK(flushed == 0);
+  CHECK(source.Chunk(0).substr(0, 4096) == Pattern(2, 4096));
+}
+
 TEST_CASE("what is kept is bounded: the volume flushes by itself", "[engine]") {
   EngineOptions options = TestCluster::PatientOptions();
   options.unflushed_bytes = 64 << 10;
@@ -98,6 +189,18 @@ TEST_CASE("what is kept is bounded: the volume flushes by itself", "[engine]") {
   // An application's flush still tells of a loss that no keeping could prevent.
   CHECK(cluster.Flush() == 0);
   CHECK(cluster.engine->metrics().unflushed_bytes.Get() == 0);
+}
+
+TEST_CASE("what is kept is made durable soon also when nobody flushes", "[engine]") {
+  EngineOptions options = Keeping();
+  options.flush_after = std::chrono::milliseconds(20);
+  TestCluster cluster(2, options);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  while (cluster.engine->metrics().unflushed_bytes.Get() > 0) std::this_thread::yield();
+  for (auto& server : cluster.servers) {
+    server->ReopenStore(true);
+    CHECK(server->Chunk(0).substr(0, 4096) == Pattern(1, 4096));
+  }
 }
 
 TEST_CASE("a write that finds the pool full waits as long as it was told to", "[engine]") {

@@ -202,6 +202,12 @@ class TestCluster final : public ClusterLink {
     return count;
   }
 
+  v1::ReplicaRole Role(uint32_t index, int replica) {
+    v1::ReplicaRole role{};
+    OnLoop([&] { role = entries_[PlacementGroupId(kPool, index)].replicas(replica).role(); });
+    return role;
+  }
+
   // ClusterLink.
   void ReportReplicas(std::vector<ReplicaReport> reports) override {
     loop_.Post([this, reports = std::move(reports)] {

@@ -44,6 +44,7 @@ void VolumeEngine::Retire() {
   if (std::exchange(throttle_timer_set_, false)) context_.loop().Cancel(throttle_timer_);
   if (std::exchange(retry_timer_set_, false)) context_.loop().Cancel(retry_timer_);
   if (std::exchange(full_timer_set_, false)) context_.loop().Cancel(full_timer_);
+  if (std::exchange(keep_timer_set_, false)) context_.loop().Cancel(keep_timer_);
 }
 
 BlockDeviceInfo VolumeEngine::info() const {
@@ -63,6 +64,7 @@ std::shared_ptr<LossCursor> VolumeEngine::OpenCursor() {
 void VolumeEngine::Submit(BlockRequest block) {
   const ByteRange range{block.offset_bytes, block.offset_bytes + block.length_bytes};
   if (detaching_) return FailLater(std::move(block), ESHUTDOWN, "the volume is being detached");
+  (void)InheritUnflushed();  // a loss that the map tells from now on is this client's, too
   if (IsWrite(block.command) && read_only()) {
     return FailLater(std::move(block), EPERM, "the volume is mapped read-only");
   }

@@ -109,6 +109,8 @@ class VolumeEngine final : public BlockDevice {
     uint64_t lost_device_id = 0;     // proved to lack acknowledged writes that nobody has kept
     uint64_t flush_mark = 0;         // acknowledged before the running flush round: below this
     bool retaining = false;          // in retaining_groups_
+    // Some of what was acknowledged below this is neither kept nor known to be durable; 0: nothing.
+    uint64_t unkept_below = 0;
   };
 
   // Intake and completion: volume_engine.cc.
@@ -166,23 +168,31 @@ class VolumeEngine final : public BlockDevice {
   void Report(Group& group, uint64_t device_id, std::string reason);
   void HeedRefusal(SdsStream& stream, const InFlightOperation& operation,
                    const v1::IoResult& result);
+  void HeedEpoch(SdsStream& stream, const InFlightOperation& operation, const v1::IoResult& result);
   void NeedGrant(GrantTrouble trouble);
   void AdoptEntry(Group& group);
 
   // Acknowledged writes until they are durable: volume_retention.cc.
   void KeepUntilDurable(Group& group, Piece* piece);
   void KeepNothing(Group& group, const Piece* piece);
+  void FlushKept();
   // The pool is full: true when the write waits for space.
   bool WaitForSpace(Piece* piece);
   void ReleaseWrites(Group& group, uint64_t below_sequence);
   void ReleaseAllWrites();
+  void StayWithinLimit(Group& group);
   void MarkFlushRound();
   void FlushRoundCovered();
   void DoubtReplicas(SdsStream& stream);
-  void NoteCatchUp(const Group& group, uint64_t device_id, uint64_t from_sequence);
+  void AskReplica(Group& group, uint64_t device_id);
+  void UnflushedLost(Group& group);
+  void CatchingUp(Group& group, uint64_t device_id, uint64_t from_sequence);
+  void ReportLearnersInDoubt(Group& group);
+  [[nodiscard]] bool LearnersInDoubt() const;
 
   // Flushes: volume_flush.cc.
   void RequestFlush(Request* request);
+  bool InheritUnflushed();
   void BeginFlushRound();
   void SendFlush(uint64_t device_id);
   void FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
@@ -218,6 +228,7 @@ class VolumeEngine final : public BlockDevice {
   std::vector<Piece*> free_pieces_;
 
   std::vector<std::unique_ptr<Group>> groups_;  // by index in the pool; null: not touched yet
+  size_t group_count_ = 0;                      // of those that are not null
   std::vector<Group*> blocked_groups_;          // wait for room in a stream's window
   std::vector<Group*> held_groups_;             // wait for a member's hold to end
   std::vector<Piece*> parked_;                  // pieces that can't be sent now
@@ -230,14 +241,18 @@ class VolumeEngine final : public BlockDevice {
   std::vector<uint64_t> flush_unsent_;   // devices that could not be asked yet
   std::vector<ReplicaName> probes_unsent_;
   bool internal_flush_ = false;  // the flush of a detach
-  uint64_t told_losses_ = 0;     // that some client has heard of
+  bool inherited_ = false;       // all groups that the volume has are in groups_
+  bool flush_wants_map_ = false;
+  uint64_t told_losses_ = 0;  // that some client has heard of
 
   std::vector<Piece*> full_waiting_;  // writes that found no space
   bool full_timer_set_ = false;
   EventLoop::TimerId full_timer_ = 0;
 
   std::vector<Group*> retaining_groups_;  // that keep acknowledged writes
-  bool making_room_ = false;              // a flush that nobody asked for is on its way
+  bool flushing_kept_ = false;            // a flush that nobody asked for is on its way
+  bool keep_timer_set_ = false;
+  EventLoop::TimerId keep_timer_ = 0;
   // By server: the life that was spoken to last.
   absl::flat_hash_map<uint64_t, uint64_t> server_lives_;
 

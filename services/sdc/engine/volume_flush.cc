@@ -1,4 +1,5 @@
 // Flush rounds: see rules/flush_tracker.h.
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -18,8 +19,30 @@ void VolumeEngine::RequestFlush(Request* request) {
   });
 }
 
+// What an earlier client wrote, or this volume in an earlier life of this process, was answered and
+// may not be durable: the first flush covers all groups that the volume has. False: the map is not
+// here yet.
+bool VolumeEngine::InheritUnflushed() {
+  if (inherited_ || read_only()) return true;
+  const v1::PoolLayout* pool = context_.map().FindPool(pool_id());
+  if (pool == nullptr || pool->placement_group_count() == 0) return false;
+  const uint64_t chunk_bytes = grant_.fields.chunk_bytes;
+  const uint64_t chunks = (grant_.fields.volume_size_bytes + chunk_bytes - 1) / chunk_bytes;
+  for (uint64_t chunk = 0; chunk < chunks && group_count_ < pool->placement_group_count();
+       ++chunk) {
+    if (GroupFor(chunk) == nullptr) return false;
+  }
+  inherited_ = true;
+  return true;
+}
+
 void VolumeEngine::BeginFlushRound() {
   if (flush_waiting_.empty()) return;
+  if (!InheritUnflushed()) {
+    flush_wants_map_ = true;
+    ArmRetry();
+    return;
+  }
   flush_round_.swap(flush_waiting_);
   MarkFlushRound();
   const std::vector<ReplicaName> targets = flushes_.BeginRound();
@@ -66,7 +89,6 @@ void VolumeEngine::SendFlush(uint64_t device_id) {
 
 void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
                                  const v1::IoResult& result) {
-  Group* group = FindGroup(operation.placement_group_id);
   switch (result.status()) {
     case v1::IO_STATUS_OK:
       if (!flushes_.DeviceFlushed(operation.device_id, result.store_incarnation())) ReportLost();
@@ -75,14 +97,7 @@ void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& ope
     case v1::IO_STATUS_STALE_EPOCH:
     case v1::IO_STATUS_UNKNOWN_EPOCH:
     case v1::IO_STATUS_NOT_MEMBER:
-      if (group != nullptr && operation.stamp.epoch == group->writer.epoch()) {
-        if (result.current_epoch() > group->writer.epoch()) {
-          context_.ReportReplica({operation.placement_group_id, operation.stamp.epoch,
-                                  operation.device_id, "a server knows a newer map entry"});
-        } else {
-          stream.ForgetEntry(operation.placement_group_id);
-        }
-      }
+      HeedEpoch(stream, operation, result);
       break;
     case v1::IO_STATUS_STALE_GENERATION:
     case v1::IO_STATUS_TOKEN_REFUSED:
@@ -127,6 +142,7 @@ void VolumeEngine::ReportLost() {
 
 // A report may have got lost, or come too late for its epoch: a round waits for the MDM's decision.
 void VolumeEngine::ReportLostAgain(uint64_t now_nanos) {
+  for (Group* group : retaining_groups_) ReportLearnersInDoubt(*group);
   for (const ReplicaName& replica : flushes_.Lost()) {
     Group* group = FindGroup(replica.placement_group_id);
     if (group == nullptr) continue;
@@ -142,13 +158,15 @@ void VolumeEngine::ReportLostAgain(uint64_t now_nanos) {
 }
 
 void VolumeEngine::ProbeLater(const ReplicaName& replica) {
-  probes_unsent_.push_back(replica);
+  const auto& unsent = probes_unsent_;
+  if (std::find(unsent.begin(), unsent.end(), replica) == unsent.end()) {
+    probes_unsent_.push_back(replica);
+  }
   ArmRetry();
 }
 
-// Asks a replica, whose store was opened anew, how far its order goes: a trim of nothing new two
-// places beyond the end of the order is never taken, and the refusal names the next place. Every
-// write before that place is there, since a store keeps a prefix of the order.
+// Asks a replica, whose store was opened anew, how far its order goes. Every write before the place
+// that it names is there, since a store keeps a prefix of the order.
 void VolumeEngine::SendProbe(const ReplicaName& replica) {
   Group* group = FindGroup(replica.placement_group_id);
   if (group == nullptr) return;
@@ -158,14 +176,15 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
   }
   const bool lost = flushes_.IsLost(replica);
   if (member == nullptr || (!lost && !member->behind)) return;
-  if (lost && !flushes_.CanProve(replica)) {
+  if (lost && !CanBeProved(*group, replica)) {
     // A loss is accepted of the last replica only: where another is in sync, this one leaves.
     if (group->writer.in_sync_count() > 1) {
       group->lost_device_id = replica.device_id;
       return Report(*group, replica.device_id, "it can't prove that it has what was not flushed");
     }
     flushes_.AcceptLoss(replica);
-    return CheckFlushRound();
+    CheckFlushRound();
+    if (!member->behind) return;
   }
   SdsStream* stream = member == nullptr ? nullptr : context_.StreamTo(member->sds_id);
   const token::GrantKey* key = member == nullptr ? nullptr : grant_.KeyFor(member->sds_id);
@@ -183,9 +202,9 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
   stream->ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
   stream->ShowEntry(*group->map);
   Piece piece;
-  piece.type = v1::IO_OPERATION_TYPE_TRIM;
+  piece.type = v1::IO_OPERATION_TYPE_POSITION;
   piece.where = {group->probe_chunk, 0, static_cast<uint32_t>(kSectorBytes)};
-  FillOperation(stream->Add(operation, {}), *group, piece, group->writer.next_sequence() + 1, *key);
+  FillOperation(stream->Add(operation, {}), *group, piece, next_counter_++, *key);
 }
 
 void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
@@ -193,24 +212,42 @@ void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& ope
   const ReplicaName replica{operation.device_id, operation.placement_group_id};
   Group* group = FindGroup(operation.placement_group_id);
   if (group == nullptr) return;
-  if (result.status() != v1::IO_STATUS_SEQUENCE_GAP ||
-      operation.stamp.generation != group->writer.generation()) {
-    HeedRefusal(stream, operation, result);
-    return ProbeLater(replica);
+  switch (result.status()) {
+    case v1::IO_STATUS_OK:
+      if (operation.stamp.generation == group->writer.generation()) break;
+      return ProbeLater(replica);
+    case v1::IO_STATUS_STALE_EPOCH:
+    case v1::IO_STATUS_UNKNOWN_EPOCH:
+    case v1::IO_STATUS_NOT_MEMBER:
+      HeedEpoch(stream, operation, result);
+      return ProbeLater(replica);
+    case v1::IO_STATUS_TOKEN_REFUSED:
+    case v1::IO_STATUS_STALE_GENERATION:
+      HeedRefusal(stream, operation, result);
+      return ProbeLater(replica);
+    case v1::IO_STATUS_OVERLOADED:
+      return ProbeLater(replica);
+    default:
+      Report(*group, replica.device_id, "it can't say what it has");
+      return ProbeLater(replica);
   }
-  switch (group->writer.Prove(replica.device_id, result.expected_sequence())) {
+  // One that has nothing of this generation may lack what came before it, which nobody keeps.
+  const bool without_earlier =
+      result.expected_sequence() <= 1 && !flushes_.OwesThisGenerationOnly(replica);
+  switch (without_earlier ? Proof::kLacking
+                          : group->writer.Prove(replica.device_id, result.expected_sequence())) {
     case Proof::kComplete:
       LogInfo("a reopened store has every acknowledged write",
               {{"volume", volume_id()},
                {"device", replica.device_id},
                {"placement_group", replica.placement_group_id}});
+      group->lost_device_id = 0;
       if (flushes_.Recover(replica)) SendFlush(replica.device_id);
       RetryParked();
       break;
     case Proof::kCatchingUp:
-      NoteCatchUp(*group, replica.device_id, result.expected_sequence());
+      CatchingUp(*group, replica.device_id, result.expected_sequence());
       Pump(*group);
-      ProbeLater(replica);
       break;
     case Proof::kLacking:
       LogWarning("unflushed writes are lost on a replica",
@@ -236,7 +273,7 @@ void VolumeEngine::NoteTold(const Request& request, uint64_t losses) {
 
 void VolumeEngine::CheckFlushRound() {
   if (!flushes_.round_running() && flush_round_.empty()) return;
-  if (!flushes_.FinishRound()) return;
+  if (LearnersInDoubt() || !flushes_.FinishRound()) return;
   FlushRoundCovered();
   const uint64_t losses = flushes_.losses();
   for (Request* request : std::exchange(flush_round_, {})) {

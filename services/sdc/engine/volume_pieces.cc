@@ -85,6 +85,7 @@ VolumeEngine::Group* VolumeEngine::GroupFor(uint64_t chunk_index) {
     if (map == nullptr) return nullptr;
     group = std::make_unique<Group>(
         PlacementGroupWriter(map->entry, grant_.fields.generation, pool->min_replicas()));
+    ++group_count_;
     group->map = map;
     group->probe_chunk = chunk_index;
     if (context_.options().unflushed_bytes > 0) group->writer.Retain();
@@ -351,7 +352,7 @@ void VolumeEngine::React(Group& group, SdsStream& stream, uint64_t device_id,
       CompleteWrites(group);
       break;
     case WriterReaction::kCatchUp:
-      NoteCatchUp(group, device_id, result.expected_sequence());
+      CatchingUp(group, device_id, result.expected_sequence());
       [[fallthrough]];
     case WriterReaction::kSend:
       Pump(group);
@@ -421,13 +422,8 @@ void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& oper
     case v1::IO_STATUS_STALE_EPOCH:
     case v1::IO_STATUS_UNKNOWN_EPOCH:
     case v1::IO_STATUS_NOT_MEMBER:
+      HeedEpoch(stream, operation, result);
       if (group != nullptr && operation.stamp.epoch == group->writer.epoch()) {
-        if (result.current_epoch() > group->writer.epoch()) {
-          context_.ReportReplica({operation.placement_group_id, operation.stamp.epoch,
-                                  operation.device_id, "a server knows a newer map entry"});
-        } else {
-          stream.ForgetEntry(operation.placement_group_id);
-        }
         piece->tried_device_ids.push_back(operation.device_id);
       }
       Park(piece);
@@ -539,6 +535,20 @@ void VolumeEngine::HeedRefusal(SdsStream& stream, const InFlightOperation& opera
   }
 }
 
+// One of both sides is behind: the server is shown the entry, or the newer one is fetched. A report
+// about an epoch that is over changes nothing and is answered with the current entry.
+void VolumeEngine::HeedEpoch(SdsStream& stream, const InFlightOperation& operation,
+                             const v1::IoResult& result) {
+  const Group* group = FindGroup(operation.placement_group_id);
+  if (group == nullptr || operation.stamp.epoch != group->writer.epoch()) return;
+  if (result.current_epoch() <= group->writer.epoch()) {
+    stream.ForgetEntry(operation.placement_group_id);
+    return;
+  }
+  context_.ReportReplica({operation.placement_group_id, operation.stamp.epoch, operation.device_id,
+                          "a server knows a newer map entry"});
+}
+
 void VolumeEngine::NeedGrant(GrantTrouble trouble) {
   if (!std::exchange(grant_blocked_, true)) {
     grant_blocked_nanos_ = context_.NowNanos();
@@ -569,6 +579,7 @@ void VolumeEngine::ArmRetry() {
     }
     for (const uint64_t device_id : std::exchange(flush_unsent_, {})) SendFlush(device_id);
     for (const ReplicaName& replica : std::exchange(probes_unsent_, {})) SendProbe(replica);
+    if (std::exchange(flush_wants_map_, false) && !flushes_.round_running()) BeginFlushRound();
   });
 }
 
@@ -660,13 +671,7 @@ void VolumeEngine::AdoptEntry(Group& group) {
   group.lacking_device_id = group.lost_device_id = 0;
   // Before members are compared: the one that lost it may have left since, and one that learned
   // from it is no better.
-  if (group.map->entry.loss_epoch > known_epoch &&
-      flushes_.LoseGroup(group.writer.placement_group_id())) {
-    LogWarning("unflushed writes are lost: the last replica came back without them",
-               {{"volume", volume_id()},
-                {"placement_group", group.writer.placement_group_id()},
-                {"loss_epoch", group.map->entry.loss_epoch}});
-  }
+  if (group.map->entry.loss_epoch > known_epoch) UnflushedLost(group);
   const auto& after = group.writer.members();
   for (const WriterMember& old : before) {
     const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {
@@ -678,8 +683,9 @@ void VolumeEngine::AdoptEntry(Group& group) {
     }
   }
   for (const WriterMember& member : after) {
-    if (member.behind) ProbeLater({member.device_id, group.writer.placement_group_id()});
+    if (member.behind) AskReplica(group, member.device_id);
   }
+  ReportLearnersInDoubt(group);
   Pump(group);
   CompleteWrites(group);
   RetryParked();
@@ -703,9 +709,9 @@ void VolumeEngine::ReportRejected(const ReplicaName& replica) {
   if (last && flushes_.IsLost(replica)) {
     if (!CanBeProved(*group, replica) || group->lost_device_id == replica.device_id) {
       flushes_.AcceptLoss(replica);
-    } else {
-      ProbeLater(replica);
     }
+    // Also when that is settled: what is kept here can be given to it.
+    ProbeLater(replica);
   }
   CheckFlushRound();
 }

@@ -34,24 +34,43 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   kept->slices.swap(piece->slices);
   group.writer.RenameLast(reinterpret_cast<WriteCookie>(kept));
   if (!std::exchange(group.retaining, true)) retaining_groups_.push_back(&group);
+  if (!std::exchange(keep_timer_set_, true)) {
+    keep_timer_ = context_.loop().After(context_.options().flush_after, [this] {
+      keep_timer_set_ = false;
+      if (!retaining_groups_.empty()) FlushKept();
+    });
+  }
   const uint64_t cost = CostOf(*kept);
   LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
   kept_bytes.Add(cost);
-  if (kept_bytes.Get() > limit) {
-    // The flush does not keep up: the oldest can't be given again from now on.
-    ReleaseWrites(group, group.writer.retained_front() + 1);
-  }
-  if (kept_bytes.Get() <= limit / 2 || making_room_ || flushes_.round_running() || detaching_)
-    return;
-  making_room_ = true;
+  StayWithinLimit(group);
+  if (kept_bytes.Get() > limit / 2 && !flushes_.round_running()) FlushKept();
+}
+
+void VolumeEngine::FlushKept() {
+  if (detaching_ || std::exchange(flushing_kept_, true)) return;
   BlockRequest flush;
   flush.command = Command::kFlush;
   flush.done = [this, alive = alive_](const BlockReply&) {
-    if (*alive) making_room_ = false;
+    if (*alive) flushing_kept_ = false;
   };
   Request* request = NewRequest(std::move(flush));
   request->internal = true;
   RequestFlush(request);
+}
+
+// Where the flush does not keep up, the oldest can't be given again from now on.
+void VolumeEngine::StayWithinLimit(Group& group) {
+  const uint64_t limit = context_.options().unflushed_bytes;
+  const LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
+  const auto let_go = [&](Group& from) {
+    while (kept_bytes.Get() > limit && from.writer.retained() > 0) {
+      ReleaseWrites(from, from.writer.retained_front() + 1);
+      from.unkept_below = from.writer.retained_front();
+    }
+  };
+  let_go(group);
+  for (Group* other : retaining_groups_) let_go(*other);
 }
 
 // A write that no replica had space for keeps its place in the order. What would be given again,
@@ -92,7 +111,7 @@ void VolumeEngine::ReleaseAllWrites() {
   for (Group* group : retaining_groups_) {
     ReleaseWrites(*group, UINT64_MAX);
     group->retaining = false;
-    group->flush_mark = 0;
+    group->flush_mark = group->unkept_below = 0;
   }
   retaining_groups_.clear();
 }
@@ -104,14 +123,42 @@ void VolumeEngine::MarkFlushRound() {
 
 void VolumeEngine::FlushRoundCovered() {
   std::erase_if(retaining_groups_, [this](Group* group) {
-    if (group->writer.MayRelease()) ReleaseWrites(*group, group->flush_mark);
+    if (group->writer.MayRelease()) {
+      ReleaseWrites(*group, group->flush_mark);
+      if (group->flush_mark >= group->unkept_below) group->unkept_below = 0;
+    }
     group->flush_mark = 0;
-    group->retaining = group->writer.retained() > 0;
+    group->retaining = group->writer.retained() > 0 || group->unkept_below > 0;
     return !group->retaining;
   });
 }
 
-void VolumeEngine::NoteCatchUp(const Group& group, uint64_t device_id, uint64_t from_sequence) {
+// Until the replica has proved that it has every acknowledged write, or has got what it lacks, no
+// flush ends.
+void VolumeEngine::AskReplica(Group& group, uint64_t device_id) {
+  const ReplicaName replica{device_id, group.writer.placement_group_id()};
+  flushes_.Suspect(replica);
+  ProbeLater(replica);
+}
+
+// The group's last replica came back without what was not flushed. Where all of that is kept here,
+// nothing is lost: each member that began another life, or came in sync, is asked what it has, and
+// given the rest. Else all that no flush has covered is given up, and the next flush says so: that
+// no member proves to lack it would say nothing, where all have learned from the same one.
+void VolumeEngine::UnflushedLost(Group& group) {
+  const uint64_t placement_group_id = group.writer.placement_group_id();
+  if (context_.options().unflushed_bytes > 0 && group.unkept_below == 0 &&
+      flushes_.GroupOwesThisGenerationOnly(placement_group_id)) {
+    return;
+  }
+  if (!flushes_.LoseGroup(placement_group_id)) return;
+  LogWarning("unflushed writes are lost: the last replica came back without them",
+             {{"volume", volume_id()},
+              {"placement_group", placement_group_id},
+              {"loss_epoch", group.map->entry.loss_epoch}});
+}
+
+void VolumeEngine::CatchingUp(Group& group, uint64_t device_id, uint64_t from_sequence) {
   LogWarning("a replica lost acknowledged writes and is sent them again",
              {{"volume", volume_id()},
               {"device", device_id},
@@ -119,6 +166,26 @@ void VolumeEngine::NoteCatchUp(const Group& group, uint64_t device_id, uint64_t 
               {"from", from_sequence},
               {"to", group.writer.front_sequence() - 1}});
   context_.counters().replicas_caught_up.Add();
+  group.lost_device_id = 0;
+  AskReplica(group, device_id);
+  ReportLearnersInDoubt(group);
+}
+
+// A learner that copied from a replica which lacked something gets that from nobody. It begins
+// again, by difference, and what is kept here stays until then.
+void VolumeEngine::ReportLearnersInDoubt(Group& group) {
+  if (!group.writer.learners_in_doubt()) return;
+  const uint64_t now = context_.NowNanos();
+  for (const WriterMember& member : group.writer.members()) {
+    if (member.in_sync || now < member.hold_until_nanos) continue;
+    Report(group, member.device_id, "it may have copied from a replica that lacked writes");
+  }
+}
+
+bool VolumeEngine::LearnersInDoubt() const {
+  return std::any_of(retaining_groups_.begin(), retaining_groups_.end(), [](const Group* group) {
+    return group->flush_mark > 0 && group->writer.learners_in_doubt();
+  });
 }
 
 // A server that begins another life may have lost what was not flushed. Until its replicas have
@@ -130,7 +197,7 @@ void VolumeEngine::DoubtReplicas(SdsStream& stream) {
   for (Group* group : retaining_groups_) {
     for (const WriterMember& member : group->writer.members()) {
       if (member.sds_id != stream.sds_id() || !group->writer.Doubt(member.device_id)) continue;
-      SendProbe({member.device_id, group->writer.placement_group_id()});
+      AskReplica(*group, member.device_id);
     }
   }
 }

@@ -16,42 +16,62 @@ const FlushTracker::Device* FlushTracker::Find(uint64_t device_id) const {
   return const_cast<FlushTracker*>(this)->Find(device_id);
 }
 
+FlushTracker::Device& FlushTracker::FindOrAdd(uint64_t device_id) {
+  if (Device* device = Find(device_id)) return *device;
+  devices_.emplace_back();
+  devices_.back().device_id = device_id;
+  return devices_.back();
+}
+
 bool FlushTracker::NoteWrite(const ReplicaName& replica, uint64_t store_incarnation) {
-  Device* device = Find(replica.device_id);
-  if (device == nullptr) {
-    devices_.emplace_back();
-    device = &devices_.back();
-    device->device_id = replica.device_id;
-    device->store_incarnation = store_incarnation;
-  }
+  Device& device = FindOrAdd(replica.device_id);
   bool same_life = true;
-  if (device->store_incarnation == 0) device->store_incarnation = store_incarnation;
-  if (device->store_incarnation != store_incarnation) {
-    same_life = device->dirty.empty() && device->flushing.empty();
-    LoseAll(*device);
-    device->store_incarnation = store_incarnation;
-    device->failed = false;
+  if (device.store_incarnation == 0) device.store_incarnation = store_incarnation;
+  if (device.store_incarnation != store_incarnation) {
+    const size_t lost_before = newly_lost_.size();
+    Lose(device, false);
+    same_life = newly_lost_.size() == lost_before;
+    device.store_incarnation = store_incarnation;
+    device.failed = false;
   }
-  device->dirty.insert(replica.placement_group_id);
+  for (Groups* groups : {&device.dirty, &device.flushing}) {
+    const auto found = groups->find(replica.placement_group_id);
+    if (found != groups->end() && found->second != Owed::kThisGeneration) {
+      found->second = Owed::kEarlier;
+    }
+  }
+  device.dirty.try_emplace(replica.placement_group_id, Owed::kThisGeneration);
   return same_life;
 }
 
 void FlushTracker::NoteInherited(const ReplicaName& replica) {
-  Device* device = Find(replica.device_id);
-  if (device == nullptr) {
-    devices_.emplace_back();
-    device = &devices_.back();
-    device->device_id = replica.device_id;
-  }
-  device->dirty.insert(replica.placement_group_id);
+  FindOrAdd(replica.device_id).dirty.try_emplace(replica.placement_group_id, Owed::kInherited);
 }
 
-void FlushTracker::LoseAll(Device& device) {
-  for (auto* set : {&device.dirty, &device.flushing}) {
-    for (const uint64_t group : *set) {
-      if (device.lost.insert(group).second) newly_lost_.push_back({device.device_id, group});
+void FlushTracker::Lose(Device& device, bool inherited) {
+  for (Groups* groups : {&device.dirty, &device.flushing}) {
+    Groups kept;
+    for (const auto& [group, owed] : *groups) {
+      if (owed == Owed::kInherited && !inherited) {
+        kept.emplace(group, owed);
+        continue;
+      }
+      const auto [lost, first] = device.lost.try_emplace(group, owed);
+      lost->second = std::max(lost->second, owed);
+      if (first) newly_lost_.push_back({device.device_id, group});
     }
-    set->clear();
+    *groups = std::move(kept);
+  }
+}
+
+void FlushTracker::Suspect(const ReplicaName& replica) {
+  Device& device = FindOrAdd(replica.device_id);
+  Owed& lost = device.lost[replica.placement_group_id];
+  for (Groups* groups : {&device.dirty, &device.flushing}) {
+    const auto found = groups->find(replica.placement_group_id);
+    if (found == groups->end()) continue;
+    lost = std::max(lost, found->second);
+    groups->erase(found);
   }
 }
 
@@ -62,7 +82,7 @@ std::vector<ReplicaName> FlushTracker::BeginRound() {
     waits |= !device.lost.empty();
     if (device.dirty.empty()) continue;
     std::swap(device.dirty, device.flushing);
-    targets.push_back({device.device_id, *device.flushing.begin()});
+    targets.push_back({device.device_id, device.flushing.begin()->first});
   }
   round_running_ = waits || !targets.empty();
   return targets;
@@ -70,7 +90,7 @@ std::vector<ReplicaName> FlushTracker::BeginRound() {
 
 uint64_t FlushTracker::PlacementGroupToAsk(uint64_t device_id) const {
   const Device* device = Find(device_id);
-  return device == nullptr || device->flushing.empty() ? 0 : *device->flushing.begin();
+  return device == nullptr || device->flushing.empty() ? 0 : device->flushing.begin()->first;
 }
 
 bool FlushTracker::DeviceFlushed(uint64_t device_id, uint64_t store_incarnation) {
@@ -78,12 +98,11 @@ bool FlushTracker::DeviceFlushed(uint64_t device_id, uint64_t store_incarnation)
   if (device == nullptr || device->flushing.empty()) return true;
   if (device->store_incarnation == 0) device->store_incarnation = store_incarnation;
   if (device->store_incarnation != store_incarnation) {
-    LoseAll(*device);
+    const size_t lost_before = newly_lost_.size();
+    Lose(*device, false);
     device->store_incarnation = store_incarnation;
-    return false;
-  }
-  for (const uint64_t group : device->flushing) {
-    if (!device->dirty.contains(group)) device->unprovable.erase(group);
+    device->flushing.clear();
+    return newly_lost_.size() == lost_before;
   }
   device->flushing.clear();
   device->failed = false;
@@ -94,7 +113,7 @@ void FlushTracker::FlushFailed(uint64_t device_id) {
   Device* device = Find(device_id);
   if (device == nullptr) return;
   device->failed = true;
-  LoseAll(*device);
+  Lose(*device, true);
 }
 
 bool FlushTracker::IsLost(const ReplicaName& replica) const {
@@ -109,8 +128,12 @@ bool FlushTracker::device_failed(uint64_t device_id) const {
 
 bool FlushTracker::Recover(const ReplicaName& replica) {
   Device* device = Find(replica.device_id);
-  if (device == nullptr || device->lost.erase(replica.placement_group_id) == 0) return false;
-  (round_running_ ? device->flushing : device->dirty).insert(replica.placement_group_id);
+  if (device == nullptr) return false;
+  const auto lost = device->lost.find(replica.placement_group_id);
+  if (lost == device->lost.end()) return false;
+  Owed& owed = (round_running_ ? device->flushing : device->dirty)[replica.placement_group_id];
+  owed = std::max(owed, lost->second);
+  device->lost.erase(lost);
   return round_running_;
 }
 
@@ -120,20 +143,41 @@ void FlushTracker::DropReplica(const ReplicaName& replica) {
   device->dirty.erase(replica.placement_group_id);
   device->flushing.erase(replica.placement_group_id);
   device->lost.erase(replica.placement_group_id);
-  device->unprovable.erase(replica.placement_group_id);
 }
 
 void FlushTracker::NewGeneration() {
   for (Device& device : devices_) {
-    for (const auto* set : {&device.dirty, &device.flushing, &device.lost}) {
-      device.unprovable.insert(set->begin(), set->end());
+    for (Groups* groups : {&device.dirty, &device.flushing, &device.lost}) {
+      for (auto& [group, owed] : *groups) {
+        if (owed != Owed::kInherited) owed = Owed::kEarlierUnprovable;
+      }
     }
   }
 }
 
-bool FlushTracker::CanProve(const ReplicaName& replica) const {
+FlushTracker::Owed FlushTracker::OwedBy(const ReplicaName& replica) const {
+  Owed owed = Owed::kThisGeneration;
   const Device* device = Find(replica.device_id);
-  return device == nullptr || !device->unprovable.contains(replica.placement_group_id);
+  if (device == nullptr) return owed;
+  for (const Groups* groups : {&device->dirty, &device->flushing, &device->lost}) {
+    const auto found = groups->find(replica.placement_group_id);
+    if (found != groups->end()) owed = std::max(owed, found->second);
+  }
+  return owed;
+}
+
+bool FlushTracker::CanProve(const ReplicaName& replica) const {
+  return OwedBy(replica) < Owed::kEarlierUnprovable;
+}
+
+bool FlushTracker::OwesThisGenerationOnly(const ReplicaName& replica) const {
+  return OwedBy(replica) == Owed::kThisGeneration;
+}
+
+bool FlushTracker::GroupOwesThisGenerationOnly(uint64_t placement_group_id) const {
+  return std::all_of(devices_.begin(), devices_.end(), [&](const Device& device) {
+    return OwesThisGenerationOnly({device.device_id, placement_group_id});
+  });
 }
 
 bool FlushTracker::FinishRound() {
@@ -147,7 +191,7 @@ bool FlushTracker::FinishRound() {
 std::vector<ReplicaName> FlushTracker::Lost() const {
   std::vector<ReplicaName> replicas;
   for (const Device& device : devices_) {
-    for (const uint64_t group : device.lost) replicas.push_back({device.device_id, group});
+    for (const auto& [group, owed] : device.lost) replicas.push_back({device.device_id, group});
   }
   return replicas;
 }
@@ -157,17 +201,15 @@ std::vector<ReplicaName> FlushTracker::TakeNewlyLost() { return std::exchange(ne
 void FlushTracker::AcceptLoss(const ReplicaName& replica) {
   Device* device = Find(replica.device_id);
   if (device == nullptr || device->lost.erase(replica.placement_group_id) == 0) return;
-  device->unprovable.erase(replica.placement_group_id);
   ++losses_;
 }
 
 bool FlushTracker::LoseGroup(uint64_t placement_group_id) {
   size_t marks = 0;
   for (Device& device : devices_) {
-    for (auto* set : {&device.dirty, &device.flushing, &device.lost}) {
-      marks += set->erase(placement_group_id);
+    for (Groups* groups : {&device.dirty, &device.flushing, &device.lost}) {
+      marks += groups->erase(placement_group_id);
     }
-    device.unprovable.erase(placement_group_id);
   }
   std::erase_if(newly_lost_, [placement_group_id](const ReplicaName& replica) {
     return replica.placement_group_id == placement_group_id;
@@ -179,7 +221,7 @@ bool FlushTracker::LoseGroup(uint64_t placement_group_id) {
 std::vector<ReplicaName> FlushTracker::WaitedFor(uint64_t device_id) const {
   std::vector<ReplicaName> replicas;
   if (const Device* device = Find(device_id)) {
-    for (const uint64_t group : device->flushing) replicas.push_back({device_id, group});
+    for (const auto& [group, owed] : device->flushing) replicas.push_back({device_id, group});
   }
   return replicas;
 }

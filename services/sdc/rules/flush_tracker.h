@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 
 namespace tessera::sdc {
 
@@ -34,7 +34,8 @@ class FlushTracker {
   bool NoteWrite(const ReplicaName& replica, uint64_t store_incarnation);
 
   // The volume begins to use the replica: what an earlier client wrote there, and this one may
-  // read, may not be durable yet. The next round covers it, in whatever life of the store.
+  // read, may not be durable yet. The next round covers it, in whatever life of the store; that a
+  // later life lost it is the map's to tell (LoseGroup).
   void NoteInherited(const ReplicaName& replica);
 
   // Starts a round; returns the devices to be asked, each with one of its placement groups. Empty:
@@ -61,9 +62,17 @@ class FlushTracker {
   bool Recover(const ReplicaName& replica);
 
   // The writer's order starts anew. What was answered before and is not covered yet is no longer in
-  // an order that could be asked for: a replica that loses it can't prove the contrary.
+  // an order that could be asked for. It is again when the same life of the store has taken a write
+  // of the new order: whoever has that one has everything before it.
   void NewGeneration();
   [[nodiscard]] bool CanProve(const ReplicaName& replica) const;
+  // The replica has uncovered writes of this generation only.
+  [[nodiscard]] bool OwesThisGenerationOnly(const ReplicaName& replica) const;
+  // So has every replica of the group.
+  [[nodiscard]] bool GroupOwesThisGenerationOnly(uint64_t placement_group_id) const;
+  // The replica may lack what it answered, and is asked: it counts as lost until Recover,
+  // AcceptLoss or DropReplica. It is not among the newly lost.
+  void Suspect(const ReplicaName& replica);
 
   // All that are lost now.
   [[nodiscard]] std::vector<ReplicaName> Lost() const;
@@ -83,19 +92,28 @@ class FlushTracker {
   [[nodiscard]] bool clean() const;
 
  private:
+  // What is not covered, the worse the greater.
+  enum class Owed : uint8_t {
+    kThisGeneration,
+    kInherited,          // too, of an earlier client, answered in who knows which life of the store
+    kEarlier,            // too, before a write of this generation in the same life of the store
+    kEarlierUnprovable,  // too, and the store may have begun another life since
+  };
+  using Groups = absl::flat_hash_map<uint64_t, Owed>;
   struct Device {
     uint64_t device_id = 0;
-    uint64_t store_incarnation = 0;          // of `dirty` and `flushing`; 0: not heard of yet
-    absl::flat_hash_set<uint64_t> dirty;     // placement groups
-    absl::flat_hash_set<uint64_t> flushing;  // asked for in this round
-    absl::flat_hash_set<uint64_t> lost;
-    absl::flat_hash_set<uint64_t> unprovable;  // with uncovered writes of earlier generations
+    uint64_t store_incarnation = 0;  // of `dirty` and `flushing`; 0: not heard of yet
+    Groups dirty;
+    Groups flushing;  // asked for in this round
+    Groups lost;
     bool failed = false;
   };
 
   Device* Find(uint64_t device_id);
+  Device& FindOrAdd(uint64_t device_id);
   const Device* Find(uint64_t device_id) const;
-  void LoseAll(Device& device);
+  void Lose(Device& device, bool inherited);
+  [[nodiscard]] Owed OwedBy(const ReplicaName& replica) const;
 
   std::vector<Device> devices_;  // as many as the volume's pool has devices that it wrote to
   std::vector<ReplicaName> newly_lost_;

@@ -21,6 +21,30 @@ TEST_CASE("what an earlier client wrote is covered by the first round", "[flush]
   CHECK_FALSE(tracker.NoteWrite({1, 10}, 8));
 }
 
+TEST_CASE("what an earlier client wrote belongs to no life of a store", "[flush]") {
+  FlushTracker tracker;
+  tracker.NoteInherited({1, 10});
+  tracker.NoteInherited({1, 11});
+  CHECK(tracker.NoteWrite({1, 10}, 7));
+  CHECK_FALSE(tracker.GroupOwesThisGenerationOnly(11));
+  const auto targets = tracker.BeginRound();
+  CHECK(targets.size() == 1);
+  SECTION("the round covers it, and this client's own write is lost") {
+    CHECK_FALSE(tracker.DeviceFlushed(1, 8));
+    CHECK(tracker.TakeNewlyLost() == std::vector<ReplicaName>{{1, 10}});
+    CHECK(tracker.GroupOwesThisGenerationOnly(11));
+    CHECK(tracker.PlacementGroupToAsk(1) == 0);
+  }
+  SECTION("the map tells that it was lost") {
+    CHECK(tracker.LoseGroup(11));
+    CHECK(tracker.losses() == 1);
+  }
+  SECTION("a device that can't flush has lost it") {
+    tracker.FlushFailed(1);
+    CHECK(tracker.TakeNewlyLost().size() == 2);
+  }
+}
+
 constexpr ReplicaName kFirst{1, 100};
 constexpr ReplicaName kSecond{2, 100};
 constexpr ReplicaName kFirstOther{1, 101};
@@ -96,17 +120,23 @@ TEST_CASE("a write answered by another life loses what the earlier one took", "[
   CHECK(tracker.FinishRound());
 }
 
-TEST_CASE("in a new generation nobody can prove what was answered before it", "[flush_tracker]") {
+TEST_CASE("what was answered before a new generation is owed until it is flushed",
+          "[flush_tracker]") {
   FlushTracker tracker;
   CHECK(tracker.NoteWrite(kFirst, 7));
-  CHECK(tracker.CanProve(kFirst));
+  CHECK(tracker.OwesThisGenerationOnly(kFirst));
+  CHECK(tracker.GroupOwesThisGenerationOnly(kFirst.placement_group_id));
   tracker.NewGeneration();
+  CHECK_FALSE(tracker.OwesThisGenerationOnly(kFirst));
+  CHECK_FALSE(tracker.GroupOwesThisGenerationOnly(kFirst.placement_group_id));
   CHECK_FALSE(tracker.CanProve(kFirst));
-  CHECK(tracker.CanProve(kSecond));
+  CHECK(tracker.OwesThisGenerationOnly(kSecond));
   SECTION("a flush in the same life of the store covers it") {
     (void)tracker.BeginRound();
+    // A volume that is written to all the time gets there, too.
+    CHECK(tracker.NoteWrite(kFirst, 7));
     CHECK(tracker.DeviceFlushed(1, 7));
-    CHECK(tracker.CanProve(kFirst));
+    CHECK(tracker.OwesThisGenerationOnly(kFirst));
   }
   SECTION("a flush in another life does not") {
     (void)tracker.BeginRound();
@@ -114,12 +144,50 @@ TEST_CASE("in a new generation nobody can prove what was answered before it", "[
     CHECK_FALSE(tracker.CanProve(kFirst));
     tracker.AcceptLoss(kFirst);
     CHECK(tracker.losses() == 1);
+    CHECK(tracker.OwesThisGenerationOnly(kFirst));
+  }
+  SECTION("a write of the new order in the same life is a mark after it") {
+    CHECK(tracker.NoteWrite(kFirst, 7));
     CHECK(tracker.CanProve(kFirst));
+    CHECK_FALSE(tracker.OwesThisGenerationOnly(kFirst));
+    (void)tracker.BeginRound();
+    CHECK_FALSE(tracker.DeviceFlushed(1, 8));
+    CHECK(tracker.CanProve(kFirst));
+    CHECK(tracker.Recover(kFirst));
+    CHECK_FALSE(tracker.OwesThisGenerationOnly(kFirst));
+    CHECK(tracker.DeviceFlushed(1, 8));
+    CHECK(tracker.OwesThisGenerationOnly(kFirst));
+  }
+  SECTION("one in another life is not") {
+    CHECK_FALSE(tracker.NoteWrite(kFirst, 8));
+    CHECK_FALSE(tracker.CanProve(kFirst));
   }
   SECTION("a replica that left owes nothing") {
     tracker.DropReplica(kFirst);
-    CHECK(tracker.CanProve(kFirst));
+    CHECK(tracker.OwesThisGenerationOnly(kFirst));
   }
+}
+
+TEST_CASE("a replica under suspicion holds a round until it was asked, and is flushed then",
+          "[flush_tracker]") {
+  FlushTracker tracker;
+  const bool wrote = GENERATE(true, false);
+  CHECK(tracker.NoteWrite(kSecond, 9));
+  if (wrote) CHECK(tracker.NoteWrite(kFirst, 7));
+  const bool within = GENERATE(true, false);
+  if (!within) tracker.Suspect(kFirst);
+  (void)tracker.BeginRound();
+  if (within) tracker.Suspect(kFirst);
+  CHECK(tracker.IsLost(kFirst));
+  CHECK(tracker.TakeNewlyLost().empty());
+  CHECK(tracker.DeviceFlushed(2, 9));
+  CHECK_FALSE(tracker.FinishRound());
+  CHECK(tracker.Recover(kFirst));
+  CHECK_FALSE(tracker.FinishRound());
+  CHECK(tracker.PlacementGroupToAsk(1) == kFirst.placement_group_id);
+  CHECK(tracker.DeviceFlushed(1, 7));
+  CHECK(tracker.FinishRound());
+  CHECK(tracker.clean());
 }
 
 TEST_CASE("with everything flushed another life of a store loses nothing", "[flush_tracker]") {

@@ -48,6 +48,7 @@ bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
           return candidate.device_id == from.device_id && candidate.in_sync;
         });
     member.behind = from.in_sync && (old == before.end() ? retained_ > 0 : old->behind);
+    member.lacking = member.behind && old != before.end() && old->lacking;
     members_.push_back(member);
   }
   NoteDoubt();
@@ -71,7 +72,10 @@ void PlacementGroupWriter::Renumber(uint64_t generation, uint64_t now_nanos) {
     Rewind(member, front_sequence_);
     member.hold_until_nanos = 0;
     member.complaints = 0;
+    // Nobody can give again what was acknowledged before.
+    member.behind = member.lacking = false;
   }
+  learners_in_doubt_ = false;
 }
 
 void PlacementGroupWriter::StreamOpened(uint64_t sds_id) {
@@ -158,7 +162,7 @@ WriterReaction PlacementGroupWriter::AnswerTaken(size_t index, uint64_t sequence
   WriterMember& member = members_[index];
   member.complaints = 0;
   // It takes nothing but the next of its order: so it has everything before.
-  if (sequence + 1 >= front_sequence_) member.behind = false;
+  if (sequence + 1 >= front_sequence_) member.behind = member.lacking = false;
   if (sequence < front_sequence_) return WriterReaction::kNothing;
   At(sequence - front_sequence_).answered |= 1u << index;
   return sequence == front_sequence_ ? WriterReaction::kCheckCompletion : WriterReaction::kNothing;
@@ -175,7 +179,6 @@ bool PlacementGroupWriter::Doubt(uint64_t device_id) {
   const size_t index = Find(device_id);
   if (index == kNone || retained_ == 0 || !members_[index].in_sync) return false;
   members_[index].behind = true;
-  NoteDoubt();
   return true;
 }
 
@@ -183,7 +186,7 @@ void PlacementGroupWriter::NoteDoubt() {
   const auto learner = [](const WriterMember& member) { return !member.in_sync; };
   const bool learners = std::any_of(members_.begin(), members_.end(), learner);
   const bool doubt = std::any_of(members_.begin(), members_.end(),
-                                 [](const WriterMember& member) { return member.behind; });
+                                 [](const WriterMember& member) { return member.lacking; });
   learners_in_doubt_ = learners && (learners_in_doubt_ || doubt);
 }
 
@@ -197,11 +200,12 @@ Proof PlacementGroupWriter::Prove(uint64_t device_id, uint64_t expected_sequence
   const size_t index = Find(device_id);
   if (index == kNone) return Proof::kLacking;
   if (expected_sequence < retained_front()) {
-    members_[index].behind = false;  // nobody can make it better
+    // Nobody can make it better.
+    members_[index].behind = members_[index].lacking = false;
     return Proof::kLacking;
   }
   if (expected_sequence >= front_sequence_) {
-    members_[index].behind = false;
+    members_[index].behind = members_[index].lacking = false;
     return Proof::kComplete;
   }
   // What is under way may have reached it meanwhile.
@@ -213,7 +217,7 @@ Proof PlacementGroupWriter::Prove(uint64_t device_id, uint64_t expected_sequence
 
 void PlacementGroupWriter::CatchUp(size_t index, uint64_t expected) {
   WriterMember& member = members_[index];
-  member.behind = true;
+  member.behind = member.lacking = true;
   NoteDoubt();
   Rewind(member, expected);
   for (size_t i = 0; i < count_; ++i) At(i).answered &= ~(1u << index);

@@ -66,6 +66,7 @@ struct WriterMember : MapMember {
   uint64_t hold_until_nanos = 0;  // nothing is sent to it before
   bool reported = false;          // as failed, in this epoch: nothing is sent to it
   bool behind = false;            // may lack writes that were acknowledged
+  bool lacking = false;           // behind, and it is known
 };
 
 // What was sent: comes back with the answer.
@@ -173,6 +174,9 @@ class PlacementGroupWriter {
   // copies from a member which was behind is known to have it when it has come in sync and was
   // asked.
   [[nodiscard]] bool MayRelease() const;
+  // A learner may have copied from a member what that one lacked at the time. It gets it from
+  // nobody while it learns, so it has to learn anew.
+  [[nodiscard]] bool learners_in_doubt() const { return learners_in_doubt_; }
   // The server's store began another life: its member may lack what is retained. False: nothing is.
   bool Doubt(uint64_t device_id);
   // The member expects `expected_sequence` next, in this generation.

@@ -155,13 +155,46 @@ TEST_CASE("nothing is released while a learner may copy from a member that lacks
   CHECK(writer.MayRelease());
   writer.Doubt(1);
   CHECK_FALSE(writer.MayRelease());
-  // Its source is whole again; what the learner copied before is not.
-  CHECK(writer.Prove(1, 4) == Proof::kComplete);
-  CHECK_FALSE(writer.MayRelease());
-  REQUIRE(writer.Adopt(TwoMembers(3), 0));
-  CHECK_FALSE(writer.MayRelease());
-  CHECK(writer.Prove(2, 4) == Proof::kComplete);
-  CHECK(writer.MayRelease());
+  SECTION("its source had everything") {
+    CHECK(writer.Prove(1, 4) == Proof::kComplete);
+    CHECK_FALSE(writer.learners_in_doubt());
+    CHECK(writer.MayRelease());
+  }
+  SECTION("its source is whole again; what the learner copied before is not") {
+    CHECK(writer.Prove(1, 3) == Proof::kCatchingUp);
+    CHECK(writer.learners_in_doubt());
+    CHECK(writer.Answer(1, writer.MarkSent(writer.members()[0]), WriteAnswer::kOk, {}, 0) ==
+          WriterReaction::kNothing);
+    CHECK_FALSE(writer.members()[0].behind);
+    CHECK_FALSE(writer.MayRelease());
+    SECTION("it comes in sync nevertheless, and is asked") {
+      REQUIRE(writer.Adopt(TwoMembers(3), 0));
+      CHECK_FALSE(writer.MayRelease());
+      CHECK(writer.Prove(2, 4) == Proof::kComplete);
+    }
+    SECTION("it begins again") {
+      MapEntry alone = TwoMembers(3);
+      alone.members.pop_back();
+      REQUIRE(writer.Adopt(alone, 0));
+    }
+    CHECK(writer.MayRelease());
+  }
+}
+
+TEST_CASE("a learner that joins while its source is given writes again is in doubt, too",
+          "[writer]") {
+  PlacementGroupWriter writer(TwoMembers(1), 1, 1);
+  writer.Retain();
+  Acknowledge(writer, 3);
+  MapEntry entry = TwoMembers(2);
+  entry.members.pop_back();
+  REQUIRE(writer.Adopt(entry, 0));
+  writer.Doubt(1);
+  REQUIRE(writer.Prove(1, 3) == Proof::kCatchingUp);
+  entry = TwoMembers(3);
+  entry.members[1].in_sync = false;
+  REQUIRE(writer.Adopt(entry, 0));
+  CHECK(writer.learners_in_doubt());
 }
 
 // Two replicas that keep a prefix of what they took when their power goes, one that is never
