@@ -80,25 +80,28 @@ void Faults::MakeVolume() {
 void Faults::Map(Volume& volume) {
   const SdcNode* sdc = cluster_->sdc(volume.client);
   if (sdc == nullptr || sdc->sdc_id() == 0) return;
+  const uint64_t sdc_id = sdc->sdc_id();
   const auto mapped = cluster_->AskMdm<v1::MapVolumeResponse>(
-      kAdminCallTimeout,
-      [id = volume.id, sdc_id = sdc->sdc_id()](MdmNode& mdm, v1::MapVolumeResponse* response) {
+      kAdminCallTimeout, [id = volume.id, sdc_id](MdmNode& mdm, v1::MapVolumeResponse* response) {
         v1::MapVolumeRequest request;
         request.set_volume_id(id);
         request.set_sdc_id(sdc_id);
         return mdm.volume().Do(MdmNode::CallOf(v1::ROLE_ADMIN, 0), request, response);
       });
   volume.mapped = mapped.ok();
+  volume.sdc_id = sdc_id;
   World::Get().Trace(absl::StrCat("volume ", volume.id, " mapped to c", volume.client, ": ",
                                   mapped.status().ToString()));
 }
 
 void Faults::Unmap(Volume& volume) {
+  // From that client by name: the call may run once more when another has the volume.
   const auto unmapped = cluster_->AskMdm<v1::UnmapVolumeResponse>(
-      kAdminCallTimeout, [id = volume.id, force = Random().Chance(1, 2)](
+      kAdminCallTimeout, [id = volume.id, sdc_id = volume.sdc_id, force = Random().Chance(1, 2)](
                              MdmNode& mdm, v1::UnmapVolumeResponse* response) {
         v1::UnmapVolumeRequest request;
         request.set_volume_id(id);
+        request.set_sdc_id(sdc_id);
         request.set_force(force);
         return mdm.volume().Do(MdmNode::CallOf(v1::ROLE_ADMIN, 0), request, response);
       });

@@ -47,7 +47,8 @@ class Faults {
   struct Volume {
     uint64_t id = 0;
     uint64_t vtree_id = 0;
-    NodeId client = 0;  // that it is, or is to be, mapped to
+    NodeId client = 0;    // that it is, or is to be, mapped to
+    uint64_t sdc_id = 0;  // of the client that it was mapped to last
     bool mapped = false;
     bool leaving = false;  // to be unmapped: asked for until the MDM says that it is done
   };

@@ -155,6 +155,18 @@ void Run::Rest() {
   if (!RunUntil(kLivenessBound, [&] { return !faults_.ApplicationsWait(); })) {
     return Fail("requests are not answered after faults stopped: " + faults_.Waiting());
   }
+  // Clients give what they keep to replicas that lack it, and flush it by themselves.
+  const auto kept = [&] {
+    uint64_t bytes = 0;
+    for (NodeId node = kFirstSdc; node < kFirstSdc + options_.clients; ++node) {
+      SdcNode* sdc = cluster_.sdc(node);
+      if (sdc != nullptr) bytes += sdc->engine().metrics().unflushed_bytes.Get();
+    }
+    return bytes;
+  };
+  if (!RunUntil(kLivenessBound, [&] { return kept() == 0; })) {
+    return Fail(absl::StrCat("clients still keep ", kept(), " bytes that are not durable"));
+  }
   (void)RunUntil(kSecond, [] { return false; });
   if (!world_.violation().empty()) return;
   for (NodeId node = kFirstSdc; node < kFirstSdc + options_.clients; ++node) {
