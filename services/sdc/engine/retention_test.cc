@@ -201,6 +201,21 @@ TEST_CASE("what is kept is made durable soon also when nobody flushes", "[engine
     server->ReopenStore(true);
     CHECK(server->Chunk(0).substr(0, 4096) == Pattern(1, 4096));
   }
+  // Also what is acknowledged while such a flush is under way for longer than that.
+  std::atomic<int> held{0};
+  cluster.servers[0]->SetScript([&held](const v1::IoOperation& operation) {
+    v1::IoResult overloaded;
+    overloaded.set_status(v1::IO_STATUS_OVERLOADED);
+    const bool flush = operation.type() == v1::IO_OPERATION_TYPE_FLUSH;
+    held += flush ? 1 : 0;
+    return flush ? std::optional(overloaded) : std::nullopt;
+  });
+  CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
+  while (held < 1) std::this_thread::yield();
+  CHECK(cluster.Write(4096, Pattern(3, 4096)) == 0);
+  cluster.PassTime(3 * options.flush_after);
+  cluster.servers[0]->SetScript(nullptr);
+  while (cluster.engine->metrics().unflushed_bytes.Get() > 0) std::this_thread::yield();
 }
 
 TEST_CASE("a write that finds the pool full waits as long as it was told to", "[engine]") {

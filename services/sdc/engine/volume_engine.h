@@ -175,6 +175,7 @@ class VolumeEngine final : public BlockDevice {
   // Acknowledged writes until they are durable: volume_retention.cc.
   void KeepUntilDurable(Group& group, Piece* piece);
   void KeepNothing(Group& group, const Piece* piece);
+  void ArmKeepTimer();
   void FlushKept();
   // The pool is full: true when the write waits for space.
   bool WaitForSpace(Piece* piece);

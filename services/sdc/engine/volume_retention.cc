@@ -34,12 +34,7 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   kept->slices.swap(piece->slices);
   group.writer.RenameLast(reinterpret_cast<WriteCookie>(kept));
   if (!std::exchange(group.retaining, true)) retaining_groups_.push_back(&group);
-  if (!std::exchange(keep_timer_set_, true)) {
-    keep_timer_ = context_.loop().After(context_.options().flush_after, [this] {
-      keep_timer_set_ = false;
-      if (!retaining_groups_.empty()) FlushKept();
-    });
-  }
+  ArmKeepTimer();
   const uint64_t cost = CostOf(*kept);
   LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
   kept_bytes.Add(cost);
@@ -47,12 +42,23 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   if (kept_bytes.Get() > limit / 2 && !flushes_.round_running()) FlushKept();
 }
 
+void VolumeEngine::ArmKeepTimer() {
+  if (std::exchange(keep_timer_set_, true)) return;
+  keep_timer_ = context_.loop().After(context_.options().flush_after, [this] {
+    keep_timer_set_ = false;
+    if (!retaining_groups_.empty()) FlushKept();
+  });
+}
+
 void VolumeEngine::FlushKept() {
   if (detaching_ || std::exchange(flushing_kept_, true)) return;
   BlockRequest flush;
   flush.command = Command::kFlush;
   flush.done = [this, alive = alive_](const BlockReply&) {
-    if (*alive) flushing_kept_ = false;
+    if (!*alive) return;
+    flushing_kept_ = false;
+    // What was acknowledged meanwhile.
+    if (!retaining_groups_.empty()) ArmKeepTimer();
   };
   Request* request = NewRequest(std::move(flush));
   request->internal = true;
