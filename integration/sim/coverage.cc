@@ -55,7 +55,7 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "path: write with FUA answered",
     "path: ENOSPC answered",
     "path: loss told by a flush",
-    "path: loss seen by a read",
+    "path: cells that a read showed to be lost",
     "path: replay refused",
     "path: read sent again",
     "path: replicas compared at rest",
