@@ -78,8 +78,8 @@ class Oracle {
   std::map<uint64_t, v1::PlacementGroup> groups_;
   std::map<uint64_t, Volume> volumes_;
   std::map<uint64_t, Nanos> power_lost_;  // by server: last
-  std::set<uint64_t> failing_;
-  bool bits_flipped_ = false;  // servers whose disk has had an error
+  std::set<uint64_t> failing_;            // servers whose disk has had an error
+  bool bits_flipped_ = false;             // on some disk
   std::map<const Life*, uint64_t> lives_;
   uint64_t last_life_ = 0;
 };

@@ -151,13 +151,17 @@ absl::Status HealthService::NoteSpace(uint64_t sds_id, const v1::HeartbeatReques
 }
 
 void HealthService::AddSpaceCauses(v1::GetClusterHealthResponse* response) {
-  absl::MutexLock lock(&mutex_);
-  for (const auto& [sds_id, devices] : space_) {
+  std::map<uint64_t, std::map<std::string, Space>> space;
+  {
+    absl::MutexLock lock(&mutex_);
+    space = space_;
+  }
+  for (const auto& [sds_id, devices] : space) {
     if (!health_->Reachable({v1::COMPONENT_KIND_SDS, sds_id})) continue;
-    for (const auto& [uuid, space] : devices) {
-      if (space.level == SpaceLevel::kEnough) continue;
-      AddCause(response, space.level == SpaceLevel::kFull ? "device_full" : "device_nearly_full",
-               absl::StrCat("a device of server ", sds_id, space.what));
+    for (const auto& [uuid, device] : devices) {
+      if (device.level == SpaceLevel::kEnough) continue;
+      AddCause(response, device.level == SpaceLevel::kFull ? "device_full" : "device_nearly_full",
+               absl::StrCat("a device of server ", sds_id, device.what));
     }
   }
 }

@@ -88,11 +88,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->check(CLI::Range(0.0, 1e6));
   app->add_option(
          "--unflushed-mib", flags->unflushed_mib,
-         "Writes that were answered and not flushed are kept, up to so many MiB, and given again "
-         "to "
-         "servers that lost them with their power. When half of it is used, and every 5 s, a "
-         "volume "
-         "flushes by itself. 0 keeps none.")
+         "MiB of writes, answered and not flushed, that are kept and given again to servers that "
+         "lost them with their power. At half of it, and every 5 s, a volume flushes by itself. "
+         "0: none are kept.")
       ->capture_default_str()
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 20));
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")

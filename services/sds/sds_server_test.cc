@@ -111,6 +111,19 @@ TEST_CASE("A repeated write is a duplicate, a later one a gap, and neither chang
   CHECK(client.Read(kGroup, 0, 0, 4096).second == Block('1'));
 }
 
+TEST_CASE("A store that failed where no operation met it is a failed device") {
+  StoreFaults faults;
+  Single single(&faults);
+  IoEngine* engine = single.sds.server()->engine();
+  const Device* device = engine->workers()[0]->device();
+  engine->NoticeFailedDevices();
+  CHECK_FALSE(device->failed());
+  faults.failed = true;
+  engine->NoticeFailedDevices();
+  CHECK(device->failed());
+  CHECK(device->Describe().failure() == "checkpoint error");
+}
+
 TEST_CASE("A replica tells its place in the order, and takes nothing") {
   Single single;
   TestClient& client = single.client;

@@ -12,6 +12,14 @@ EngineOptions Keeping() {
   return options;
 }
 
+// No flush is done, by nobody.
+std::optional<v1::IoResult> RefuseFlush(const v1::IoOperation& operation) {
+  if (operation.type() != v1::IO_OPERATION_TYPE_FLUSH) return std::nullopt;
+  v1::IoResult result;
+  result.set_status(v1::IO_STATUS_OVERLOADED);
+  return result;
+}
+
 TEST_CASE("replicas that lost acknowledged writes get them again", "[engine]") {
   const size_t replicas = GENERATE(1, 2);
   TestCluster cluster(replicas, Keeping());
@@ -105,12 +113,7 @@ TEST_CASE("one that learned from a replica without its unflushed writes is given
   });
   if (!enough) {
     // A flush of the engine's own must not make it durable before it is lost.
-    cluster.servers[0]->SetScript([](const v1::IoOperation& operation) {
-      v1::IoResult overloaded;
-      overloaded.set_status(v1::IO_STATUS_OVERLOADED);
-      const bool flush = operation.type() == v1::IO_OPERATION_TYPE_FLUSH;
-      return flush ? std::optional(overloaded) : std::nullopt;
-    });
+    cluster.servers[0]->SetScript(RefuseFlush);
   }
   CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
   cluster.servers[0]->ReopenStore(true);
@@ -204,11 +207,9 @@ TEST_CASE("what is kept is made durable soon also when nobody flushes", "[engine
   // Also what is acknowledged while such a flush is under way for longer than that.
   std::atomic<int> held{0};
   cluster.servers[0]->SetScript([&held](const v1::IoOperation& operation) {
-    v1::IoResult overloaded;
-    overloaded.set_status(v1::IO_STATUS_OVERLOADED);
-    const bool flush = operation.type() == v1::IO_OPERATION_TYPE_FLUSH;
-    held += flush ? 1 : 0;
-    return flush ? std::optional(overloaded) : std::nullopt;
+    auto refused = RefuseFlush(operation);
+    held += refused.has_value() ? 1 : 0;
+    return refused;
   });
   CHECK(cluster.Write(0, Pattern(2, 4096)) == 0);
   while (held < 1) std::this_thread::yield();

@@ -118,8 +118,7 @@ void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& ope
 
 // A write of this generation is a mark in a replica's order that can be asked for.
 bool VolumeEngine::CanBeProved(const Group& group, const ReplicaName& replica) const {
-  return !flushes_.device_failed(replica.device_id) && flushes_.CanProve(replica) &&
-         group.writer.front_sequence() > 1;
+  return flushes_.CanProve(replica) && group.writer.front_sequence() > 1;
 }
 
 // A store that began another life is asked what it has before anybody is told that it lost it.

@@ -65,18 +65,15 @@ void VolumeEngine::FlushKept() {
   RequestFlush(request);
 }
 
-// Where the flush does not keep up, the oldest can't be given again from now on.
+// Where the flush does not keep up, the oldest can't be given again from now on. Only of the group
+// that has just acknowledged one: nothing of it is due to any member, and the new write is among
+// what can go, so that this is enough.
 void VolumeEngine::StayWithinLimit(Group& group) {
   const uint64_t limit = context_.options().unflushed_bytes;
-  const LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
-  const auto let_go = [&](Group& from) {
-    while (kept_bytes.Get() > limit && from.writer.retained() > 0) {
-      ReleaseWrites(from, from.writer.retained_front() + 1);
-      from.unkept_below = from.writer.retained_front();
-    }
-  };
-  let_go(group);
-  for (Group* other : retaining_groups_) let_go(*other);
+  while (context_.counters().unflushed_bytes.Get() > limit && group.writer.retained() > 0) {
+    ReleaseWrites(group, group.writer.retained_front() + 1);
+    group.unkept_below = group.writer.retained_front();
+  }
 }
 
 // A write that no replica had space for keeps its place in the order. What would be given again,

@@ -29,10 +29,9 @@ bool FlushTracker::NoteWrite(const ReplicaName& replica, uint64_t store_incarnat
   if (device.store_incarnation == 0) device.store_incarnation = store_incarnation;
   if (device.store_incarnation != store_incarnation) {
     const size_t lost_before = newly_lost_.size();
-    Lose(device, false);
+    Lose(device, Cause::kAnotherLife);
     same_life = newly_lost_.size() == lost_before;
     device.store_incarnation = store_incarnation;
-    device.failed = false;
   }
   for (Groups* groups : {&device.dirty, &device.flushing}) {
     const auto found = groups->find(replica.placement_group_id);
@@ -48,16 +47,17 @@ void FlushTracker::NoteInherited(const ReplicaName& replica) {
   FindOrAdd(replica.device_id).dirty.try_emplace(replica.placement_group_id, Owed::kInherited);
 }
 
-void FlushTracker::Lose(Device& device, bool inherited) {
+void FlushTracker::Lose(Device& device, Cause cause) {
   for (Groups* groups : {&device.dirty, &device.flushing}) {
     Groups kept;
     for (const auto& [group, owed] : *groups) {
-      if (owed == Owed::kInherited && !inherited) {
+      if (owed == Owed::kInherited && cause == Cause::kAnotherLife) {
         kept.emplace(group, owed);
         continue;
       }
       const auto [lost, first] = device.lost.try_emplace(group, owed);
-      lost->second = std::max(lost->second, owed);
+      lost->second =
+          cause == Cause::kFailedFlush ? Owed::kUnprovable : std::max(lost->second, owed);
       if (first) newly_lost_.push_back({device.device_id, group});
     }
     *groups = std::move(kept);
@@ -99,31 +99,24 @@ bool FlushTracker::DeviceFlushed(uint64_t device_id, uint64_t store_incarnation)
   if (device->store_incarnation == 0) device->store_incarnation = store_incarnation;
   if (device->store_incarnation != store_incarnation) {
     const size_t lost_before = newly_lost_.size();
-    Lose(*device, false);
+    Lose(*device, Cause::kAnotherLife);
     device->store_incarnation = store_incarnation;
     device->flushing.clear();
     return newly_lost_.size() == lost_before;
   }
   device->flushing.clear();
-  device->failed = false;
   return true;
 }
 
 void FlushTracker::FlushFailed(uint64_t device_id) {
   Device* device = Find(device_id);
   if (device == nullptr) return;
-  device->failed = true;
-  Lose(*device, true);
+  Lose(*device, Cause::kFailedFlush);
 }
 
 bool FlushTracker::IsLost(const ReplicaName& replica) const {
   const Device* device = Find(replica.device_id);
   return device != nullptr && device->lost.contains(replica.placement_group_id);
-}
-
-bool FlushTracker::device_failed(uint64_t device_id) const {
-  const Device* device = Find(device_id);
-  return device != nullptr && device->failed;
 }
 
 bool FlushTracker::Recover(const ReplicaName& replica) {
@@ -149,7 +142,7 @@ void FlushTracker::NewGeneration() {
   for (Device& device : devices_) {
     for (Groups* groups : {&device.dirty, &device.flushing, &device.lost}) {
       for (auto& [group, owed] : *groups) {
-        if (owed != Owed::kInherited) owed = Owed::kEarlierUnprovable;
+        if (owed != Owed::kInherited) owed = Owed::kUnprovable;
       }
     }
   }
@@ -167,7 +160,7 @@ FlushTracker::Owed FlushTracker::OwedBy(const ReplicaName& replica) const {
 }
 
 bool FlushTracker::CanProve(const ReplicaName& replica) const {
-  return OwedBy(replica) < Owed::kEarlierUnprovable;
+  return OwedBy(replica) < Owed::kUnprovable;
 }
 
 bool FlushTracker::OwesThisGenerationOnly(const ReplicaName& replica) const {

@@ -47,7 +47,8 @@ class FlushTracker {
   // The device flushed. False when its incarnation shows that writes of the round may be lost; see
   // TakeNewlyLost.
   bool DeviceFlushed(uint64_t device_id, uint64_t store_incarnation);
-  // The device could not flush: its replicas of the round are lost.
+  // The device could not flush: its replicas are lost, and nothing that they say later of this life
+  // of the store proves the contrary.
   void FlushFailed(uint64_t device_id);
   // The replica left the set (or begins to learn anew): it need not be covered.
   void DropReplica(const ReplicaName& replica);
@@ -55,8 +56,6 @@ class FlushTracker {
   [[nodiscard]] bool FinishRound();
 
   [[nodiscard]] bool IsLost(const ReplicaName& replica) const;
-  // It was a flush that failed, not another life of the store.
-  [[nodiscard]] bool device_failed(uint64_t device_id) const;
   // The lost replica has proved that it has every write: it is to be covered like any other. True
   // when the device must be asked (again) in the round that runs.
   bool Recover(const ReplicaName& replica);
@@ -95,9 +94,9 @@ class FlushTracker {
   // What is not covered, the worse the greater.
   enum class Owed : uint8_t {
     kThisGeneration,
-    kInherited,          // too, of an earlier client, answered in who knows which life of the store
-    kEarlier,            // too, before a write of this generation in the same life of the store
-    kEarlierUnprovable,  // too, and the store may have begun another life since
+    kInherited,   // too, of an earlier client, answered in who knows which life of the store
+    kEarlier,     // too, before a write of this generation in the same life of the store
+    kUnprovable,  // too, and the store may have begun another life since, or has failed
   };
   using Groups = absl::flat_hash_map<uint64_t, Owed>;
   struct Device {
@@ -106,13 +105,13 @@ class FlushTracker {
     Groups dirty;
     Groups flushing;  // asked for in this round
     Groups lost;
-    bool failed = false;
   };
 
   Device* Find(uint64_t device_id);
   Device& FindOrAdd(uint64_t device_id);
   const Device* Find(uint64_t device_id) const;
-  void Lose(Device& device, bool inherited);
+  enum class Cause : uint8_t { kAnotherLife, kFailedFlush };
+  void Lose(Device& device, Cause cause);
   [[nodiscard]] Owed OwedBy(const ReplicaName& replica) const;
 
   std::vector<Device> devices_;  // as many as the volume's pool has devices that it wrote to

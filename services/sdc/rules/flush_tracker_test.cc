@@ -190,6 +190,22 @@ TEST_CASE("a replica under suspicion holds a round until it was asked, and is fl
   CHECK(tracker.clean());
 }
 
+TEST_CASE("a device that was mended can prove what it has, one that has just failed can't",
+          "[flush]") {
+  FlushTracker tracker;
+  CHECK(tracker.NoteWrite(kFirst, 7));
+  (void)tracker.BeginRound();
+  tracker.FlushFailed(1);
+  CHECK_FALSE(tracker.CanProve(kFirst));
+  // It left, its disk was replaced, it learned, and is in sync again: nothing was written
+  // meanwhile.
+  tracker.DropReplica(kFirst);
+  CHECK(tracker.FinishRound());
+  tracker.Suspect(kFirst);
+  CHECK(tracker.IsLost(kFirst));
+  CHECK(tracker.CanProve(kFirst));
+}
+
 TEST_CASE("with everything flushed another life of a store loses nothing", "[flush_tracker]") {
   FlushTracker tracker;
   CHECK(tracker.NoteWrite(kFirst, 7));

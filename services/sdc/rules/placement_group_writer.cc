@@ -42,12 +42,14 @@ bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
     static_cast<MapMember&>(member) = from;
     member.next_send = front_sequence_;
     // One that comes in sync has learned from a member that may itself have lacked, just then, what
-    // is retained: it is asked like one whose server began another life.
+    // was acknowledged: it is asked like one whose server began another life, also when nothing is
+    // retained any more.
     const auto* old =
         std::find_if(before.begin(), before.end(), [&](const WriterMember& candidate) {
           return candidate.device_id == from.device_id && candidate.in_sync;
         });
-    member.behind = from.in_sync && (old == before.end() ? retained_ > 0 : old->behind);
+    member.behind =
+        from.in_sync && (old == before.end() ? retaining_ && front_sequence_ > 1 : old->behind);
     member.lacking = member.behind && old != before.end() && old->lacking;
     members_.push_back(member);
   }

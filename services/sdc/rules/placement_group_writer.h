@@ -168,7 +168,8 @@ class PlacementGroupWriter {
   [[nodiscard]] size_t retained() const { return retained_; }
   // The oldest write that can be sent again; front_sequence() when none is retained.
   [[nodiscard]] uint64_t retained_front() const { return front_sequence_ - retained_; }
-  // Forgets the oldest retained write; returns its name. REQUIRES: retained() > 0.
+  // Forgets the oldest retained write; returns its name. REQUIRES: retained() > 0, and it
+  // is due to no member.
   WriteCookie ReleaseOldest();
   // Whether what is durable may be released: every member is known to have it. A learner that
   // copies from a member which was behind is known to have it when it has come in sync and was

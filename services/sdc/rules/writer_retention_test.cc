@@ -144,6 +144,21 @@ TEST_CASE("one that comes in sync is asked, too: its source may have lacked what
   CHECK(writer.NextToSend(writer.members()[1], 0) == 2);
 }
 
+TEST_CASE("one that comes in sync is asked also when nothing is kept any more", "[writer]") {
+  PlacementGroupWriter writer(TwoMembers(1), 1, 1);
+  writer.Retain();
+  Acknowledge(writer, 3);
+  while (writer.retained() > 0) writer.ReleaseOldest();
+  MapEntry learning = TwoMembers(2);
+  learning.members[1].in_sync = false;
+  REQUIRE(writer.Adopt(learning, 0));
+  REQUIRE(writer.Adopt(TwoMembers(3), 0));
+  CHECK(writer.members()[1].behind);
+  SECTION("it has all") { CHECK(writer.Prove(2, 4) == Proof::kComplete); }
+  SECTION("it lacks something") { CHECK(writer.Prove(2, 3) == Proof::kLacking); }
+  CHECK_FALSE(writer.members()[1].behind);
+}
+
 TEST_CASE("nothing is released while a learner may copy from a member that lacks it", "[writer]") {
   PlacementGroupWriter writer(TwoMembers(1), 1, 1);
   writer.Retain();

@@ -23,6 +23,7 @@ struct StoreFaults {
   std::atomic<bool> full{false};  // writes find no space
   std::atomic<bool> flush_fails{false};
   std::atomic<bool> apply_fails{false};
+  std::atomic<bool> failed{false};  // where no operation of a worker has met it
   std::atomic<bool> read_corrupt{false};
   std::atomic<bool> never_cached{false};  // every read goes to the disk
   std::atomic<bool> tail_lost{false};     // a store that is opened says that it lost its tail
@@ -131,7 +132,9 @@ class FaultyStore final : public chunk::Store {
     return inner_->DropPlacementGroup(group);
   }
   chunk::StoreStats stats() override { return inner_->stats(); }
-  absl::Status failed() override { return inner_->failed(); }
+  absl::Status failed() override {
+    return faults_->failed ? absl::FailedPreconditionError("checkpoint error") : inner_->failed();
+  }
   absl::Status RunBackgroundWork(bool force) override { return inner_->RunBackgroundWork(force); }
   absl::Status VerifyAll(const std::function<void(const chunk::ChunkKey&, uint32_t,
                                                   const absl::Status&)>& bad) override {
