@@ -105,6 +105,28 @@ struct ChunkImage {
   std::vector<uint64_t> unreadable;
 };
 
+// An image on its way into a store: its content is in free space that nothing refers to. Space that
+// is not used for a chunk is free again when it is destroyed, which must be before the store is.
+//
+// Threads: a value.
+class StagedImage {
+ public:
+  virtual ~StagedImage() = default;
+  [[nodiscard]] virtual const ChunkImage& image() const = 0;
+};
+
+// How a staged image and what its chunk has here become one.
+struct ImageMerge {
+  // One block with other content than the image has there.
+  struct Block {
+    uint32_t block = 0;
+    std::vector<std::byte> content;  // empty: zeros that take no space
+  };
+  Version version;              // of the result, unless the chunk's own is greater
+  std::vector<uint64_t> keep;   // blocks whose present content stays: one bit a block; empty: none
+  std::vector<Block> replaced;  // in order; none of them kept
+};
+
 // One block as the metadata and, when it was looked at, the device have it.
 struct BlockState {
   bool mapped = false;    // false: reads as zeros and takes no space
@@ -218,11 +240,20 @@ class Store {
   [[nodiscard]] virtual absl::Status RepairBlock(const ChunkKey& key, const Version& version,
                                                  uint32_t block,
                                                  std::span<const std::byte> content) = 0;
-  // Makes the chunk equal to `image`, except the blocks set in `keep` (one bit a block, may be
-  // empty), whose present content stays. Its version becomes the greater of both; `incomplete` is
-  // cleared. Takes its place in the order of changes like a Change; moves no cursor.
-  [[nodiscard]] virtual absl::Status ApplyImage(const ChunkImage& image,
-                                                std::span<const uint64_t> keep) = 0;
+  // The part of applying an image that takes time: checksums, and its content on the device.
+  // Changes nothing. INVALID_ARGUMENT: it maps more than a chunk, or blocks without content;
+  // RESOURCE_EXHAUSTED; else as a change.
+  // `pace` is called before each piece of at most 64 KiB is written, and may take its time: so that
+  // others get their turn; null: at once.
+  [[nodiscard]] virtual absl::StatusOr<std::unique_ptr<StagedImage>> StageImage(
+      ChunkImage image, const std::function<void(uint64_t bytes)>& pace) = 0;
+  // Makes the chunk equal to the image, but for what `merge` says. Its version becomes the greater
+  // of both; `incomplete` is cleared. Takes its place in the order of changes like a Change; moves
+  // no cursor.
+  [[nodiscard]] virtual absl::Status ApplyStaged(std::unique_ptr<StagedImage> staged,
+                                                 const ImageMerge& merge) = 0;
+  // Both at once. `keep` as in ImageMerge.
+  [[nodiscard]] absl::Status ApplyImage(ChunkImage image, std::span<const uint64_t> keep);
   // Forgets the chunk and gives its space back. In the order of changes. OK when there is none.
   [[nodiscard]] virtual absl::Status DeleteChunk(const ChunkKey& key) = 0;
   // Forgets all chunks and cursors of the vtree (of one placement group; 0: of all). May take

@@ -1,4 +1,4 @@
-// Whole chunks and vtrees: images, deletion, listing, cursors, verification.
+// Whole chunks and vtrees: deletion, listing, cursors, verification.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -13,21 +13,6 @@ namespace {
 
 constexpr size_t kDeletionsPerRecord = 256;
 constexpr size_t kListPage = 256;
-
-bool BitOf(std::span<const uint64_t> bits, uint32_t index) {
-  return index / 64 < bits.size() && (bits[index / 64] >> (index % 64) & 1) != 0;
-}
-
-Operation ImageOperation(const ChunkImage& image, OperationKind kind) {
-  Operation operation;
-  operation.header.kind = kind;
-  operation.header.flags =
-      kOperationKeepCursor | kOperationGreaterVersion | kOperationClearIncomplete;
-  operation.header.key = image.info.key;
-  operation.header.stream.placement_group_id = image.info.placement_group_id;
-  operation.header.version = image.info.version;
-  return operation;
-}
 
 bool Fits(const RowFilter& filter, const ChunkKey& key, const ChunkSummary& summary) {
   return (!filter.vtree_id || *filter.vtree_id == key.vtree_id) &&
@@ -49,73 +34,6 @@ absl::Status StoreImpl::CommitOperation(const Operation& operation) {
   group.operations.push_back(operation);
   group.header_bytes += EncodedBytes(operation);
   return Commit(&group);
-}
-
-absl::Status StoreImpl::ApplyImage(const ChunkImage& image, std::span<const uint64_t> keep) {
-  CHUNK_RETURN_IF_ERROR(CheckAlive());
-  uint32_t mapped = 0;
-  for (uint32_t block = 0; block < image.mapped.size() * 64; ++block) {
-    if (!BitOf(image.mapped, block)) continue;
-    if (block >= blocks_per_chunk()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the image maps block ", block, " of ", blocks_per_chunk()));
-    }
-    ++mapped;
-  }
-  if (image.blocks.size() != uint64_t{mapped} * kBlockBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the image maps ", mapped, " blocks and has ", image.blocks.size(), " bytes"));
-  }
-  Group group;
-  const BlockChecksum checksum(image.info.key);
-  Operation metadata = ImageOperation(image, OperationKind::kZeroBlocks);
-  group.operations.push_back(metadata);
-  const std::byte* source = image.blocks.data();
-  absl::Status status;
-  for (uint32_t block = 0; block < blocks_per_chunk() && status.ok();) {
-    const bool is_mapped = BitOf(image.mapped, block);
-    const bool is_kept = BitOf(keep, block);
-    const bool is_lost = BitOf(image.unreadable, block);
-    uint32_t count = 1;
-    while (block + count < blocks_per_chunk() && BitOf(image.mapped, block + count) == is_mapped &&
-           BitOf(keep, block + count) == is_kept &&
-           BitOf(image.unreadable, block + count) == is_lost) {
-      ++count;
-    }
-    if (!is_kept) {
-      Operation operation = ImageOperation(
-          image, is_mapped ? OperationKind::kJournalBlocks : OperationKind::kZeroBlocks);
-      operation.header.first_block = block;
-      operation.header.block_count = count;
-      if (is_mapped) {
-        const std::span<const std::byte> bytes(source, size_t{count} * kBlockBytes);
-        for (uint32_t i = 0; i < count; ++i) {
-          const auto content = bytes.subspan(size_t{i} * kBlockBytes, kBlockBytes);
-          operation.checksums.push_back(is_lost ? checksum.OfUnreadable(block + i)
-                                                : checksum.Of(block + i, content));
-        }
-        bool direct = false;
-        if (!is_lost && bytes.size() >= parts_.options.direct_write_bytes) {
-          absl::StatusOr<bool> written = PrepareDirect(count, {bytes}, &group, &operation);
-          status = written.status();
-          direct = written.ok() && *written;
-        }
-        if (direct) {
-          operation.header.kind = OperationKind::kDirectBlocks;
-        } else {
-          group.payload.push_back(bytes);
-          group.payload_bytes += bytes.size();
-        }
-      }
-      group.operations.push_back(std::move(operation));
-    }
-    if (is_mapped) source += size_t{count} * kBlockBytes;
-    block += count;
-  }
-  for (const Operation& operation : group.operations) group.header_bytes += EncodedBytes(operation);
-  if (status.ok()) status = Commit(&group);
-  if (!status.ok()) GiveBack(&group);
-  return status;
 }
 
 absl::Status StoreImpl::DeleteChunk(const ChunkKey& key) {

@@ -331,11 +331,14 @@ absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
 }
 
 void StoreImpl::GiveBack(Group* group) {
-  if (group->direct.empty()) return;
+  if (!group->direct.empty()) GiveBack(group->direct);
+  group->direct.clear();
+}
+
+void StoreImpl::GiveBack(std::span<const DeviceExtent> extents) {
   // A write that failed for good may still reach these blocks: they are not used again before the
   // next Open. An error of ReleaseBlocks is in failed().
-  if (!is_failed_) ReleaseBlocks(group->direct).IgnoreError();
-  group->direct.clear();
+  if (!is_failed_) ReleaseBlocks(extents).IgnoreError();
 }
 
 absl::Status StoreImpl::MakeRoom(uint64_t seen) {

@@ -69,6 +69,9 @@ class CrashRun {
   absl::Status DoFlush();
   absl::Status DoBackgroundWork();
   absl::Status DoCopyImage();
+  absl::Status StageImage();
+  absl::Status ApplyStagedImage();
+  absl::Status DropStaged();
   absl::Status DoDelete();
   absl::Status DoCursor();
   absl::Status DoDropAll();
@@ -113,6 +116,8 @@ class CrashRun {
   StoreModel model_;
   StoreOptions store_options_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<StagedImage> staged_;  // not applied yet; never outlives the store
+  ModelChunk staged_content_;
   uint64_t incarnation_ = 0;
   uint64_t sequence_ = 0;
   uint64_t stamp_ = 0;

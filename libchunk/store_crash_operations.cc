@@ -277,6 +277,18 @@ absl::Status CrashRun::DoBackgroundWork() {
 }
 
 absl::Status CrashRun::DoCopyImage() {
+  if (staged_ != nullptr) return random_.Chance(1, 8) ? DropStaged() : ApplyStagedImage();
+  CHUNK_RETURN_IF_ERROR(StageImage());
+  // Else other operations come in between.
+  return staged_ != nullptr && random_.Chance(1, 2) ? ApplyStagedImage() : absl::OkStatus();
+}
+
+absl::Status CrashRun::DropStaged() {
+  staged_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status CrashRun::StageImage() {
   const ChunkKey from = PickKey();
   ChunkKey to = PickKey();
   to.chunk_index = from.chunk_index;  // the same placement group
@@ -289,14 +301,49 @@ absl::Status CrashRun::DoCopyImage() {
   if (source == nullptr) return Violation(absl::StrCat(Describe(from), " should not exist"));
   image->info.key = to;
   if (random_.Chance(1, 4)) image->info.version = NextVersion();
-  ModelChunk content = *source;
-  content.version = image->info.version;
-  std::vector<uint64_t> keep;
-  if (random_.Chance(1, 2)) keep.assign((kBlocksInChunk + 63) / 64, random_.Next());
+  staged_content_ = *source;
+  staged_content_.version = image->info.version;
+  const std::string what = absl::StrCat("staging of ", Describe(from), " to ", Describe(to));
+  auto staged = store_->StageImage(*std::move(image), nullptr);
+  if (staged.ok()) {
+    staged_ = *std::move(staged);
+    return absl::OkStatus();
+  }
+  if (absl::IsResourceExhausted(staged.status())) {
+    ++statistics_.exhausted;
+    return absl::OkStatus();
+  }
+  return Excuse(what, staged.status());
+}
+
+absl::Status CrashRun::ApplyStagedImage() {
+  const ChunkKey to = staged_->image().info.key;
+  const ChunkImage& image = staged_->image();
+  ModelChunk content = staged_content_;
+  ImageMerge merge{.version = content.version};
+  if (random_.Chance(1, 2)) merge.keep.assign((kBlocksInChunk + 63) / 64, random_.Next());
+  size_t ordinal = 0;
+  for (uint32_t block = 0; block < kBlocksInChunk; ++block) {
+    const bool mapped = content.mapped[block];
+    const std::span<const std::byte> bytes =
+        std::span(image.blocks).subspan(ordinal * kBlockBytes, mapped ? kBlockBytes : 0);
+    ordinal += mapped ? 1 : 0;
+    const bool kept = !merge.keep.empty() && (merge.keep[block / 64] >> (block % 64) & 1) != 0;
+    if (kept || !random_.Chance(1, 16)) continue;
+    ImageMerge::Block& replaced = merge.replaced.emplace_back();
+    replaced.block = block;
+    if (mapped && random_.Chance(1, 2)) {
+      replaced.content.assign(bytes.begin(), bytes.end());
+    } else {
+      content.mapped[block] = false;
+      std::fill_n(content.stamps.begin() + block * (kBlockBytes / kSectorBytes),
+                  kBlockBytes / kSectorBytes, 0);
+    }
+  }
   const size_t before = model_.steps();
-  const absl::Status status = store_->ApplyImage(*image, keep);
-  model_.ApplyImage(to, content, keep);
-  return Settle(absl::StrCat("image of ", Describe(from), " to ", Describe(to)), before, status,
+  const absl::Status status = store_->ApplyStaged(std::move(staged_), merge);
+  model_.ApplyImage(to, content, merge.keep);
+  return Settle(absl::StrCat("image to ", Describe(to)), before, status,
                 /*may_be_exhausted=*/true);
 }
 

@@ -198,6 +198,7 @@ absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> 
 }
 
 void CrashRun::Stop(bool lose_power) {
+  staged_.reset();
   store_.reset();
   device_is_tight_ = false;
   disk_.set_capacity_bytes(uint64_t{1} << 40);
@@ -225,6 +226,7 @@ absl::Status CrashRun::CheckSpaceGivenBack(const std::string& when) {
 
 absl::Status CrashRun::Restart(bool close) {
   if (!close) return Recover(/*lose_power=*/false, /*faults_struck=*/false);
+  staged_.reset();
   CHUNK_RETURN_IF_ERROR(store_->Close());
   model_.AcknowledgeAll();
   model_.Flushed();

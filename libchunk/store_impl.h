@@ -1,7 +1,7 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
-// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_checkpoint.cc,
-// store_space.cc, store_repair.cc and store_recovery.cc. FORMAT.md argues why it is safe; this
-// header says how the parts share memory.
+// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_image.cc,
+// store_checkpoint.cc, store_space.cc, store_repair.cc and store_recovery.cc. FORMAT.md argues why
+// it is safe; this header says how the parts share memory.
 //
 // Layers of a chunk: *active* overlay (changes since the last freeze), *frozen* overlay (what a
 // checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint changes
@@ -103,7 +103,9 @@ class StoreImpl final : public Store {
                                          BlockRead what) override;
   absl::Status RepairBlock(const ChunkKey& key, const Version& version, uint32_t block,
                            std::span<const std::byte> content) override;
-  absl::Status ApplyImage(const ChunkImage& image, std::span<const uint64_t> keep) override;
+  absl::StatusOr<std::unique_ptr<StagedImage>> StageImage(
+      ChunkImage image, const std::function<void(uint64_t bytes)>& pace) override;
+  absl::Status ApplyStaged(std::unique_ptr<StagedImage> staged, const ImageMerge& merge) override;
   absl::Status DeleteChunk(const ChunkKey& key) override;
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) override;
   Version Cursor(const StreamId& stream) override;
@@ -118,6 +120,7 @@ class StoreImpl final : public Store {
   absl::Status Close() override;
 
  private:
+  class Staged;
   // A block that a change cuts: its present content, merged with the change's bytes.
   struct MergedBlock {
     ChunkKey key;
@@ -184,6 +187,8 @@ class StoreImpl final : public Store {
   absl::Status WriteDirect(Group* group);
   // Reads a block for merging; `bytes` of the result hold its present content.
   absl::StatusOr<MergedBlock> BeginMerge(const ChunkKey& key, uint32_t block);
+  // The same writes, none of them long.
+  static std::vector<DirectWrite> InPieces(std::span<const DirectWrite> writes);
   // Appends the group's record and makes it visible. ABORTED: a merged block has changed meanwhile,
   // prepare again.
   absl::Status Commit(Group* group);
@@ -200,6 +205,7 @@ class StoreImpl final : public Store {
   absl::Status FindRows(const Group& group, Shortage* shortage)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   void GiveBack(Group* group);
+  void GiveBack(std::span<const DeviceExtent> extents);
   // Frees journal and device space by a checkpoint, unless one has been done since `seen`.
   absl::Status MakeRoom(uint64_t seen);
   absl::Status LoadRowInto(const ChunkKey& key, Group* group);

@@ -31,9 +31,10 @@ void SimStore::FlushAsync(std::function<void(absl::Status)> done) {
   World::Get().After(takes, life_, [this, done = std::move(done)] { done(store_->Flush()); });
 }
 
-absl::Status SimStore::ApplyImage(const chunk::ChunkImage& image, std::span<const uint64_t> keep) {
+absl::Status SimStore::ApplyStaged(std::unique_ptr<chunk::StagedImage> staged,
+                                   const chunk::ImageMerge& merge) {
   Hit(Coverage::kChunkCopied);
-  return store_->ApplyImage(image, keep);
+  return store_->ApplyStaged(std::move(staged), merge);
 }
 
 // Measuring asks the disk a dozen questions, and a heartbeat asks for it.

@@ -69,7 +69,12 @@ class SimStore final : public chunk::Store {
                            uint32_t block, std::span<const std::byte> content) override {
     return store_->RepairBlock(key, version, block, content);
   }
-  absl::Status ApplyImage(const chunk::ChunkImage& image, std::span<const uint64_t> keep) override;
+  absl::StatusOr<std::unique_ptr<chunk::StagedImage>> StageImage(
+      chunk::ChunkImage image, const std::function<void(uint64_t bytes)>& pace) override {
+    return store_->StageImage(std::move(image), pace);
+  }
+  absl::Status ApplyStaged(std::unique_ptr<chunk::StagedImage> staged,
+                           const chunk::ImageMerge& merge) override;
   absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return store_->DeleteChunk(key); }
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {
     return store_->DeleteVtree(vtree_id, group);

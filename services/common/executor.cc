@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "services/common/thread_priority.h"
+
 namespace tessera {
 
 Executor::Executor(const ExecutorOptions& options) : options_(options) {
@@ -11,6 +13,7 @@ Executor::Executor(const ExecutorOptions& options) : options_(options) {
   for (size_t i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([this] {
       pthread_setname_np(pthread_self(), options_.name.substr(0, 15).c_str());
+      if (options_.background) WorkInBackground();
       Work();
     });
   }

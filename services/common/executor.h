@@ -21,6 +21,7 @@ struct ExecutorOptions {
   std::string name = "worker";  // of the threads, at most 15 bytes
   size_t threads = 4;
   size_t queue_limit = 4096;
+  bool background = false;  // nobody waits: see thread_priority.h
 };
 
 class Executor {

@@ -1,6 +1,7 @@
 #include "services/common/node.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -110,6 +111,13 @@ absl::Status WriteEndpointsFile(const std::string& state_folder,
 }
 
 void SkipDeadlockSearch() { absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore); }
+
+void KeepFreedMemory() {
+  constexpr int kMappedFromBytes = 32 << 20;  // the most that glibc takes
+  constexpr int kKeptBytes = 64 << 20;        // of each arena
+  mallopt(M_MMAP_THRESHOLD, kMappedFromBytes);
+  mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+}
 
 void BlockTerminationSignals() {
   signal(SIGPIPE, SIG_IGN);

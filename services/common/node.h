@@ -35,6 +35,9 @@ namespace tessera {
 // Debian builds Abseil with its search for lock-order cycles on, also in optimised programs: 5 % of
 // the data path's CPU. The sanitizer builds do that search.
 void SkipDeadlockSearch();
+// Buffers of a chunk come and go all the time. By default glibc gives each back to the kernel and
+// has it anew, cleared page by page, which costs more than the copying. First thing in main.
+void KeepFreedMemory();
 // Blocks SIGINT and SIGTERM (and ignores SIGPIPE) in this and all later threads: first thing in
 // main.
 void BlockTerminationSignals();

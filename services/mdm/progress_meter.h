@@ -1,4 +1,4 @@
-// How fast something goes: bytes a second over the last half minute, and what that makes of the
+// How fast something goes: bytes a second over the last quarter of a minute, and what that makes of the
 // rest.
 //
 // Pure: time is passed in, in milliseconds of a clock that does not jump. Threads: one at a time.
@@ -14,12 +14,14 @@ namespace tessera::mdm {
 
 class ProgressMeter {
  public:
-  static constexpr uint64_t kWindowMillis = 30'000;
+  static constexpr uint64_t kWindowMillis = 15'000;
 
   // `done` bytes in all at `now_ms`. Less than before (an attempt began anew): the figure starts
   // over.
   void Add(uint64_t now_ms, uint64_t done) {
     if (!samples_.empty() && done < samples_.back().second) samples_.clear();
+    // The time before anything moved (targets being told, sources found) says nothing of the rate.
+    if (samples_.size() == 1 && samples_.front().second == done) samples_.clear();
     // One sample that is older than the window stays as the edge to measure from.
     while (samples_.size() > 1 && samples_[1].first + kWindowMillis <= now_ms) samples_.pop_front();
     samples_.emplace_back(now_ms, done);

@@ -106,8 +106,9 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
   const uint64_t bytes = what.length_bytes();
   tally_.Count(what.type(), status, bytes);
   const uint64_t grant_id = what.grant_id();
-  ++answered_;
-  arrived_nanos_sum_ += operation.batch->arrived_nanos;
+  if (what.type() != v1::IO_OPERATION_TYPE_FLUSH && !what.force_unit_access()) {
+    arrived_nanos_.push_back(operation.batch->arrived_nanos);
+  }
   v1::IoResult* result = outbox_.Add(operation);
   result->set_status(status);
   if (!message.empty()) result->set_message(message);
@@ -133,10 +134,9 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
 }
 
 void DeviceWorker::PublishCounts() {
-  if (answered_ > 0) {
-    const uint64_t now = context_->clock->BootNanos();
-    context_->pacer->Observe(answered_, answered_ * now - arrived_nanos_sum_, now);
-    answered_ = arrived_nanos_sum_ = 0;
+  if (!arrived_nanos_.empty()) {
+    context_->pacer->Observe(arrived_nanos_, context_->clock->BootNanos());
+    arrived_nanos_.clear();
   }
   tally_.PublishAndClear(context_->metrics);
   if (grant_uses_.empty()) return;

@@ -144,8 +144,7 @@ class DeviceWorker {
   std::vector<FlushWaiter> waiting_for_flush_;  // flushes, and taken writes with forced unit access
   Outbox outbox_;
   IoTally tally_;
-  uint64_t answered_ = 0;           // since the counts were published
-  uint64_t arrived_nanos_sum_ = 0;  // of these; may wrap, as their sum of times does not
+  std::vector<uint64_t> arrived_nanos_;  // for the pacer, of what was answered in this cycle
   std::vector<std::pair<uint64_t, GrantUse>> grant_uses_;
 };
 

@@ -32,61 +32,44 @@ void OverlaySectors(uint8_t sectors, std::span<const std::byte> from, std::span<
 
 }  // namespace
 
-absl::StatusOr<MergePlan> PlanMerge(chunk::ChunkImage image, const ReceivedChunk* received,
+absl::StatusOr<MergePlan> PlanMerge(const chunk::ChunkImage& image, const ReceivedChunk* received,
                                     const std::optional<chunk::ChunkInfo>& here,
                                     uint32_t chunk_bytes, const ReadBlock& read_block) {
-  const uint32_t blocks = chunk_bytes / kBlockBytes;
   MergePlan plan;
-  const chunk::Version result_version =
+  plan.merge.version =
       received == nullptr ? image.info.version : std::max(image.info.version, received->last);
-  if (result_version == chunk::Version{} && received == nullptr) {
+  if (plan.merge.version == chunk::Version{} && received == nullptr) {
     plan.delete_first = here.has_value();
     plan.nothing_to_apply = true;
     return plan;
   }
-  plan.delete_first = here.has_value() && here->version > result_version;
-  plan.image.info = image.info;
-  plan.image.info.version = result_version;
-  plan.image.info.incomplete = false;
-  plan.image.mapped.resize((blocks + 63) / 64);
-  plan.keep.resize((blocks + 63) / 64);
-  size_t next_block_offset = 0;
-  std::vector<std::byte> local(kBlockBytes);
+  plan.delete_first = here.has_value() && here->version > plan.merge.version;
+  if (received == nullptr) return plan;
+  const uint32_t blocks = chunk_bytes / kBlockBytes;
+  plan.merge.keep.resize((blocks + 63) / 64);
+  size_t offset_in_image = 0;
   for (uint32_t block = 0; block < blocks; ++block) {
+    const size_t from_source = offset_in_image;
     const bool in_image = TestBit(image.mapped, block);
-    const std::byte* from_source = nullptr;
-    if (in_image) {
-      from_source = image.blocks.data() + next_block_offset;
-      next_block_offset += kBlockBytes;
-    }
-    const uint8_t sectors = received == nullptr ? 0 : received->SectorsOfBlock(block);
+    if (in_image) offset_in_image += kBlockBytes;
+    const uint8_t sectors = received->SectorsOfBlock(block);
+    if (sectors == 0) continue;
     if (sectors == 0xff && !plan.delete_first) {
-      SetBit(&plan.keep, block);
+      SetBit(&plan.merge.keep, block);
       continue;
     }
+    // A part of a block is no block.
     const bool lost = !image.unreadable.empty() && TestBit(image.unreadable, block);
-    if (lost && sectors != 0xff) {
-      // A part of a block is no block.
-      plan.image.unreadable.resize(plan.image.mapped.size());
-      SetBit(&plan.image.mapped, block);
-      SetBit(&plan.image.unreadable, block);
-      plan.image.blocks.resize(plan.image.blocks.size() + kBlockBytes);
-      continue;
-    }
-    if (sectors != 0) {
-      TESSERA_RETURN_IF_ERROR(read_block(block, local));
-      std::vector<std::byte> merged(kBlockBytes);
-      if (in_image) std::memcpy(merged.data(), from_source, kBlockBytes);
-      OverlaySectors(sectors, local, merged);
-      // A block that reads as zeros takes no space.
-      const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
-      if (std::all_of(merged.begin(), merged.end(), is_zero)) continue;
-      SetBit(&plan.image.mapped, block);
-      plan.image.blocks.insert(plan.image.blocks.end(), merged.begin(), merged.end());
-    } else if (in_image) {
-      SetBit(&plan.image.mapped, block);
-      plan.image.blocks.insert(plan.image.blocks.end(), from_source, from_source + kBlockBytes);
-    }
+    if (lost && sectors != 0xff) continue;
+    std::vector<std::byte> local(kBlockBytes);
+    TESSERA_RETURN_IF_ERROR(read_block(block, local));
+    std::vector<std::byte> merged(kBlockBytes);
+    if (in_image) std::memcpy(merged.data(), image.blocks.data() + from_source, kBlockBytes);
+    OverlaySectors(sectors, local, merged);
+    // A block that reads as zeros takes no space.
+    const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
+    if (std::all_of(merged.begin(), merged.end(), is_zero)) merged.clear();
+    plan.merge.replaced.push_back({block, std::move(merged)});
   }
   return plan;
 }

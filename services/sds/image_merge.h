@@ -30,9 +30,8 @@ struct MergePlan {
   bool delete_first = false;
   // There is no such chunk in the order: only delete.
   bool nothing_to_apply = false;
-  // For Store::ApplyImage.
-  chunk::ChunkImage image;
-  std::vector<uint64_t> keep;
+  // For Store::ApplyStaged.
+  chunk::ImageMerge merge;
 };
 
 // Reads one block as it is here.
@@ -41,7 +40,7 @@ using ReadBlock = std::function<absl::Status(uint32_t block, std::span<std::byte
 // `image`: the source's, without blocks and with version {0, 0} when it has no such chunk.
 // `received`: null when the stream brought nothing. `here`: the chunk as it is, if it is. Errors
 // are those of read_block.
-[[nodiscard]] absl::StatusOr<MergePlan> PlanMerge(chunk::ChunkImage image,
+[[nodiscard]] absl::StatusOr<MergePlan> PlanMerge(const chunk::ChunkImage& image,
                                                   const ReceivedChunk* received,
                                                   const std::optional<chunk::ChunkInfo>& here,
                                                   uint32_t chunk_bytes,

@@ -26,17 +26,25 @@ chunk::ChunkImage ImageOf(const std::map<uint32_t, std::byte>& blocks, chunk::Ve
 }
 
 // What the chunk is after the plan, as the store would make it.
-Content Carry(const MergePlan& plan, Content content) {
+Content Carry(const chunk::ChunkImage& image, const MergePlan& plan, Content content) {
   if (plan.delete_first) content.assign(kChunkBytes, std::byte{0});
   if (plan.nothing_to_apply) return content;
   size_t next = 0;
   for (uint32_t block = 0; block < kBlocks; ++block) {
-    const bool mapped = (plan.image.mapped[block / 64] >> (block % 64) & 1) != 0;
-    const bool keep = (plan.keep[block / 64] >> (block % 64) & 1) != 0;
+    const bool mapped = (image.mapped[block / 64] >> (block % 64) & 1) != 0;
+    const bool keep = (plan.merge.keep[block / 64] >> (block % 64) & 1) != 0;
     std::byte* to = content.data() + block * kBlockBytes;
     if (!keep) std::memset(to, 0, kBlockBytes);
-    if (mapped && !keep) std::memcpy(to, plan.image.blocks.data() + next, kBlockBytes);
+    if (mapped && !keep) std::memcpy(to, image.blocks.data() + next, kBlockBytes);
     if (mapped) next += kBlockBytes;
+  }
+  for (const chunk::ImageMerge::Block& replaced : plan.merge.replaced) {
+    CHECK((plan.merge.keep[replaced.block / 64] >> (replaced.block % 64) & 1) == 0);
+    std::byte* to = content.data() + replaced.block * kBlockBytes;
+    std::memset(to, 0, kBlockBytes);
+    if (replaced.content.empty()) continue;
+    REQUIRE(replaced.content.size() == kBlockBytes);
+    std::memcpy(to, replaced.content.data(), kBlockBytes);
   }
   return content;
 }
@@ -82,13 +90,12 @@ TEST_CASE("Random images and random received sectors merge to what the order say
     }
     chunk::ChunkInfo info;
     info.version = {5, random() % 20};
-    const auto plan =
-        PlanMerge(ImageOf(blocks, {5, 4}), &received, info, kChunkBytes, Reader(here));
+    const chunk::ChunkImage image = ImageOf(blocks, {5, 4});
+    const auto plan = PlanMerge(image, &received, info, kChunkBytes, Reader(here));
     REQUIRE(plan.ok());
-    CHECK(plan->image.info.version == std::max(chunk::Version{5, 4}, received.last));
-    CHECK(plan->delete_first == (info.version > plan->image.info.version));
-    REQUIRE(ImageProblem(plan->image, kChunkBytes).empty());
-    CHECK(Carry(*plan, here) == expected);
+    CHECK(plan->merge.version == std::max(chunk::Version{5, 4}, received.last));
+    CHECK(plan->delete_first == (info.version > plan->merge.version));
+    CHECK(Carry(image, *plan, here) == expected);
   }
 }
 
@@ -100,7 +107,7 @@ TEST_CASE("A chunk that looks newer here than the order says gets the order's ve
       PlanMerge(ImageOf({{0, std::byte{1}}}, {3, 8}), nullptr, info, kChunkBytes, Reader(here));
   REQUIRE(plan.ok());
   CHECK(plan->delete_first);
-  CHECK(plan->image.info.version == chunk::Version{3, 8});
+  CHECK(plan->merge.version == chunk::Version{3, 8});
 }
 
 TEST_CASE("A chunk that neither the source nor the stream has is deleted") {

@@ -31,7 +31,10 @@ Learner::Learner(const LearnerOptions& options, IoEngine* engine, PlacementAutho
       authority_(authority),
       connect_(std::move(connect)),
       context_(context),
-      executor_({.name = "learn", .threads = options.groups_at_once, .queue_limit = 65'536}) {
+      executor_({.name = "learn",
+                 .threads = options.groups_at_once,
+                 .queue_limit = 65'536,
+                 .background = true}) {
   authority_->SetLearners(this);
 }
 
@@ -109,7 +112,7 @@ void Learner::Stop() {
   executor_.Shutdown();
 }
 
-bool Learner::Pause(std::chrono::milliseconds duration) {
+bool Learner::Pause(std::chrono::nanoseconds duration) {
   absl::MutexLock lock(&mutex_);
   return AwaitWithTimeout(&mutex_, absl::Condition(&stopping_), absl::FromChrono(duration));
 }
@@ -126,7 +129,7 @@ void Learner::Throttle(uint64_t bytes) {
     throttle_until_nanos_ = std::max(throttle_until_nanos_, now) + static_cast<uint64_t>(nanos);
     until = std::max(until, throttle_until_nanos_);
   }
-  if (until > now) Pause(std::chrono::milliseconds((until - now) / 1'000'000));
+  if (until > now) Pause(std::chrono::nanoseconds(until - now));
 }
 
 void Learner::Run(Task task) {
@@ -312,7 +315,6 @@ absl::Status Learner::Copy(Task* task, const std::vector<chunk::ChunkKey>& keys)
   absl::Status step;
   while (step.ok() && reader->Read(&copied)) {
     step = ApplyWhenReached(task, copied);
-    if (step.ok()) Throttle(copied.blocks().size());
   }
   if (!step.ok()) {
     call.context()->TryCancel();
@@ -324,15 +326,25 @@ absl::Status Learner::Copy(Task* task, const std::vector<chunk::ChunkKey>& keys)
 
 absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse& copied) {
   const uint32_t chunk_bytes = task->worker->device()->store()->chunk_bytes();
-  TESSERA_ASSIGN_OR_RETURN(const chunk::ChunkImage image,
+  TESSERA_ASSIGN_OR_RETURN(chunk::ChunkImage image,
                            ImageOf(copied, task->id.placement_group_id, chunk_bytes));
+  const uint64_t bytes = image.blocks.size();
+  // Here, and not on the worker, where client IO would wait behind it.
+  uint64_t paced = 0;
+  const auto pace = [this, &paced](uint64_t part) {
+    Throttle(part);
+    paced += part;
+  };
+  absl::StatusOr<std::unique_ptr<chunk::StagedImage>> staged =
+      task->worker->device()->store()->StageImage(std::move(image), pace);
+  if (bytes > paced) Throttle(bytes - paced);
   const std::vector<chunk::StreamCursor> needed = CursorsOf(copied.cursors());
   const uint64_t deadline =
       context_->clock->BootMillis() + static_cast<uint64_t>(options_.catch_up_timeout.count());
   while (true) {
     std::shared_ptr<absl::Notification> waiter;
     TESSERA_RETURN_IF_ERROR(OnWorker(*task, [&]() -> absl::Status {
-      TESSERA_ASSIGN_OR_RETURN(waiter, ApplyCopiedChunk(task->worker, task->id, image, needed));
+      TESSERA_ASSIGN_OR_RETURN(waiter, ApplyCopiedChunk(task->worker, task->id, &staged, needed));
       return absl::OkStatus();
     }));
     if (waiter == nullptr) break;
@@ -346,7 +358,7 @@ absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse&
     if (stopping()) return absl::CancelledError("the server stops");
   }
   context_->metrics->chunks_copied->Increment();
-  context_->metrics->bytes_copied->Increment(static_cast<double>(image.blocks.size()));
+  context_->metrics->bytes_copied->Increment(static_cast<double>(bytes));
   return absl::OkStatus();
 }
 

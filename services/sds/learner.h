@@ -138,7 +138,7 @@ class Learner final : public LearnerObserver {
   void NoteProgress(const Task& task, const LearningView& view);
   void NoteInterruption(const Task& task, const absl::Status& why);
   // True when stopping.
-  bool Pause(std::chrono::milliseconds duration);
+  bool Pause(std::chrono::nanoseconds duration);
   void Throttle(uint64_t bytes);
 
   const LearnerOptions options_;

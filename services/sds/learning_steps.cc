@@ -71,10 +71,14 @@ absl::Status ClassifyChunks(DeviceWorker* worker, const LearningId& id,
 }
 
 absl::StatusOr<std::shared_ptr<absl::Notification>> ApplyCopiedChunk(
-    DeviceWorker* worker, const LearningId& id, const chunk::ChunkImage& image,
+    DeviceWorker* worker, const LearningId& id,
+    absl::StatusOr<std::unique_ptr<chunk::StagedImage>>* staged,
     std::span<const chunk::StreamCursor> needed) {
   TESSERA_ASSIGN_OR_RETURN(GroupReplica * replica, LiveLearner(worker, id));
-  const chunk::ChunkKey& key = image.info.key;
+  if (!staged->ok()) return StoreError(worker, staged->status());
+  const chunk::ChunkImage& image = (**staged)->image();
+  const chunk::ChunkKey key = image.info.key;
+  const uint64_t bytes = image.blocks.size();
   if (!replica->learner->IsPending(key)) return nullptr;
   for (const chunk::StreamCursor& cursor : needed) {
     if (replica->CursorOf(cursor.stream.volume_id) >= cursor.last) continue;
@@ -95,10 +99,10 @@ absl::StatusOr<std::shared_ptr<absl::Notification>> ApplyCopiedChunk(
     if (!deleted.ok()) return StoreError(worker, deleted);
   }
   if (!plan.nothing_to_apply) {
-    const absl::Status applied = store->ApplyImage(plan.image, plan.keep);
+    const absl::Status applied = store->ApplyStaged(*std::move(*staged), plan.merge);
     if (!applied.ok()) return StoreError(worker, applied);
   }
-  replica->learner->OnCopied(key, image.blocks.size());
+  replica->learner->OnCopied(key, bytes);
   return nullptr;
 }
 

@@ -51,10 +51,12 @@ struct LearningView {
                                           std::span<const SourceChunk> source,
                                           std::span<const chunk::ChunkInfo> own);
 
-// Applies a copied chunk when this replica has taken all that `needed` says. Returns null when
-// applied, else what is notified when more writes were taken: try again then.
+// Applies a copied chunk, the store's answer to its staging, when this replica has taken all that
+// `needed` says. Returns null when applied, else what is notified when more writes were taken: try
+// again then.
 [[nodiscard]] absl::StatusOr<std::shared_ptr<absl::Notification>> ApplyCopiedChunk(
-    DeviceWorker* worker, const LearningId& id, const chunk::ChunkImage& image,
+    DeviceWorker* worker, const LearningId& id,
+    absl::StatusOr<std::unique_ptr<chunk::StagedImage>>* staged,
     std::span<const chunk::StreamCursor> needed);
 
 // Marks the learning as hopeless in this epoch: writes are refused until the next.

@@ -28,6 +28,7 @@ int Fail(const absl::Status& status, int code) {
 int main(int argc, char** argv) {
   tessera::SkipDeadlockSearch();
   tessera::BlockTerminationSignals();
+  tessera::KeepFreedMemory();
   tessera::sds::SdsOptions options;
   CLI::App app("Tessera's storage data server: chunks on local disks, replication, resync.",
                "tessera-sds");

@@ -5,45 +5,64 @@
 namespace tessera::sds {
 namespace {
 
-constexpr double kRise = 1.15;      // with clients that do not suffer
-constexpr double kRiseAlone = 1.5;  // without clients
-constexpr double kFall = 0.7;
-constexpr double kSuffering = 1.5;
-constexpr double kMeasureShare = 0.2;  // of a new window in the measure
-// Clients that were never seen alone: what a server on a disk that is not a bottleneck takes.
-constexpr double kUnknownMeasureNanos = 500'000;
+constexpr double kRiseAlone = 1.5;   // a window without clients
+constexpr double kRiseQuiet = 1.01;  // a window without slow operations, however few there were
+constexpr double kFall = 0.95;       // a slow operation
+constexpr double kFallMost = 0.7;    // a window: one stall meets all that are under way
+constexpr double kSlowShare = 0.002;
+constexpr double kRise = 1 + (1 - kFall) * kSlowShare / (1 - kSlowShare);  // another operation
+// Steps of the measure: at the 99th percentile they balance.
+constexpr double kMeasureUp = 0.099;
+constexpr double kMeasureDown = 0.001;
+constexpr double kMeasureLeastNanos = 20'000;
+constexpr double kMeasureMostNanos = 10e9;
 
 }  // namespace
 
+void RecoveryPacer::Scale(double factor) {
+  rate_ = std::clamp(rate_ * factor, static_cast<double>(rules_.floor_bytes_per_second),
+                     static_cast<double>(rules_.ceiling_bytes_per_second));
+}
+
+void RecoveryPacer::Measure(uint64_t nanos) {
+  const bool above = static_cast<double>(nanos) > measure_nanos_;
+  measure_nanos_ = std::clamp(measure_nanos_ * (above ? 1 + kMeasureUp : 1 - kMeasureDown),
+                              kMeasureLeastNanos, kMeasureMostNanos);
+}
+
+uint64_t RecoveryPacer::SlowNanos() const {
+  return static_cast<uint64_t>(measure_nanos_ * 2) + rules_.tolerance_nanos;
+}
+
 void RecoveryPacer::CloseWindow(uint64_t now_nanos) {
   if (now_nanos - window_began_ < rules_.window_nanos) return;
-  const double mean =
-      operations_ == 0 ? 0 : static_cast<double>(sum_nanos_) / static_cast<double>(operations_);
-  // Copying takes a moment to be felt, and to be over.
-  const bool beside = copied_ || copied_before_;
-  if (!beside && operations_ > 0) {
-    measure_nanos_ =
-        measure_nanos_ == 0 ? mean : measure_nanos_ + (mean - measure_nanos_) * kMeasureShare;
-  }
   if (copied_) {
-    const double measure = measure_nanos_ == 0 ? kUnknownMeasureNanos : measure_nanos_;
-    const bool suffering =
-        mean > measure * kSuffering + static_cast<double>(rules_.tolerance_nanos);
-    rate_ *= operations_ == 0 ? kRiseAlone : suffering ? kFall : kRise;
-    rate_ = std::clamp(rate_, static_cast<double>(rules_.floor_bytes_per_second),
-                       static_cast<double>(rules_.ceiling_bytes_per_second));
+    double factor = kRiseAlone;
+    if (operations_ > 0) {
+      factor = slow_ == 0 ? kRiseQuiet : 1;
+      for (uint64_t i = 0; i < operations_ - slow_; ++i) factor *= kRise;
+      for (uint64_t i = 0; i < slow_ && factor > kFallMost; ++i) factor *= kFall;
+    }
+    Scale(std::clamp(factor, kFallMost, kRiseAlone));
   }
   copied_before_ = copied_;
   copied_ = false;
-  operations_ = sum_nanos_ = 0;
+  operations_ = slow_ = 0;
   window_began_ = now_nanos;
 }
 
-void RecoveryPacer::Observe(uint64_t operations, uint64_t sum_nanos, uint64_t now_nanos) {
+void RecoveryPacer::Observe(std::span<const uint64_t> arrived_nanos, uint64_t now_nanos) {
   absl::MutexLock lock(&mutex_);
-  operations_ += operations;
-  sum_nanos_ += sum_nanos;
   CloseWindow(now_nanos);
+  // Copying takes a moment to be felt, and to be over.
+  const bool alone = !copied_ && !copied_before_;
+  const uint64_t slow = SlowNanos();
+  for (const uint64_t arrived : arrived_nanos) {
+    const uint64_t took = now_nanos > arrived ? now_nanos - arrived : 0;
+    if (alone) Measure(took);
+    if (took > slow) ++slow_;
+  }
+  operations_ += arrived_nanos.size();
 }
 
 uint64_t RecoveryPacer::Reserve(uint64_t bytes, uint64_t now_nanos) {
@@ -58,6 +77,11 @@ uint64_t RecoveryPacer::Reserve(uint64_t bytes, uint64_t now_nanos) {
 uint64_t RecoveryPacer::bytes_per_second() const {
   absl::MutexLock lock(&mutex_);
   return static_cast<uint64_t>(rate_);
+}
+
+uint64_t RecoveryPacer::slow_nanos() const {
+  absl::MutexLock lock(&mutex_);
+  return SlowNanos();
 }
 
 }  // namespace tessera::sds

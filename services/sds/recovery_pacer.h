@@ -2,15 +2,19 @@
 // can while there are none, and with them what they leave, but never less than a floor, so that
 // redundancy comes back whatever they do.
 //
-// A control loop over windows of time. Without copying, the clients' mean time from arrival to
-// answer becomes the measure. With copying, a window whose mean is clearly above the measure makes
-// the rate fall, any other makes it rise. Slow disks and full processors show in that time alike.
+// What clients notice is the slowest hundredth of their operations, and a mean does not show it: a
+// chunk that is copied holds up the two operations that come just then, and leaves hundreds alone.
+// So the measure is the time that 99 of 100 operations stay below while nothing is copied, from
+// arrival to answer. Beside copying, an operation that takes more than twice that is *slow*: each
+// slow one makes the rate fall by a step, and each other one rise by so little that the two balance
+// when one of 500 is slow. Slow disks and full processors show in that time alike.
 //
 // Pure: time is passed in (boot time, nanoseconds). Threads: any.
 #ifndef TESSERA_SERVICES_SDS_RECOVERY_PACER_H_
 #define TESSERA_SERVICES_SDS_RECOVERY_PACER_H_
 
 #include <cstdint>
+#include <span>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -18,12 +22,12 @@
 namespace tessera::sds {
 
 struct RecoveryPaceRules {
-  uint64_t floor_bytes_per_second = 16u << 20;
-  uint64_t start_bytes_per_second = 64u << 20;
+  uint64_t floor_bytes_per_second = 8u << 20;
+  uint64_t start_bytes_per_second = 8u << 20;
   uint64_t ceiling_bytes_per_second = 4ull << 30;
   uint64_t window_nanos = 100'000'000;
-  // A window is bad when the mean is above measure * 1.5 + this.
-  uint64_t tolerance_nanos = 150'000;
+  // An operation is slow above twice the measure and this more.
+  uint64_t tolerance_nanos = 100'000;
 };
 
 class RecoveryPacer {
@@ -31,22 +35,30 @@ class RecoveryPacer {
   explicit RecoveryPacer(const RecoveryPaceRules& rules = {})
       : rules_(rules), rate_(static_cast<double>(rules.start_bytes_per_second)) {}
 
-  // Client operations that were answered just now, and the sum of their times in this server.
-  void Observe(uint64_t operations, uint64_t sum_nanos, uint64_t now_nanos);
+  // Client reads and writes that were answered just now: when each arrived. Without those that
+  // waited for a sync of the device, which takes its time by itself.
+  void Observe(std::span<const uint64_t> arrived_nanos, uint64_t now_nanos);
   // `bytes` are about to be copied: how long to wait before.
   [[nodiscard]] uint64_t Reserve(uint64_t bytes, uint64_t now_nanos);
   [[nodiscard]] uint64_t bytes_per_second() const;
+  // Above which an operation is slow.
+  [[nodiscard]] uint64_t slow_nanos() const;
 
  private:
   void CloseWindow(uint64_t now_nanos) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Scale(double factor) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Measure(uint64_t nanos) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] uint64_t SlowNanos() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const RecoveryPaceRules rules_;
   mutable absl::Mutex mutex_;
   double rate_ ABSL_GUARDED_BY(mutex_);
-  double measure_nanos_ ABSL_GUARDED_BY(mutex_) = 0;  // 0: clients have not been seen alone
+  // The 99th percentile alone. Clients that were never seen alone: what a server on a disk that is
+  // not a bottleneck takes.
+  double measure_nanos_ ABSL_GUARDED_BY(mutex_) = 500'000;
   uint64_t window_began_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t operations_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t sum_nanos_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t operations_ ABSL_GUARDED_BY(mutex_) = 0;     // of the window
+  uint64_t slow_ ABSL_GUARDED_BY(mutex_) = 0;           // of these
   bool copied_ ABSL_GUARDED_BY(mutex_) = false;         // in this window
   bool copied_before_ ABSL_GUARDED_BY(mutex_) = false;  // in the one before
   uint64_t free_at_ ABSL_GUARDED_BY(mutex_) = 0;        // when what was reserved is paid for

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/crc32c.h"
 #include "services/common/status_macros.h"
+#include "services/common/thread_priority.h"
 #include "services/common/wait.h"
 #include "services/sds/replica_messages.h"
 
@@ -52,7 +53,11 @@ grpc::Status ReplicaServiceImpl::CopyChunks(grpc::ServerContext* context,
   return rpc_->RunServerStream<v1::CopyChunksRequest, v1::CopyChunksResponse>(
       context, *request, out,
       [this](const CallContext&, const v1::CopyChunksRequest& copy,
-             StreamWriter<v1::CopyChunksResponse>& writer) { return Copy(copy, writer); });
+             StreamWriter<v1::CopyChunksResponse>& writer) {
+        absl::Status status;
+        RunInBackground([&] { status = Copy(copy, writer); });
+        return status;
+      });
 }
 
 grpc::Status ReplicaServiceImpl::FetchBlocks(grpc::ServerContext* context,

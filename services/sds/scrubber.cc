@@ -36,7 +36,8 @@ Scrubber::Scrubber(IoEngine* engine, BlockRepairer* repairer, ReplicaPeers* peer
       state_(state),
       executor_({.name = "scrub",
                  .threads = engine->workers().size(),
-                 .queue_limit = engine->workers().size()}) {
+                 .queue_limit = engine->workers().size(),
+                 .background = true}) {
   for (const auto& worker : engine_->workers()) {
     devices_.push_back(std::make_unique<DeviceScrub>());
     devices_.back()->worker = worker.get();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/synchronization/notification.h"
+#include "services/common/thread_priority.h"
 
 namespace tessera::sds {
 namespace {
@@ -23,7 +24,10 @@ void WorkerThread::Start(const std::string& name, std::function<void()> end_of_c
     absl::MutexLock lock(&mutex_);
     stopping_ = false;
   }
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this] {
+    PreferShortSlices();
+    Run();
+  });
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
 }
 

@@ -14,6 +14,7 @@
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
+#include "services/common/thread_priority.h"
 #include "services/sdc/control/attachments.h"
 #include "services/sdc/control/loop_call.h"
 #include "services/sdc/control/mdm_authenticator.h"
@@ -85,7 +86,10 @@ class Process final : public SdcProcess {
     TESSERA_RETURN_IF_ERROR(StartServers(engine.own_host_id));
     TESSERA_RETURN_IF_ERROR(WriteEndpointsFile(options_.state_folder, endpoints_));
 
-    loop_thread_ = std::thread([this] { loop_.Run(); });
+    loop_thread_ = std::thread([this] {
+      PreferShortSlices();
+      loop_.Run();
+    });
     loop_.Post([this] { link_->Start(); });
     return absl::OkStatus();
   }

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "services/common/thread_priority.h"
 #include "services/sdc/engine/stream_call.h"
 
 namespace tessera::sdc {
@@ -30,7 +31,10 @@ StreamQueue::~StreamQueue() {
 
 grpc::CompletionQueue* StreamQueue::threaded() {
   if (!thread_.joinable()) {
-    thread_ = std::thread([this] { WaitInThread(); });
+    thread_ = std::thread([this] {
+      PreferShortSlices();
+      WaitInThread();
+    });
     pthread_setname_np(thread_.native_handle(), "stream-queue");
   }
   return &threaded_;

@@ -114,8 +114,13 @@ class FaultyStore final : public chunk::Store {
                            uint32_t block, std::span<const std::byte> content) override {
     return inner_->RepairBlock(key, version, block, content);
   }
-  absl::Status ApplyImage(const chunk::ChunkImage& image, std::span<const uint64_t> keep) override {
-    return inner_->ApplyImage(image, keep);
+  absl::StatusOr<std::unique_ptr<chunk::StagedImage>> StageImage(
+      chunk::ChunkImage image, const std::function<void(uint64_t bytes)>& pace) override {
+    return inner_->StageImage(std::move(image), pace);
+  }
+  absl::Status ApplyStaged(std::unique_ptr<chunk::StagedImage> staged,
+                           const chunk::ImageMerge& merge) override {
+    return inner_->ApplyStaged(std::move(staged), merge);
   }
   absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return inner_->DeleteChunk(key); }
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {
