@@ -152,6 +152,7 @@ void SdcNode::Acquire(uint64_t volume_id) {
   volume.acquire_next = false;
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
+  for (const v1::KnownPool& pool : engine_.KnownPools()) *request.add_known_pools() = pool;
   cluster_->AskMdmSoon<v1::AcquireGrantResponse>(
       kLongTimeout,
       [request, id = sdc_id()](MdmNode& mdm, v1::AcquireGrantResponse* answer) {
@@ -162,6 +163,7 @@ void SdcNode::Acquire(uint64_t volume_id) {
         if (found == volumes_.end()) return;
         found->second.calling = false;
         if (!response.ok()) return Failed(volume_id, response.status());
+        engine_.AdoptEntries(response->placement_groups());
         Granted(volume_id, response->grant());
       });
 }

@@ -5,6 +5,7 @@
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/mdm_fixture.h"
 #include "services/mdm/mdm_schema.h"
+#include "services/mdm/membership_rules.h"
 
 namespace tessera::mdm {
 namespace {
@@ -122,6 +123,39 @@ TEST_CASE_METHOD(ReceiptFixture, "a grant says of which mapping it is") {
   (void)Unmap();
   REQUIRE(Map(volume, client).ok());
   CHECK(acquire() != first);
+}
+
+TEST_CASE_METHOD(ReceiptFixture, "a grant comes with the map, unless its client has that map") {
+  const auto acquire = [&](const std::vector<v1::PlacementGroup>& known) {
+    v1::AcquireGrantRequest request;
+    request.set_volume_id(volume.volume_id());
+    if (!known.empty()) {
+      v1::KnownPool* pool = request.add_known_pools();
+      pool->set_pool_id(volume.pool_id());
+      for (const v1::PlacementGroup& group : known) {
+        pool->set_epoch_sum(pool->epoch_sum() + group.epoch());
+      }
+    }
+    v1::AcquireGrantResponse response;
+    grpc::ClientContext context;
+    Prepare(&context, "sdc", client.sdc_id, client.secret);
+    REQUIRE(Stub<v1::TokenService>()->AcquireGrant(&context, request, &response).ok());
+    return response;
+  };
+  const auto before = Groups();
+  CHECK(acquire({}).placement_groups_size() == static_cast<int>(before.size()));
+  CHECK(acquire(before).placement_groups_size() == 0);
+  // A replica leaves one group, of which no watch has told the client.
+  const v1::PlacementGroup& group = before[1];
+  const uint64_t leaving = group.replicas(0).device_id();
+  v1::PlacementGroup entry;
+  REQUIRE(Report(client, group.placement_group_id(), group.epoch(), leaving, &entry).ok());
+  const v1::AcquireGrantResponse response = acquire(before);
+  REQUIRE(response.placement_groups_size() == static_cast<int>(before.size()));
+  REQUIRE(entry.ParseFromString(response.placement_groups(1).placement_group()));
+  CHECK(entry.placement_group_id() == group.placement_group_id());
+  CHECK(entry.epoch() > group.epoch());
+  CHECK(FindReplica(entry, leaving)->role() == v1::REPLICA_ROLE_OUT_OF_SYNC);
 }
 
 }  // namespace

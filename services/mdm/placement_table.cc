@@ -81,6 +81,11 @@ void PutPlacementGroup(SQLite::Database& db, const v1::PlacementGroup& group) {
   }
 }
 
+uint64_t EpochSum(SQLite::Database& db, uint64_t pool_id) {
+  Sql query(db, "SELECT ifnull(sum(epoch), 0) FROM placement_group WHERE pool_id = ?", pool_id);
+  return query.Next() ? query.Unsigned(0) : 0;
+}
+
 uint64_t FirstEpoch(SQLite::Database& db, uint64_t pool_id) {
   return GetNumber(db, absl::StrCat("epoch_floor/", pool_id)) + 1;
 }

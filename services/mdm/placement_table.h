@@ -30,6 +30,8 @@ namespace tessera::mdm {
 void PutPlacementGroup(SQLite::Database& db, const v1::PlacementGroup& group);
 // Remembers the highest epoch: servers refuse lower ones for good.
 void DeletePlacementGroups(SQLite::Database& db, uint64_t pool_id);
+// The epochs of all groups of the pool: grows with each change of one.
+[[nodiscard]] uint64_t EpochSum(SQLite::Database& db, uint64_t pool_id);
 // The epoch with which a group that has no record begins.
 [[nodiscard]] uint64_t FirstEpoch(SQLite::Database& db, uint64_t pool_id);
 

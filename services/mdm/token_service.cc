@@ -130,6 +130,21 @@ absl::Status TokenService::Issue(SQLite::Database& db, token::Grant grant,
   return absl::OkStatus();
 }
 
+// Not by way of the watch, which may be behind: until a client has a group's newest entry, it could
+// read from a replica that has left since and does not know.
+void TokenService::AddMap(SQLite::Database& db, uint64_t pool_id,
+                          const v1::AcquireGrantRequest& request,
+                          v1::AcquireGrantResponse* response) const {
+  const auto& known = request.known_pools();
+  const bool newest = std::any_of(known.begin(), known.end(), [&](const v1::KnownPool& pool) {
+    return pool.pool_id() == pool_id && pool.epoch_sum() == EpochSum(db, pool_id);
+  });
+  if (newest) return;
+  for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool_id)) {
+    *response->add_placement_groups() = keys_->SignGroup(group);
+  }
+}
+
 absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantRequest& request,
                               v1::AcquireGrantResponse* response) {
   const uint64_t sdc_id = call.caller().node_id;
@@ -183,6 +198,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     grant.grant_id = InsertToken(db, row);
     response->Clear();
     response->mutable_grant()->set_mapping_id(mapped->since_generation);
+    AddMap(db, volume.pool_id, request, response);
     return Issue(db, grant, response->mutable_grant());
   });
   if (status.ok()) issued_.Increment();

@@ -62,6 +62,8 @@ class TokenService final : public v1::TokenService::CallbackService {
   // Everything that a grant says but its id and times.
   [[nodiscard]] token::Grant GrantFor(const VolumeRow& volume, const v1::StoragePool& pool,
                                       uint32_t key_id) const;
+  void AddMap(SQLite::Database& db, uint64_t pool_id, const v1::AcquireGrantRequest& request,
+              v1::AcquireGrantResponse* response) const;
   [[nodiscard]] absl::Status Issue(SQLite::Database& db, token::Grant grant,
                                    v1::IssuedGrant* issued);
   [[nodiscard]] absl::Status Plan(WriteTransaction& transaction, const VolumeRow& volume,

@@ -99,11 +99,13 @@ void Attachments::Acquire(uint64_t volume_id) {
   counters_.acquisitions.Add();
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
+  for (const v1::KnownPool& pool : engine_.KnownPools()) *request.add_known_pools() = pool;
   mdm_.AcquireGrant(request, [this, volume_id](absl::StatusOr<v1::AcquireGrantResponse> response) {
     const auto found = volumes_.find(volume_id);
     if (found == volumes_.end()) return;
     found->second.calling = false;
     if (!response.ok()) return Failed(volume_id, response.status());
+    engine_.AdoptEntries(response->placement_groups());
     found->second.acquired_nanos = static_cast<uint64_t>(loop_.Now().count());
     Granted(volume_id, response->grant());
   });

@@ -68,6 +68,8 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   std::atomic<int> renewals{0};
   std::atomic<int> registrations{0};
   std::atomic<bool> left{false};
+  std::atomic<uint64_t> granted_epoch{0};  // of the entry that comes with a grant; 0: none
+  std::atomic<uint64_t> known_epoch{0};    // by the client, as it acquired its last grant
   // The volume is unmapped and mapped again: the generation moves on, and so does the mapping.
   void Remap() {
     ++mapping_id_;
@@ -75,6 +77,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   }
   // The server refuses what was signed before; a client with the mapping may acquire again.
   void Fence() { sds_->RaiseGeneration(++generation_); }
+  [[nodiscard]] uint64_t generation() const { return generation_; }
   [[nodiscard]] uint64_t flushes() const { return sds_->counts().flushes; }
 
   grpc::Status RegisterSdc(grpc::ServerContext*, const v1::RegisterSdcRequest* request,
@@ -116,7 +119,12 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     if (request->volume_id() != 7 || !mapped) {
       return {grpc::StatusCode::PERMISSION_DENIED, "not mapped"};
     }
+    known_epoch = request->known_pools().empty() ? 0 : request->known_pools(0).epoch_sum();
     *response->mutable_grant() = Issue(++generation_);
+    if (granted_epoch != 0) {
+      response->add_placement_groups()->set_placement_group(
+          EntryOf(granted_epoch).SerializeAsString());
+    }
     return grpc::Status::OK;
   }
   grpc::Status RenewGrant(grpc::ServerContext*, const v1::RenewGrantRequest*,
@@ -135,14 +143,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     pool->set_pool_id(1);
     pool->set_placement_group_count(1);
     pool->set_chunk_bytes(kChunkBytes);
-    v1::PlacementGroup entry;
-    entry.set_placement_group_id(65536);
-    entry.set_epoch(1);
-    v1::Replica* replica = entry.add_replicas();
-    replica->set_device_id(100);
-    replica->set_sds_id(10);
-    replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
-    map.add_placement_groups()->set_placement_group(entry.SerializeAsString());
+    map.add_placement_groups()->set_placement_group(EntryOf(1).SerializeAsString());
     *map.add_sds_addresses() = sds_->Address();
     writer->Write(map);
     while (!context->IsCancelled()) std::this_thread::yield();
@@ -150,6 +151,16 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   }
 
  private:
+  static v1::PlacementGroup EntryOf(uint64_t epoch) {
+    v1::PlacementGroup entry;
+    entry.set_placement_group_id(65536);
+    entry.set_epoch(epoch);
+    v1::Replica* replica = entry.add_replicas();
+    replica->set_device_id(100);
+    replica->set_sds_id(10);
+    replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
+    return entry;
+  }
   std::unique_ptr<FakeSds> MakeSds() {
     token::RandomBytes(secret_);
     return std::make_unique<FakeSds>(10, 100, secret_, kChunkBytes);
@@ -323,6 +334,28 @@ TEST_CASE("a volume that was unmapped and mapped again unnoticed begins anew", "
   CHECK(Logged(folder, "mapping_replaced") == 1);
   CHECK(Logged(folder, "volume_detached") == 1);
   CHECK(Logged(folder, "volume_attached") == 2);
+  (*process)->Stop();
+}
+
+TEST_CASE("the map that comes with a grant is adopted before it, whatever the watch says",
+          "[process]") {
+  FakeMdm mdm;
+  mdm.granted_epoch = 5;
+  TemporaryFolder folder;
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  while (AttachmentCount(*control) == 0) std::this_thread::yield();
+  const uint64_t acquired = mdm.generation();
+  mdm.Remap();
+  while (mdm.generation() < acquired + 2) {
+    grpc::ClientContext context;
+    v1::AttachVolumeRequest request;
+    request.set_volume_id(7);
+    v1::AttachVolumeResponse response;
+    REQUIRE(control->AttachVolume(&context, request, &response).ok());
+  }
+  CHECK(mdm.known_epoch == 5);
   (*process)->Stop();
 }
 

@@ -104,6 +104,26 @@ absl::Status IoEngine::ApplyMap(const v1::WatchPlacementGroupsResponse& message)
   return absl::OkStatus();
 }
 
+std::vector<v1::KnownPool> IoEngine::KnownPools() const {
+  std::vector<v1::KnownPool> pools;
+  for (const auto& [pool_id, epoch_sum] : map_.EpochSums()) {
+    v1::KnownPool& pool = pools.emplace_back();
+    pool.set_pool_id(pool_id);
+    pool.set_epoch_sum(epoch_sum);
+  }
+  return pools;
+}
+
+void IoEngine::AdoptEntries(
+    const google::protobuf::RepeatedPtrField<v1::SignedPlacementGroup>& entries) {
+  for (const v1::SignedPlacementGroup& signed_entry : entries) {
+    const absl::StatusOr<v1::PlacementGroup> entry = ReadEntry(signed_entry);
+    if (!entry.ok()) continue;
+    const absl::StatusOr<bool> newer = map_.Adopt(signed_entry);
+    if (newer.ok() && *newer) EntryChanged(entry->placement_group_id());
+  }
+}
+
 void IoEngine::EntryChanged(uint64_t placement_group_id) {
   for (const auto& volume : Volumes()) volume->EntryChanged(placement_group_id);
 }
@@ -159,12 +179,7 @@ void IoEngine::ReportsAnswered(const std::vector<ReplicaReport>& reports,
   for (const ReplicaReport& report : reports) {
     reported_.erase({report.placement_group_id, report.device_id, report.epoch});
   }
-  for (const v1::SignedPlacementGroup& signed_entry : response.placement_groups()) {
-    const absl::StatusOr<v1::PlacementGroup> entry = ReadEntry(signed_entry);
-    if (!entry.ok()) continue;
-    const absl::StatusOr<bool> newer = map_.Adopt(signed_entry);
-    if (newer.ok() && *newer) EntryChanged(entry->placement_group_id());
-  }
+  AdoptEntries(response.placement_groups());
   // A reported replica that is a member still, in the epoch of the report, was the last one.
   for (const ReplicaReport& report : reports) {
     const MapCache::Group* group = map_.FindGroup(report.placement_group_id);

@@ -34,6 +34,9 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
 
   // Attaches a volume, or hands a better grant to one that is attached.
   void SetGrant(const std::string& name, VolumeGrant grant);
+  // What AcquireGrant is told of the map, and what it answers: to be adopted before its grant.
+  [[nodiscard]] std::vector<v1::KnownPool> KnownPools() const;
+  void AdoptEntries(const google::protobuf::RepeatedPtrField<v1::SignedPlacementGroup>& entries);
   // `done` when the volume is gone. Nothing to do when it is not attached.
   void Detach(uint64_t volume_id, bool drop, absl::AnyInvocable<void()> done);
   [[nodiscard]] std::shared_ptr<VolumeEngine> FindVolume(uint64_t volume_id) const;

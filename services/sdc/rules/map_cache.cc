@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "services/common/placement_hash.h"
 
 namespace tessera::sdc {
 namespace {
@@ -79,6 +80,12 @@ absl::StatusOr<bool> MapCache::Adopt(const v1::SignedPlacementGroup& signed_entr
   group.entry = FromProto(*entry);
   group.signed_entry = std::make_shared<const v1::SignedPlacementGroup>(signed_entry);
   return true;
+}
+
+absl::flat_hash_map<uint64_t, uint64_t> MapCache::EpochSums() const {
+  absl::flat_hash_map<uint64_t, uint64_t> sums;
+  for (const auto& [id, group] : groups_) sums[PoolOfPlacementGroup(id)] += group.entry.epoch;
+  return sums;
 }
 
 const MapCache::Group* MapCache::FindGroup(uint64_t placement_group_id) const {

@@ -44,6 +44,8 @@ class MapCache {
   [[nodiscard]] const Group* FindGroup(uint64_t placement_group_id) const;
   [[nodiscard]] const v1::PoolLayout* FindPool(uint64_t pool_id) const;
   [[nodiscard]] const v1::SdsAddress* FindSds(uint64_t sds_id) const;
+  // By pool, the epochs of all its groups added up: how the MDM is told what is known here.
+  [[nodiscard]] absl::flat_hash_map<uint64_t, uint64_t> EpochSums() const;
   [[nodiscard]] size_t group_count() const { return groups_.size(); }
 
  private:
