@@ -33,9 +33,11 @@ Application::Application(Cluster* cluster, NodeId client, uint64_t volume_id)
 void Application::Start() { Next(); }
 
 void Application::Next() {
-  World::Get().After(World::Get().random().Below(2 * g_pause) + kMicrosecond, life_,
-                     [this] { Act(); });
+  const Nanos pause = burst_ > 0 || regions_left_ > 0 ? kMillisecond : 2 * g_pause;
+  World::Get().After(World::Get().random().Below(pause) + kMicrosecond, life_, [this] { Act(); });
 }
+
+void Application::Burst() { burst_ = 12; }
 
 Application::Range Application::PickRange(bool aligned) {
   chunk::SeededRandom& random = World::Get().random();
@@ -55,8 +57,21 @@ void Application::Act() {
     return;
   }
   chunk::SeededRandom& random = World::Get().random();
-  const uint64_t dice = random.Below(100);
   waiting_ = true;
+  const uint64_t attachment = cluster_->oracle().LifeNumber(life_);
+  // Who gets a volume looks what there is, and whether it stays so.
+  if (std::exchange(attachment_, attachment) != attachment && random.Chance(1, 2)) {
+    regions_left_ = 2 * kRegions;
+  }
+  if (regions_left_ > 0) {
+    const uint64_t first = --regions_left_ % kRegions * kCellsOfRegion;
+    return Read({first, first + kCellsOfRegion});
+  }
+  uint64_t dice = random.Below(100);
+  if (burst_ > 0) {
+    --burst_;
+    dice = 44 + dice % 44;
+  }
   if (dice < 44) return Read(PickRange(random.Chance(2, 3)));
   if (dice < 72) return Write(PickRange(true), random.Chance(1, 10));
   if (dice < 80) return Write(PickRange(false), false);

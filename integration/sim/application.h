@@ -26,6 +26,9 @@ class Application {
   [[nodiscard]] const Life* life() const { return life_; }
   [[nodiscard]] uint64_t volume_id() const { return volume_id_; }
 
+  // Writes for a while and hardly thinks.
+  void Burst();
+
   // Applications of all clients think this long on average.
   static void SetPause(Nanos pause);
 
@@ -50,6 +53,9 @@ class Application {
   const uint64_t volume_id_;
   Life* const life_;
   bool waiting_ = false;
+  uint32_t burst_ = 0;         // requests of it that are left
+  uint64_t attachment_ = 0;    // that it has begun with
+  uint64_t regions_left_ = 0;  // of reading all
   const char* doing_ = "";
   bool stopped_ = false;
 };

@@ -221,6 +221,10 @@ BUGS = {
             ]
         },
     ),
+    "no_map_with_grant": (
+        "a grant comes with the newest map of its pool",
+        {"services/mdm/token_service.cc": [("  if (newest) return;", "  if (newest || pool_id > 0) return;")]},
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

@@ -50,8 +50,8 @@ Cluster::Cluster(const RunOptions& options, std::string folder)
   IoConnection::SetUp(
       &network_,
       [this](NodeId node) { return sds_[node] == nullptr ? nullptr : sds_[node]->io_server(); },
-      [this](NodeId node, const grpc::ByteBuffer& message) {
-        if (tap_) tap_(node, message);
+      [this](NodeId client, NodeId server, const grpc::ByteBuffer& message) {
+        if (tap_) tap_(client, server, message);
       });
 }
 

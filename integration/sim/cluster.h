@@ -66,7 +66,8 @@ class Cluster {
   [[nodiscard]] bool Runs(NodeId node) { return network_.machine(node).life != nullptr; }
 
   // Sees each message that a server takes.
-  void SetTap(std::function<void(NodeId, const grpc::ByteBuffer&)> tap) { tap_ = std::move(tap); }
+  using Tap = std::function<void(NodeId client, NodeId server, const grpc::ByteBuffer& message)>;
+  void SetTap(Tap tap) { tap_ = std::move(tap); }
 
   // The server on the machine is known by this id from now on.
   void NoteSdsId(NodeId node, uint64_t sds_id) { sds_ids_[node] = sds_id; }
@@ -105,7 +106,7 @@ class Cluster {
   std::array<SdsNode*, kNodeLimit> sds_{};
   std::array<SdcNode*, kNodeLimit> sdc_{};
   std::array<uint64_t, kNodeLimit> sds_ids_{};
-  std::function<void(NodeId, const grpc::ByteBuffer&)> tap_;
+  Tap tap_;
 };
 
 }  // namespace tessera::sim

@@ -16,6 +16,7 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "fault: server restarted without the MDM",
     "fault: machine off inside a disk call",
     "fault: client killed",
+    "fault: client died while it wrote",
     "fault: client stopped for a while",
     "fault: MDM killed",
     "fault: MDM cut off",

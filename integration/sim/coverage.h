@@ -20,6 +20,7 @@ enum class Coverage : uint8_t {
   kStaleRestart,   // restarted while it can't reach the MDM
   kCrashInWrite,   // the machine went off inside a call of the disk
   kSdcKilled,
+  kSdcDiedWriting,  // between its writes
   kSdcStopped,
   kMdmKilled,
   kMdmAway,    // cut off from everybody

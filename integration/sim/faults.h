@@ -74,6 +74,9 @@ class Faults {
   void StopServer();
   void CrashInDisk();
   void KillClient();
+  void ClientDiesWriting();
+  void Saw(NodeId client, NodeId server, const grpc::ByteBuffer& message);
+  void DieWriting(NodeId client, NodeId server);
   void StopClient();
   void KillMdm();
   void CutMdmOff();
@@ -99,6 +102,8 @@ class Faults {
   uint64_t round_ = 0;  // of healing
   // Machines that go off inside a call of the disk: whether they lose power then.
   std::map<NodeId, bool> going_off_;
+  // Clients that die as servers take their writes: how many messages of them from now.
+  std::map<NodeId, uint64_t> dying_;
   NodeId rotting_ = 0;     // the one machine whose disk flips bits
   Nanos quiet_ = kSecond;  // between faults, on average
 };

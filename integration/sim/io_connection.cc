@@ -55,6 +55,10 @@ std::shared_ptr<IoConnection> IoConnection::Open(NodeId server, ClientEnd end) {
   connection->end_ = std::move(end);
   connection->last_heard_ = World::Get().now();
   connection->Connect();
+  connection->client_life_->IfKilled(connection->left_, [weak = connection->weak_from_this()] {
+    const auto self = weak.lock();
+    if (self != nullptr) self->up_->LoseTail();
+  });
   return connection;
 }
 
@@ -103,7 +107,7 @@ void IoConnection::Send(const grpc::ByteBuffer& message) {
 void IoConnection::Arrived(const grpc::ByteBuffer& message) {
   if (server_over_ || ServerGone()) return;
   if (client_over_) Hit(Coverage::kLateStreamMessage);
-  if (g_tap) g_tap(server_node_, message);
+  if (g_tap) g_tap(client_node_, server_node_, message);
   sds::IoEngine* engine = server_->engine;
   engine->workers()[session_->home]->Post([engine, session = session_, message] {
     engine->Submit(session, message, message.Length());
@@ -152,6 +156,7 @@ void IoConnection::EndClient(const std::string& why) {
 // stream.
 void IoConnection::Leave() {
   if (std::exchange(client_over_, true)) return;
+  *left_ = true;
   down_->Close();
   if (World::Get().random().Chance(1, 2)) up_->Close();
   up_->Send([self = shared_from_this()] { self->server_over_ = true; });

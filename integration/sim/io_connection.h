@@ -25,7 +25,7 @@ struct IoServer {
 class IoConnection;
 
 // Sees every message that a server takes; for those who record and replay.
-using IoTap = std::function<void(NodeId server, const grpc::ByteBuffer& message)>;
+using IoTap = std::function<void(NodeId client, NodeId server, const grpc::ByteBuffer& message)>;
 
 class IoConnection : public std::enable_shared_from_this<IoConnection> {
  public:
@@ -61,6 +61,7 @@ class IoConnection : public std::enable_shared_from_this<IoConnection> {
   IoServer* server_ = nullptr;
   ClientEnd end_;
   bool client_over_ = false;
+  const std::shared_ptr<bool> left_ = std::make_shared<bool>(false);  // the same, for its life
   bool server_over_ = false;
   Nanos last_heard_ = 0;
   std::shared_ptr<Pipe> up_;

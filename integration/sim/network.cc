@@ -56,6 +56,11 @@ void Pipe::Send(std::function<void()> arrive) {
   World::Get().At(last_arrival_, nullptr, [self = shared_from_this()] { self->Pump(); });
 }
 
+void Pipe::LoseTail() {
+  const size_t left = World::Get().random().Below(queue_.size() + 1);
+  while (queue_.size() > left) queue_.pop_back();
+}
+
 void Pipe::Pump() {
   World& world = World::Get();
   while (!queue_.empty() && !closed_) {

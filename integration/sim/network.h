@@ -187,6 +187,8 @@ class Pipe : public std::enable_shared_from_this<Pipe> {
   void Send(std::function<void()> arrive);
   // What is on its way is lost.
   void Close() { closed_ = true; }
+  // The sender is no more: what it had handed over last may not have left its machine.
+  void LoseTail();
 
  private:
   void Pump();

@@ -1,6 +1,7 @@
 #include "integration/sim/oracle.h"
 
 #include <algorithm>
+#include <span>
 
 #include "absl/strings/str_cat.h"
 #include "integration/sim/addresses.h"
@@ -44,6 +45,7 @@ void Oracle::Committed(const mdm::ChangeSet& changes) {
         for (const uint64_t id : changes.placement_group_ids) {
           if (const auto group = mdm::FindPlacementGroup(db, id)) took_out |= TakeGroup(*group);
         }
+        if (changes.sds_addresses) SettleLosses(db);
         for (auto& [id, volume] : volumes_) {
           const auto row = mdm::FindVolume(db, id);
           if (!row.has_value()) continue;
@@ -77,8 +79,15 @@ bool Oracle::TakeGroup(const v1::PlacementGroup& group) {
       const v1::Replica* old = mdm::FindReplica(before, replica.device_id());
       const v1::ReplicaRole was = old == nullptr ? v1::REPLICA_ROLE_UNSPECIFIED : old->role();
       if (was == replica.role()) continue;
-      if (replica.role() == v1::REPLICA_ROLE_LEARNER) Hit(Coverage::kLearnerMade);
-      if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) Hit(Coverage::kLearnerPromoted);
+      const std::pair place(group.placement_group_id(), replica.sds_id());
+      if (replica.role() == v1::REPLICA_ROLE_LEARNER) {
+        Hit(Coverage::kLearnerMade);
+        joined_[place] = World::Get().now();
+      }
+      if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) {
+        Hit(Coverage::kLearnerPromoted);
+        settled_[place] = std::max(settled_[place], joined_[place]);
+      }
       if (was == v1::REPLICA_ROLE_IN_SYNC) {
         Hit(Coverage::kReplicaTakenOut);
         took_out = true;
@@ -99,26 +108,43 @@ void Oracle::JudgeLoss(const v1::PlacementGroup& group) {
   for (const v1::Replica& replica : group.replicas()) {
     if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
     if (failing_.contains(replica.sds_id())) continue;
-    const auto lost = power_lost_.find(replica.sds_id());
-    since = std::min(since, lost == power_lost_.end() ? 0 : lost->second);
+    const auto lost = losses_.find(replica.sds_id());
+    if (lost == losses_.end()) return;
+    const auto settled = settled_.find({group.placement_group_id(), replica.sds_id()});
+    if (settled != settled_.end() && lost->second.at <= settled->second) return;
+    since = std::min(since, lost->second.at);
   }
-  if (since == 0) return;
   since = std::min(since, World::Get().now());
   for (auto& [id, volume] : volumes_) {
     volume.history->AllowLoss(group.placement_group_id(), since, World::Get().now());
   }
 }
 
-void Oracle::PowerLost(uint64_t sds_id) {
-  power_lost_[sds_id] = World::Get().now();
+void Oracle::JudgeAllLosses() {
   for (const auto& [id, group] : groups_) JudgeLoss(group);
+}
+
+void Oracle::SettleLosses(SQLite::Database& db) {
+  for (auto& [sds_id, loss] : losses_) {
+    if (loss.told_after == UINT64_MAX) continue;
+    const auto row = mdm::FindSds(db, sds_id);
+    if (!row.has_value() || row->incarnation <= loss.told_after) continue;
+    loss.told_after = UINT64_MAX;
+    for (const auto& [id, group] : groups_) settled_[{id, sds_id}] = loss.at;
+  }
+}
+
+void Oracle::PowerLost(uint64_t sds_id) {
+  losses_[sds_id] = {World::Get().now(), incarnations_[sds_id]};
+  JudgeAllLosses();
 }
 
 void Oracle::DiskFailing(uint64_t sds_id) { failing_.insert(sds_id); }
 
 void Oracle::StoreOpened(uint64_t sds_id, bool fault_struck) {
   if (!fault_struck || failing_.erase(sds_id) == 0) return;
-  PowerLost(sds_id);
+  losses_[sds_id] = {.at = World::Get().now()};
+  JudgeAllLosses();
 }
 
 void Oracle::Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status) {
@@ -214,7 +240,32 @@ std::string Oracle::HeldBy(uint64_t sds_id) const {
 }
 
 void Oracle::Compare() {
-  for (const auto& [id, group] : groups_) CompareGroup(group);
+  for (const auto& [id, group] : groups_) {
+    CompareGroup(group);
+    for (const v1::Replica& replica : group.replicas()) {
+      SdsNode* sds = cluster_->FindSds(replica.sds_id());
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC || sds == nullptr) continue;
+      if (sds->device()->store() != nullptr) ReadAll(id, *sds->device()->store());
+    }
+  }
+  CheckHistories();
+}
+
+// As an application would whose reads all go to this replica.
+void Oracle::ReadAll(uint64_t group, chunk::Store& store) {
+  for (const auto& [volume_id, volume] : volumes_) {
+    for (uint64_t cell = 0; cell < kCells; ++cell) {
+      if (GroupOfCell(volume.vtree_id, cell, cluster_->options().groups) != group) continue;
+      const uint64_t offset = OffsetOfCell(cell);
+      const chunk::ChunkKey key{.vtree_id = volume.vtree_id, .chunk_index = offset / kChunkBytes};
+      uint64_t word = 0;
+      const absl::Status read = store.Read(key, static_cast<uint32_t>(offset % kChunkBytes),
+                                           std::as_writable_bytes(std::span(&word, 1)));
+      if (!read.ok() && !absl::IsNotFound(read)) continue;  // its bits flipped
+      const Nanos now = World::Get().now();
+      volume.history->Read(cell, word, now, now);
+    }
+  }
 }
 
 void Oracle::CompareGroup(const v1::PlacementGroup& group) {

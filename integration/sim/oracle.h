@@ -17,6 +17,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "integration/sim/cluster.h"
@@ -35,7 +36,9 @@ class Oracle {
   void Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status);
   void Granted(const Life* life, uint64_t volume_id, uint64_t generation);
   void Detaching(const Life* life, uint64_t volume_id);
-  // The machine of the server lost what was not synced, or may have.
+  // The server's process runs, and will register with this incarnation.
+  void ServerStarted(uint64_t sds_id, uint64_t incarnation) { incarnations_[sds_id] = incarnation; }
+  // The machine of the server lost what was not synced.
   void PowerLost(uint64_t sds_id);
   // From now on, whenever its store is opened again, until it has caught up.
   void DiskFailing(uint64_t sds_id);
@@ -58,7 +61,7 @@ class Oracle {
   [[nodiscard]] std::string Unrest() const;
   // A group with a replica on the server; empty: there is none.
   [[nodiscard]] std::string HeldBy(uint64_t sds_id) const;
-  // Compares the replicas of all groups.
+  // Compares the replicas of all groups with each other and with the histories.
   void Compare();
 
  private:
@@ -72,14 +75,28 @@ class Oracle {
   };
   bool TakeGroup(const v1::PlacementGroup& group);
   void JudgeLoss(const v1::PlacementGroup& group);
+  void JudgeAllLosses();
+  // The MDM knows of each loss that a server has told of by registering.
+  void SettleLosses(SQLite::Database& db);
   void CompareGroup(const v1::PlacementGroup& group);
+  void ReadAll(uint64_t group, chunk::Store& store);
 
   Cluster* const cluster_;
   std::map<uint64_t, v1::PlacementGroup> groups_;
   std::map<uint64_t, Volume> volumes_;
-  std::map<uint64_t, Nanos> power_lost_;  // by server: last
-  std::set<uint64_t> failing_;            // servers whose disk has had an error
-  bool bits_flipped_ = false;             // on some disk
+  // What a server may lack, by server: the last time.
+  struct Loss {
+    Nanos at = 0;
+    uint64_t told_after = UINT64_MAX;  // an incarnation: later ones tell the MDM of it
+  };
+  std::map<uint64_t, Loss> losses_;
+  std::map<uint64_t, uint64_t> incarnations_;  // of servers: of their last process
+  // By group and server: what was lost until then excuses nothing any more. Either the replica has
+  // learned since, or the MDM knows of it and answers for whom it calls in sync.
+  std::map<std::pair<uint64_t, uint64_t>, Nanos> settled_;
+  std::map<std::pair<uint64_t, uint64_t>, Nanos> joined_;  // as learners
+  std::set<uint64_t> failing_;                             // servers whose disk has had an error
+  bool bits_flipped_ = false;                              // on some disk
   std::map<const Life*, uint64_t> lives_;
   uint64_t last_life_ = 0;
 };

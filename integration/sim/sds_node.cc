@@ -104,6 +104,7 @@ void SdsNode::Start() {
     }
     return;
   }
+  cluster_->oracle().ServerStarted(sds_id_, state_->node().incarnation);
   FillContext();
   engine_ = std::make_unique<sds::IoEngine>(&context_, std::vector<sds::Device*>{device_.get()}, 2);
   janitor_ = std::make_unique<sds::Janitor>(engine_.get(), state_.get(), &deleted_vtrees_);
@@ -201,6 +202,7 @@ absl::Status SdsNode::Register() {
   keys_.Replace(response.keys());
   mdm_clock_.SetHeartbeatInterval(response.heartbeat_interval_ms());
   registered_ = true;
+  cluster_->oracle().ServerStarted(sds_id_, node.incarnation);
   World::Get().Trace(absl::StrCat("registered as server ", sds_id_.load()));
   return absl::OkStatus();
 }
