@@ -39,6 +39,10 @@ void Application::Next() {
 
 void Application::Burst() { burst_ = 12; }
 
+Application::Range Application::Region(uint64_t index) {
+  return {index * kCellsOfRegion, (index + 1) * kCellsOfRegion};
+}
+
 Application::Range Application::PickRange(bool aligned) {
   chunk::SeededRandom& random = World::Get().random();
   const uint64_t region = random.Below(kRegions) * kCellsOfRegion;
@@ -63,15 +67,19 @@ void Application::Act() {
   if (std::exchange(attachment_, attachment) != attachment && random.Chance(1, 2)) {
     regions_left_ = 2 * kRegions;
   }
+  if (std::exchange(verify_, false)) {
+    regions_left_ = kRegions;
+    return Flush();
+  }
   if (regions_left_ > 0) {
-    const uint64_t first = --regions_left_ % kRegions * kCellsOfRegion;
-    return Read({first, first + kCellsOfRegion});
+    return Read(Region(--regions_left_ % kRegions));
   }
   uint64_t dice = random.Below(100);
   if (burst_ > 0) {
     --burst_;
     dice = 44 + dice % 44;
   }
+  if (dice < 4) return Read(Region(random.Below(kRegions)));
   if (dice < 44) return Read(PickRange(random.Chance(2, 3)));
   if (dice < 72) return Write(PickRange(true), random.Chance(1, 10));
   if (dice < 80) return Write(PickRange(false), false);
@@ -199,10 +207,12 @@ void Application::Flush() {
     if (reply.error == EIO) {
       Hit(Coverage::kLossTold);
       history.FlushTold(World::Get().now());
+      regions_left_ = kRegions;  // what is there now?
     }
     if (reply.error != 0) return Failed("flush", reply);
     if (World::Get().tracing()) TraceIo("flushed", volume_id_, 0, 0);
     Hit(Coverage::kFlushOk);
+    cluster_->Flushed();
     history.FlushOk(cluster_->oracle().LifeNumber(life_), begin, World::Get().now());
     cluster_->oracle().CheckHistories();
   };

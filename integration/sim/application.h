@@ -28,6 +28,8 @@ class Application {
 
   // Writes for a while and hardly thinks.
   void Burst();
+  // Flushes next, and then reads everything.
+  void Verify() { verify_ = true; }
 
   // Applications of all clients think this long on average.
   static void SetPause(Nanos pause);
@@ -40,6 +42,7 @@ class Application {
   };
   void Next();
   void Act();
+  [[nodiscard]] static Range Region(uint64_t index);
   [[nodiscard]] Range PickRange(bool aligned);
   void Read(const Range& range);
   void Write(const Range& range, bool force_unit_access);
@@ -53,6 +56,7 @@ class Application {
   const uint64_t volume_id_;
   Life* const life_;
   bool waiting_ = false;
+  bool verify_ = false;
   uint32_t burst_ = 0;         // requests of it that are left
   uint64_t attachment_ = 0;    // that it has begun with
   uint64_t regions_left_ = 0;  // of reading all

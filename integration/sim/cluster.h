@@ -69,6 +69,10 @@ class Cluster {
   using Tap = std::function<void(NodeId client, NodeId server, const grpc::ByteBuffer& message)>;
   void SetTap(Tap tap) { tap_ = std::move(tap); }
 
+  // Told of each flush that was answered OK.
+  void SetFlushed(std::function<void()> flushed) { flushed_ = std::move(flushed); }
+  void Flushed() const { flushed_(); }
+
   // The server on the machine is known by this id from now on.
   void NoteSdsId(NodeId node, uint64_t sds_id) { sds_ids_[node] = sds_id; }
   [[nodiscard]] uint64_t sds_id(NodeId node) const { return sds_ids_[node]; }
@@ -107,6 +111,7 @@ class Cluster {
   std::array<SdcNode*, kNodeLimit> sdc_{};
   std::array<uint64_t, kNodeLimit> sds_ids_{};
   Tap tap_;
+  std::function<void()> flushed_ = [] {};
 };
 
 }  // namespace tessera::sim

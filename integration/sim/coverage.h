@@ -21,6 +21,7 @@ enum class Coverage : uint8_t {
   kCrashInWrite,   // the machine went off inside a call of the disk
   kSdcKilled,
   kSdcDiedWriting,  // between its writes
+  kSdcStoppedWriting,
   kSdcStopped,
   kMdmKilled,
   kMdmAway,    // cut off from everybody
@@ -40,7 +41,9 @@ enum class Coverage : uint8_t {
   kFlippedBits,
   kClockDrift,
   kWallJump,
-  kTakeover,  // another client became the writer
+  kTakeover,       // another client became the writer
+  kBlindTakeover,  // while the MDM reached some servers only
+  kDarkAtFlush,    // all servers lost power as a flush was answered
   kServerLostForGood,
   // Paths.
   kStreamBroke,

@@ -10,7 +10,6 @@
 #include "integration/sim/oracle.h"
 #include "integration/sim/sdc_node.h"
 #include "integration/sim/sds_node.h"
-#include "services/common/io_codec.h"
 
 namespace tessera::sim {
 namespace {
@@ -25,8 +24,9 @@ chunk::SeededRandom& Random() { return World::Get().random(); }
 Faults::Faults(Cluster* cluster) : cluster_(cluster), admin_(new Life), attacker_(cluster) {
   cluster->SetTap([this](NodeId client, NodeId server, const grpc::ByteBuffer& message) {
     attacker_.Saw(server, message);
-    if (dying_.contains(client)) Saw(client, server, message);
+    if (ending_.contains(client)) Saw(client, server, message);
   });
+  cluster->SetFlushed([this] { Flushed(); });
   admin_->name = "admin";
   admin_->node = kAdmin;
   admin_->clock = &cluster->network().machine(kAdmin).clock;
@@ -211,7 +211,8 @@ void Faults::HealAll() {
   World& world = World::Get();
   cluster_->network().HealAll();
   going_off_.clear();
-  dying_.clear();
+  ending_.clear();
+  dark_at_flush_ = false;
   for (NodeId node = 0; node < kNodeLimit; ++node) {
     Disk& disk = cluster_->disk(node);
     if (disk.medium == nullptr) continue;
@@ -265,7 +266,7 @@ void Faults::AfterStep() {
 
 void Faults::Start() {
   striking_ = true;
-  quiet_ = Random().Between(200, 3'000) * kMillisecond;
+  quiet_ = Random().Between(100, 2'500) * kMillisecond;
   Later(Random().Below(2 * quiet_), [this] { Strike(); });
 }
 
@@ -275,25 +276,16 @@ void Faults::Strike() {
     uint32_t weight;
     void (Faults::*fault)();
   } kFaults[] = {
-      {14, &Faults::KillServer},
-      {9, &Faults::ServerLosesPower},
-      {3, &Faults::PoolLosesPower},
-      {10, &Faults::StopServer},
-      {8, &Faults::CrashInDisk},
-      {7, &Faults::KillClient},
-      {12, &Faults::ClientDiesWriting},
-      {5, &Faults::StopClient},
-      {6, &Faults::KillMdm},
-      {5, &Faults::CutMdmOff},
-      {16, &Faults::Partition},
-      {8, &Faults::SlowLink},
-      {6, &Faults::SlowDisk},
-      {6, &Faults::DiskError},
-      {3, &Faults::FillDisk},
-      {5, &Faults::SetClocks},
-      {4, &Faults::FlipBits},
-      {14, &Faults::TakeOver},
-      {4, &Faults::Duplicate},
+      {14, &Faults::KillServer},        {9, &Faults::ServerLosesPower},
+      {6, &Faults::PoolLosesPower},     {10, &Faults::StopServer},
+      {8, &Faults::CrashInDisk},        {7, &Faults::KillClient},
+      {14, &Faults::ClientEndsWriting}, {10, &Faults::PassOnBlindly},
+      {5, &Faults::StopClient},         {6, &Faults::KillMdm},
+      {5, &Faults::CutMdmOff},          {16, &Faults::Partition},
+      {8, &Faults::SlowLink},           {6, &Faults::SlowDisk},
+      {6, &Faults::DiskError},          {3, &Faults::FillDisk},
+      {5, &Faults::SetClocks},          {4, &Faults::FlipBits},
+      {14, &Faults::TakeOver},          {4, &Faults::Duplicate},
       {6, &Faults::ReplayMessage},
   };
   uint32_t total = 0;
@@ -336,20 +328,6 @@ void Faults::ServerLosesPower() {
   RestartLater(node, 200 * kMillisecond, 8 * kSecond);
 }
 
-void Faults::PoolLosesPower() {
-  Hit(Coverage::kPoolPowerLoss);
-  const bool mdm_too = Random().Chance(1, 3);
-  for (NodeId node = kFirstSds; node < kFirstSds + cluster_->server_count(); ++node) {
-    if (!cluster_->network().machine(node).powered) continue;
-    cluster_->PowerOff(node);
-    RestartLater(node, 200 * kMillisecond, 4 * kSecond);
-  }
-  if (mdm_too && cluster_->Runs(kMdm)) {
-    cluster_->Kill(kMdm);
-    RestartLater(kMdm, 200 * kMillisecond, 2 * kSecond);
-  }
-}
-
 void Faults::StopServer() {
   Life* life = cluster_->network().machine(AnyServer()).life;
   if (life == nullptr) return;
@@ -371,56 +349,6 @@ void Faults::KillClient() {
   Hit(Coverage::kSdcKilled);
   cluster_->Kill(node);
   RestartLater(node, 50 * kMillisecond, 3 * kSecond);
-}
-
-// A client that dies as servers take what it writes: some have taken more than others. Often one of
-// them was out of its reach before, so that much is not answered, and often another client has the
-// volumes next, or a server loses its power just then.
-void Faults::ClientDiesWriting() {
-  const NodeId node = AnyClient();
-  if (!cluster_->Runs(node) || dying_.contains(node)) return;
-  dying_[node] = Random().Between(1, 12);
-  for (const auto& application : applications_) {
-    if (application->life()->node == node) application->Burst();
-  }
-  if (Random().Chance(1, 2)) return;
-  Network& network = cluster_->network();
-  const NodeId server = AnyServer();
-  World::Get().Trace(absl::StrCat("cut: ", node, " to ", server));
-  network.Cut(node, server);
-  Later(Random().Between(100, 4'000) * kMillisecond,
-        [&network, node, server] { network.Heal(node, server); });
-}
-
-void Faults::Saw(NodeId client, NodeId server, const grpc::ByteBuffer& message) {
-  IoRequestFrame frame;
-  if (!DecodeIoRequest(message, &frame).ok()) return;
-  const auto& operations = frame.header.operations();
-  const bool writes = std::any_of(operations.begin(), operations.end(), [](const auto& operation) {
-    return operation.type() == v1::IO_OPERATION_TYPE_WRITE;
-  });
-  if (!writes || --dying_[client] > 0) return;
-  dying_.erase(client);
-  // It may live for a moment more.
-  Later(Random().Chance(1, 2) ? 0 : Random().Below(400 * kMicrosecond),
-        [this, client, server] { DieWriting(client, server); });
-}
-
-void Faults::DieWriting(NodeId client, NodeId server) {
-  if (!cluster_->Runs(client)) return;
-  Hit(Coverage::kSdcDiedWriting);
-  cluster_->Kill(client);
-  RestartLater(client, 50 * kMillisecond, 3 * kSecond);
-  for (Volume& volume : volumes_) {
-    if (volume.client != client || !volume.mapped || Random().Chance(1, 2)) continue;
-    Hit(Coverage::kTakeover);
-    volume.leaving = true;
-  }
-  const NodeId dark = Random().Chance(1, 2) ? server : AnyServer();
-  if (!Random().Chance(1, 3) || !cluster_->Runs(dark)) return;
-  Hit(Coverage::kSdsPowerLoss);
-  cluster_->PowerOff(dark);
-  RestartLater(dark, 200 * kMillisecond, 4 * kSecond);
 }
 
 void Faults::StopClient() {

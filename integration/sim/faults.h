@@ -40,6 +40,8 @@ class Faults {
   void StopApplications();
   [[nodiscard]] bool ApplicationsWait() const;
   [[nodiscard]] std::string Waiting() const;
+  // An application heard that all is durable.
+  void Flushed();
   // What shows only after an event: machines that went off inside a call of their disk.
   void AfterStep();
 
@@ -74,9 +76,17 @@ class Faults {
   void StopServer();
   void CrashInDisk();
   void KillClient();
-  void ClientDiesWriting();
+  void ClientEndsWriting();
   void Saw(NodeId client, NodeId server, const grpc::ByteBuffer& message);
-  void DieWriting(NodeId client, NodeId server);
+  void EndWriting(NodeId client, NodeId server);
+  void PassOnBlindly();
+  void PassOn(Volume& volume);
+  void LosePoolPower();
+  void LookAway(NodeId client, Nanos duration);
+  void CutFor(NodeId from, NodeId to, Nanos duration);
+  void SlowFor(NodeId from, NodeId to, Nanos duration);
+  void BurstAt(NodeId client);
+  void LosePower(NodeId server, Nanos most);
   void StopClient();
   void KillMdm();
   void CutMdmOff();
@@ -102,10 +112,11 @@ class Faults {
   uint64_t round_ = 0;  // of healing
   // Machines that go off inside a call of the disk: whether they lose power then.
   std::map<NodeId, bool> going_off_;
-  // Clients that die as servers take their writes: how many messages of them from now.
-  std::map<NodeId, uint64_t> dying_;
-  NodeId rotting_ = 0;     // the one machine whose disk flips bits
-  Nanos quiet_ = kSecond;  // between faults, on average
+  // Clients that end as servers take their writes: how many messages of them from now.
+  std::map<NodeId, uint64_t> ending_;
+  bool dark_at_flush_ = false;  // the power goes as soon as a flush was answered
+  NodeId rotting_ = 0;          // the one machine whose disk flips bits
+  Nanos quiet_ = kSecond;       // between faults, on average
 };
 
 }  // namespace tessera::sim

@@ -50,8 +50,11 @@ void History::EndWrite(uint64_t number, bool ok, bool durable, Time now) {
     Mark* mark = FindMark(cells_[cell], number);
     if (mark == nullptr) continue;
     mark->happened = std::min(mark->happened, now);
-    if (const std::string problem = Judge(cells_[cell], *mark, write.begin, write.begin, false);
-        !problem.empty()) {
+    const std::string problem = Judge(cells_[cell], *mark, write.begin, write.begin, false);
+    if (!problem.empty() && mark->losable_since <= now && !durable) {
+      // It was taken, then lost, and the answer came after a read had shown what was there before.
+      mark->gone_since = std::min(mark->gone_since, now);
+    } else if (!problem.empty()) {
       Violate(absl::StrCat("cell ", cell, ": ", problem));
     }
     Prune(cells_[cell], now);

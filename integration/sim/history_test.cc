@@ -100,6 +100,25 @@ TEST_CASE("loss of power excuses nothing that was flushed, or written later, or 
   CHECK_FALSE(history.violation().empty());
 }
 
+TEST_CASE("an answer may come after a read has shown that the write was taken and lost") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  const uint64_t b = history.BeginWrite(Kind::kData, 0, 1, 1, 30);
+  SECTION("power was lost") {
+    history.AllowLoss(kGroup, 40, 40);
+    history.Read(0, a, 50, 60);
+    history.EndWrite(b, true, false, 70);
+    CHECK(history.violation().empty());
+    history.Read(0, b, 80, 90);
+    CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("it was not") {
+    history.Read(0, a, 50, 60);
+    history.EndWrite(b, true, false, 70);
+    CHECK_FALSE(history.violation().empty());
+  }
+}
+
 TEST_CASE("a flush must tell of a loss that was seen") {
   History history = OneCell();
   const uint64_t a = Written(history, 10, 20);

@@ -16,6 +16,7 @@ namespace {
 constexpr Nanos kShortTimeout = 5 * kSecond;
 constexpr Nanos kLongTimeout = 90 * kSecond;
 constexpr Nanos kSdcRetryMin = 200 * kMillisecond;
+constexpr Nanos kAcquisitionPause = 500 * kMillisecond;
 
 sdc::EngineOptions EngineOptionsOf(NodeId node) {
   sdc::EngineOptions options;
@@ -164,6 +165,7 @@ void SdcNode::Acquire(uint64_t volume_id) {
         found->second.calling = false;
         if (!response.ok()) return Failed(volume_id, response.status());
         engine_.AdoptEntries(response->placement_groups());
+        found->second.acquired = World::Get().now();
         Granted(volume_id, response->grant());
       });
 }
@@ -253,8 +255,12 @@ void SdcNode::GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) {
     return;
   }
   volume.timer_set = false;
-  if (acquire) return Acquire(volume_id);
-  Renew(volume_id);
+  if (!acquire) return Renew(volume_id);
+  const Nanos since = World::Get().now() - volume.acquired;
+  if (volume.acquired != 0 && since < kAcquisitionPause) {
+    return After(volume_id, kAcquisitionPause - since, true);
+  }
+  Acquire(volume_id);
 }
 
 void SdcNode::Detach(uint64_t volume_id, bool drop, std::function<void(absl::Status)> done) {

@@ -54,6 +54,7 @@ class SdcNode final : private sdc::ClusterLink {
     bool dropping = false;
     bool calling = false;
     bool acquire_next = false;
+    Nanos acquired = 0;  // when last
     uint64_t timer = 0;  // the number of the one that counts
     bool timer_set = false;
     uint32_t failures = 0;

@@ -102,6 +102,9 @@ void Executor::Work() {
       task = std::move(queue_.front());
       queue_.pop_front();
     }
+    // A disk that is slow is slow to readers, too.
+    const sim::Nanos cycle = sim::CycleNanos(*Side<ExecutorState>(this).life);
+    if (cycle > sim::kMillisecond) World::Get().Sleep(World::Get().random().Below(cycle));
     task();
   }
   --Side<ExecutorState>(this).running;
