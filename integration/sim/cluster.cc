@@ -117,6 +117,7 @@ void Cluster::End(NodeId node) {
   Machine& machine = network_.machine(node);
   if (machine.life == nullptr) return;
   machine.life->running = false;
+  oracle_->Ended(machine.life);
   machine.life = nullptr;
   if (node == kMdm && mdm_ != nullptr) mdm_->Ended();
   if (node == kMdm) mdm_ = nullptr;

@@ -184,15 +184,38 @@ void History::FlushTold(Time now) {
   }
 }
 
+void History::BeginKeeping(uint64_t life, Time now) {
+  EndKeeping(now);
+  keeper_ = life;
+  kept_since_ = now;
+}
+
+void History::EndKeeping(Time now) {
+  keeper_ = 0;
+  for (const auto& [number, group] : kept_) MakeLosable(Find(number), group, now);
+  kept_.clear();
+}
+
+void History::MakeLosable(const Write& write, uint64_t group, Time now) {
+  if (write.durable) return;
+  for (uint64_t index = write.first; index < write.end_cell; ++index) {
+    if (cells_[index].group != group) continue;
+    if (Mark* mark = FindMark(cells_[index], write.number); mark != nullptr) {
+      mark->losable_since = std::min(mark->losable_since, now);
+    }
+  }
+}
+
 void History::AllowLoss(uint64_t group, Time since, Time now) {
   for (const uint64_t number : open_) {
     const Write& write = Find(number);
-    if (write.durable || write.begin > since) continue;
-    for (uint64_t index = write.first; index < write.end_cell; ++index) {
-      if (cells_[index].group != group) continue;
-      if (Mark* mark = FindMark(cells_[index], number); mark != nullptr) {
-        mark->losable_since = std::min(mark->losable_since, now);
-      }
+    if (write.begin > since) continue;
+    const bool kept =
+        keeper_ != 0 && write.life >= keeper_ && write.begin >= kept_since_ && !write.failed;
+    if (kept) {
+      kept_.emplace(number, group);
+    } else {
+      MakeLosable(write, group, now);
     }
   }
 }

@@ -9,10 +9,10 @@
 //
 // What loss of power may do, and no more: a write may be undone when no flush covered it and there
 // was a moment at which every in-sync replica of its group had lost power, or its disk had failed,
-// since it began (AllowLoss). Once a read showed it undone it stays so. A flush that was submitted
-// after the write's answer and answered OK makes it durable; a flush that was answered EIO tells of
-// the loss of what was written before, to flushes that are submitted later: one that was under way
-// promises the same and has to fail as well.
+// since it began (AllowLoss), and its client did not keep it. Once a read showed it undone it stays
+// so. A flush that was submitted after the write's answer and answered OK makes it durable; a flush
+// that was answered EIO tells of the loss of what was written before, to flushes that are submitted
+// later: one that was under way promises the same and has to fail as well.
 //
 // Pure. Threads: one.
 #ifndef TESSERA_INTEGRATION_SIM_HISTORY_H_
@@ -21,7 +21,9 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tessera::sim {
@@ -48,6 +50,10 @@ class History {
   // By a life; makes durable what other lives wrote, too, but tells nothing of what these lost.
   void FlushOk(uint64_t life, Time begin, Time now);
   void FlushTold(Time now);
+  // From now on what this life, and later ones, write is kept by its client, who gives it again to
+  // replicas that lost it: no loss of power excuses that it is gone, until keeping ends.
+  void BeginKeeping(uint64_t life, Time now);
+  void EndKeeping(Time now);
   // Every in-sync replica of the group lost what it had not flushed, at the earliest at `since`.
   void AllowLoss(uint64_t group, Time since, Time now);
 
@@ -82,6 +88,7 @@ class History {
     std::deque<Mark> marks;  // in order of beginning; what can matter no more is dropped
   };
 
+  void MakeLosable(const Write& write, uint64_t group, Time now);
   [[nodiscard]] Write& Find(uint64_t number) { return writes_[number - 1]; }
   [[nodiscard]] Mark* FindMark(Cell& cell, uint64_t number);
   // Whether seeing `mark` from `begin` to `now` can be; notes what it implies when `apply`.
@@ -93,6 +100,9 @@ class History {
   std::vector<Cell> cells_;
   std::deque<Write> writes_;   // by number - 1; the first is the zeros that a volume begins with
   std::deque<uint64_t> open_;  // that may still change: not durable
+  uint64_t keeper_ = 0;        // a life; 0: nobody keeps
+  Time kept_since_ = 0;
+  std::set<std::pair<uint64_t, uint64_t>> kept_;  // write and group: lost if it were not kept
   std::string violation_;
   uint64_t losses_seen_ = 0;
 };

@@ -119,6 +119,23 @@ TEST_CASE("an answer may come after a read has shown that the write was taken an
   }
 }
 
+TEST_CASE("what a living client keeps is not lost with the power of all replicas") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  history.BeginKeeping(1, 25);
+  Written(history, 30, 40);
+  history.AllowLoss(kGroup, 50, 50);
+  SECTION("while it lives") {
+    history.Read(0, a, 60, 70);
+    CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("it ended") {
+    history.EndKeeping(55);
+    history.Read(0, a, 60, 70);
+    CHECK(history.violation().empty());
+  }
+}
+
 TEST_CASE("a flush must tell of a loss that was seen") {
   History history = OneCell();
   const uint64_t a = Written(history, 10, 20);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "integration/sim/addresses.h"
@@ -170,10 +171,27 @@ uint64_t Oracle::LifeNumber(const Life* life) {
   return found->second;
 }
 
-void Oracle::Granted(const Life* life, uint64_t volume_id, uint64_t) {
+void Oracle::Granted(const Life* life, uint64_t volume_id, uint64_t generation, bool keeps) {
   const auto found = volumes_.find(volume_id);
   if (found == volumes_.end()) return;
   Volume& volume = found->second;
+  TakeHolder(volume, life);
+  // What was answered under an earlier generation has no place in the new order.
+  if (std::exchange(volume.granted_generation, generation) == generation) return;
+  if (keeps) {
+    volume.history->BeginKeeping(LifeNumber(life), World::Get().now());
+  } else {
+    volume.history->EndKeeping(World::Get().now());
+  }
+}
+
+void Oracle::Ended(const Life* life) {
+  for (auto& [id, volume] : volumes_) {
+    if (volume.holder == life) volume.history->EndKeeping(World::Get().now());
+  }
+}
+
+void Oracle::TakeHolder(Volume& volume, const Life* life) {
   if (volume.holder == life) return;
   if (volume.holder != nullptr) volume.gone[volume.holder] = true;
   volume.holder = life;
@@ -185,13 +203,16 @@ void Oracle::Granted(const Life* life, uint64_t volume_id, uint64_t) {
 
 void Oracle::Detaching(const Life* life, uint64_t volume_id) {
   const auto found = volumes_.find(volume_id);
-  if (found != volumes_.end()) found->second.gone[life] = true;
+  if (found == volumes_.end()) return;
+  found->second.gone[life] = true;
+  if (found->second.holder == life) found->second.history->EndKeeping(World::Get().now());
 }
 
 void Oracle::Unmapped(uint64_t volume_id) {
   Volume& volume = volumes_.at(volume_id);
   if (volume.holder != nullptr) volume.gone[volume.holder] = true;
   volume.holder = nullptr;
+  volume.history->EndKeeping(World::Get().now());
   volume.history->EndLivesBefore(UINT64_MAX, World::Get().now());
 }
 

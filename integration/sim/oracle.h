@@ -34,7 +34,9 @@ class Oracle {
   // ---- What happens.
   void Committed(const mdm::ChangeSet& changes);
   void Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status);
-  void Granted(const Life* life, uint64_t volume_id, uint64_t generation);
+  // `keeps`: the client keeps all that no flush has covered.
+  void Granted(const Life* life, uint64_t volume_id, uint64_t generation, bool keeps);
+  void Ended(const Life* life);
   void Detaching(const Life* life, uint64_t volume_id);
   // The server's process runs, and will register with this incarnation.
   void ServerStarted(uint64_t sds_id, uint64_t incarnation) { incarnations_[sds_id] = incarnation; }
@@ -72,7 +74,9 @@ class Oracle {
     std::unique_ptr<History> history;
     std::map<const Life*, bool> gone;  // lives that have lost it
     const Life* holder = nullptr;
+    uint64_t granted_generation = 0;
   };
+  void TakeHolder(Volume& volume, const Life* life);
   bool TakeGroup(const v1::PlacementGroup& group);
   void JudgeLoss(const v1::PlacementGroup& group);
   void JudgeAllLosses();

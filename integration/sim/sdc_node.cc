@@ -18,12 +18,15 @@ constexpr Nanos kLongTimeout = 90 * kSecond;
 constexpr Nanos kSdcRetryMin = 200 * kMillisecond;
 constexpr Nanos kAcquisitionPause = 500 * kMillisecond;
 
+// More than applications write between two flushes of their own.
+constexpr uint64_t kMuch = 32u << 20;
+
 sdc::EngineOptions EngineOptionsOf(NodeId node) {
   sdc::EngineOptions options;
   options.own_host_id = AddressOf(node);
   options.flush_timeout = std::chrono::seconds(4);
   // Nothing is kept, too little, or all of it.
-  constexpr std::array<uint64_t, 4> kUnflushedBytes = {0, 16u << 10, 64u << 20, 64u << 20};
+  constexpr std::array<uint64_t, 4> kUnflushedBytes = {0, 16u << 10, 2 * kMuch, 2 * kMuch};
   options.unflushed_bytes = kUnflushedBytes[World::Get().random().Below(kUnflushedBytes.size())];
   return options;
 }
@@ -35,7 +38,8 @@ SdcNode::SdcNode(Cluster* cluster, NodeId node, Identity* identity)
       node_(node),
       identity_(identity),
       life_(World::Get().current()),
-      engine_(loop_, EngineOptionsOf(node), nullptr) {
+      options_(EngineOptionsOf(node)),
+      engine_(loop_, options_, nullptr) {
   ++identity_->incarnation;
   engine_.SetLink(this);
 }
@@ -211,7 +215,8 @@ void SdcNode::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   const uint64_t life_ms = grant->fields.expiry_ms - issued.mdm_time_ms();
   World::Get().Trace(absl::StrCat("grant ", volume.grant_id, " of volume ", volume_id,
                                   ", generation ", grant->fields.generation));
-  cluster_->oracle().Granted(life_, volume_id, grant->fields.generation);
+  cluster_->oracle().Granted(life_, volume_id, grant->fields.generation,
+                             options_.unflushed_bytes > kMuch);
   engine_.SetGrant(absl::StrCat("v", volume_id), *std::move(grant));
   loop_.Post([] {});  // a turn, which sends what has waited for the grant
   volume.attached = true;

@@ -85,6 +85,7 @@ class SdcNode final : private sdc::ClusterLink {
   Identity* const identity_;
   Life* const life_;
   sdc::EventLoop loop_;
+  const sdc::EngineOptions options_;
   sdc::IoEngine engine_;
   std::map<uint64_t, Attached> volumes_;
   uint64_t revision_ = 0;
