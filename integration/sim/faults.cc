@@ -279,7 +279,7 @@ void Faults::Strike() {
       {14, &Faults::KillServer},        {9, &Faults::ServerLosesPower},
       {6, &Faults::PoolLosesPower},     {10, &Faults::StopServer},
       {8, &Faults::CrashInDisk},        {7, &Faults::KillClient},
-      {14, &Faults::ClientEndsWriting}, {10, &Faults::PassOnBlindly},
+      {14, &Faults::ClientEndsWriting}, {14, &Faults::PassOnBlindly},
       {5, &Faults::StopClient},         {6, &Faults::KillMdm},
       {5, &Faults::CutMdmOff},          {16, &Faults::Partition},
       {8, &Faults::SlowLink},           {6, &Faults::SlowDisk},

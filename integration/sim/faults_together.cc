@@ -104,37 +104,37 @@ void Faults::EndWriting(NodeId client, NodeId server) {
   }
 }
 
-// A volume goes to another client while the MDM does not reach all servers, and often not the
-// client that has it: who is not reached works on. What one server misses meanwhile, others take,
-// and who gets the volume may hear late of that.
+// A volume goes to another client while the MDM does not reach all servers. Either the client that
+// has it goes on without one of these, and who gets the volume hears late of that, or it is often
+// not reached itself, and works on.
 void Faults::PassOnBlindly() {
   Volume& volume = volumes_[Dice().Below(volumes_.size())];
   if (!volume.mapped || volume.leaving) return;
   Hit(Coverage::kBlindTakeover);
   const NodeId holder = volume.client;
   BurstAt(holder);
-  const Nanos blind = Dice().Between(500, 9'000) * kMillisecond;
-  const bool all = Dice().Chance(1, 3);
+  const bool goes_on = Dice().Chance(1, 2);
+  const Nanos blind = Dice().Between(goes_on ? 4'000 : 500, 9'000) * kMillisecond;
+  const bool all = !goes_on && Dice().Chance(1, 2);
   const NodeId one = AnyServer();
   for (NodeId node = kFirstSds; node < kFirstSds + cluster_->server_count(); ++node) {
     if (!all && node != one && !Dice().Chance(1, 4)) continue;
     CutFor(node, kMdm, blind);
     CutFor(kMdm, node, blind);
   }
-  if (Dice().Chance(1, 2)) CutFor(holder, one, blind);
-  if (Dice().Chance(2, 3)) {
+  if (goes_on) {
+    CutFor(holder, one, blind);
+    for (NodeId node = kFirstSdc; node < kFirstSdc + cluster_->client_count(); ++node) {
+      if (node != holder) SlowFor(kMdm, node, blind);
+    }
+    Later(Dice().Below(blind), [this, &volume] { PassOn(volume); });
+    return;
+  }
+  if (Dice().Chance(3, 4)) {
     CutFor(holder, kMdm, blind);
     CutFor(kMdm, holder, blind);
   }
-  for (NodeId node = kFirstSdc; node < kFirstSdc + cluster_->client_count(); ++node) {
-    if (node != holder && Dice().Chance(1, 2)) SlowFor(kMdm, node, blind);
-  }
-  if (Dice().Chance(1, 2)) {
-    PassOn(volume);
-  } else {
-    Later(Dice().Below(4 * kSecond), [this, &volume] { PassOn(volume); });
-  }
-  if (Dice().Chance(1, 2)) return;
+  PassOn(volume);
   // Servers start anew, and know what they have written down.
   Later(Dice().Below(blind), [this] {
     for (NodeId node = kFirstSds; node < kFirstSds + cluster_->server_count(); ++node) {
@@ -160,7 +160,7 @@ void Faults::LosePoolPower() {
     if (!cluster_->network().machine(node).powered) continue;
     cluster_->PowerOff(node);
     RestartLater(node, 200 * kMillisecond, 4 * kSecond);
-    if (!Dice().Chance(1, 5)) continue;
+    if (!Dice().Chance(1, 3)) continue;
     Hit(Coverage::kStaleRestart);
     const Nanos away = Dice().Between(1'000, 8'000) * kMillisecond;
     CutFor(node, kMdm, away);
