@@ -37,6 +37,7 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "fault: flipped bits",
     "fault: clock drift",
     "fault: wall clock jump",
+    "fault: watch of the map late",
     "fault: takeover by another client",
     "fault: takeover out of the MDM's sight",
     "fault: all lost power as a flush was answered",

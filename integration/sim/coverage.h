@@ -41,6 +41,7 @@ enum class Coverage : uint8_t {
   kFlippedBits,
   kClockDrift,
   kWallJump,
+  kMapLate,        // a client hears nothing of the map for a while
   kTakeover,       // another client became the writer
   kBlindTakeover,  // while the MDM reached some servers only
   kDarkAtFlush,    // all servers lost power as a flush was answered

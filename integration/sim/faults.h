@@ -84,7 +84,6 @@ class Faults {
   void LosePoolPower();
   void LookAway(NodeId client, Nanos duration);
   void CutFor(NodeId from, NodeId to, Nanos duration);
-  void SlowFor(NodeId from, NodeId to, Nanos duration);
   void BurstAt(NodeId client);
   void LosePower(NodeId server, Nanos most);
   void StopClient();

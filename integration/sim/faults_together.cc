@@ -22,13 +22,6 @@ void Faults::CutFor(NodeId from, NodeId to, Nanos duration) {
   Later(duration, [&network, from, to] { network.Heal(from, to); });
 }
 
-void Faults::SlowFor(NodeId from, NodeId to, Nanos duration) {
-  Network& network = cluster_->network();
-  Hit(Coverage::kDelayedLink);
-  network.SetDelay(from, to, Dice().Between(100, 4'000) * kMillisecond);
-  Later(duration, [&network, from, to] { network.SetDelay(from, to, 0); });
-}
-
 void Faults::BurstAt(NodeId client) {
   for (const auto& application : applications_) {
     if (application->life()->node == client) application->Burst();
@@ -125,7 +118,9 @@ void Faults::PassOnBlindly() {
   if (goes_on) {
     CutFor(holder, one, blind);
     for (NodeId node = kFirstSdc; node < kFirstSdc + cluster_->client_count(); ++node) {
-      if (node != holder) SlowFor(kMdm, node, blind);
+      if (node == holder) continue;
+      Hit(Coverage::kMapLate);
+      cluster_->network().machine(node).map_late_until = World::Get().now() + blind;
     }
     Later(Dice().Below(blind), [this, &volume] { PassOn(volume); });
     return;

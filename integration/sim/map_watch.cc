@@ -25,7 +25,13 @@ std::shared_ptr<mdm::MapStream> MapWatch::Open(Cluster* cluster, NodeId watcher)
 }
 
 void MapWatch::Write(const v1::WatchPlacementGroupsResponse* message, grpc::WriteOptions) {
-  pipe_->Send([this, copy = *message] {
+  const Nanos late_until = cluster_->network().machine(watcher_).map_late_until;
+  if (late_until <= World::Get().now()) return Deliver(*message);
+  World::Get().At(late_until, mdm_life_, [this, copy = *message] { Deliver(copy); });
+}
+
+void MapWatch::Deliver(const v1::WatchPlacementGroupsResponse& message) {
+  pipe_->Send([this, copy = message] {
     if (over_) return;
     if (watcher_life_ == nullptr || !watcher_life_->running) {
       over_ = true;

@@ -30,6 +30,7 @@ class MapWatch final : public grpc::ServerCallbackWriter<v1::WatchPlacementGroup
   MapWatch(Cluster* cluster, NodeId watcher);
   grpc::internal::ServerReactor* reactor() override { return stream_.get(); }
   void CallOnDone() override {}
+  void Deliver(const v1::WatchPlacementGroupsResponse& message);
   // Tells the watcher, when it can be told.
   void End();
 

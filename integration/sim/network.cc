@@ -13,6 +13,7 @@ constexpr Nanos kRetryMax = kSecond;
 void Network::HealAll() {
   for (auto& row : cut_) row.fill(false);
   for (auto& row : delay_) row.fill(0);
+  for (Machine& machine : machines_) machine.map_late_until = 0;
   duplicates_of_thousand_ = 0;
 }
 

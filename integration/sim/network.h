@@ -36,7 +36,8 @@ struct Machine {
   NodeId id = 0;
   MachineClock clock;
   bool powered = true;
-  Life* life = nullptr;  // of its process; null: none runs
+  Life* life = nullptr;      // of its process; null: none runs
+  Nanos map_late_until = 0;  // until then its watch of the map brings nothing
 };
 
 class Network {
