@@ -336,7 +336,7 @@ absl::Status CrashRun::ApplyStagedImage() {
       replaced.content.assign(bytes.begin(), bytes.end());
     } else {
       content.mapped[block] = false;
-      std::fill_n(content.stamps.begin() + block * (kBlockBytes / kSectorBytes),
+      std::fill_n(content.stamps.begin() + size_t{block} * (kBlockBytes / kSectorBytes),
                   kBlockBytes / kSectorBytes, 0);
     }
   }

@@ -47,7 +47,14 @@ DeviceExtents StagedRun::Part(uint32_t first, uint32_t count) const {
 // chunk, and clients' IO waits. In pieces of 64 KiB it is a tenth.
 constexpr uint64_t kPieceBlocks = 16;
 
-enum class Source : uint8_t { kNothing, kImageZeros, kImageBytes, kImageDevice, kReplaced };
+enum class Source : uint8_t {
+  kNothing,
+  kImageZeros,
+  kImageLost,  // an operation of its own: recovery takes its checksum for what it is
+  kImageBytes,
+  kImageDevice,
+  kReplaced
+};
 
 }  // namespace
 
@@ -141,7 +148,7 @@ absl::StatusOr<std::unique_ptr<StagedImage>> StoreImpl::StageImage(
       CHUNK_ASSIGN_OR_RETURN(
           const bool direct,
           PrepareDirect(count, PayloadSlices{staged->Bytes(block, count)}, &group, &operation));
-      if (direct) staged->runs.push_back({block, count, std::move(operation.extents)});
+      if (direct) staged->runs.push_back({block, count, operation.extents});
     }
     block += count;
   }
@@ -176,6 +183,7 @@ absl::Status StoreImpl::ApplyStaged(std::unique_ptr<StagedImage> staged, const I
       return Source::kReplaced;
     }
     if (!own->Mapped(block)) return Source::kImageZeros;
+    if (own->Lost(block)) return Source::kImageLost;
     return own->RunOf(block) != nullptr ? Source::kImageDevice : Source::kImageBytes;
   };
   Group group;
@@ -197,11 +205,12 @@ absl::Status StoreImpl::ApplyStaged(std::unique_ptr<StagedImage> staged, const I
     if (source == Source::kReplaced) {
       payload = merge.replaced[next_replaced++].content;
       if (!payload.empty()) operation.checksums.push_back(checksum.Of(block, payload));
-    } else if (source == Source::kImageBytes || source == Source::kImageDevice) {
+    } else if (own->Mapped(block) && source != Source::kNothing) {
       operation.checksums.assign(own->checksums.begin() + block,
                                  own->checksums.begin() + block + count);
     }
-    if (source == Source::kImageBytes) payload = own->Bytes(block, count);
+    if (source == Source::kImageBytes || source == Source::kImageLost)
+      payload = own->Bytes(block, count);
     if (run != nullptr && source != Source::kImageDevice) {
       const DeviceExtents part = run->Part(block, count);
       unused.insert(unused.end(), part.begin(), part.end());

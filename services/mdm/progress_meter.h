@@ -1,5 +1,5 @@
-// How fast something goes: bytes a second over the last quarter of a minute, and what that makes of the
-// rest.
+// How fast something goes: bytes a second over the last quarter of a minute, and what that makes of
+// the rest.
 //
 // Pure: time is passed in, in milliseconds of a clock that does not jump. Threads: one at a time.
 #ifndef TESSERA_SERVICES_MDM_PROGRESS_METER_H_

@@ -15,7 +15,8 @@ constexpr auto kIn = v1::REPLICA_ROLE_IN_SYNC;
 constexpr auto kLearner = v1::REPLICA_ROLE_LEARNER;
 constexpr auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
 
-TEST_CASE("a rate is that of the last quarter of a minute, and the time left follows it", "[figures]") {
+TEST_CASE("a rate is that of the last quarter of a minute, and the time left follows it",
+          "[figures]") {
   ProgressMeter meter;
   CHECK(meter.BytesPerSecond() == 0);
   CHECK(meter.EtaMillis(100) == 0);
