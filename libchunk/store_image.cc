@@ -152,9 +152,9 @@ absl::StatusOr<std::unique_ptr<StagedImage>> StoreImpl::StageImage(
     }
     block += count;
   }
-  for (DirectWrite& piece : InPieces(group.direct_writes)) {
+  for (const DirectWrite& piece : InPieces(group.direct_writes)) {
     if (pace) pace((piece.end_block - piece.first_block) * kBlockBytes);
-    group.direct_writes.assign(1, std::move(piece));
+    group.direct_writes.assign(1, piece);
     CHUNK_RETURN_IF_ERROR(WriteDirect(&group));
   }
   return staged;
