@@ -225,6 +225,10 @@ BUGS = {
         "a grant comes with the newest map of its pool",
         {"services/mdm/token_service.cc": [("  if (newest) return;", "  if (newest || pool_id > 0) return;")]},
     ),
+    "learner_takes_older_generations": (
+        "a learner refuses the generations that its source refuses",
+        {"services/sds/learner.cc": [("engine_->RaiseGenerations(lowest)", "engine_->RaiseGenerations({})")]},
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

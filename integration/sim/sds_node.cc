@@ -34,8 +34,8 @@ absl::Status SdsNode::Open() {
   sds_id_ = state_->node().sds_id;
   TESSERA_ASSIGN_OR_RETURN(auto generations, state_->Generations());
   volumes_ = std::make_unique<sds::VolumeTable>(
-      std::move(generations), [this](uint64_t volume_id, uint64_t generation) {
-        return state_->SaveGeneration(volume_id, generation);
+      std::move(generations), [this](std::span<const sds::VolumeGeneration> raised) {
+        return state_->SaveGenerations(raised);
       });
   placements_ = std::make_unique<sds::PlacementTable>(
       [this](std::span<const v1::SignedPlacementGroup> entries) {

@@ -275,6 +275,18 @@ absl::StatusOr<uint64_t> IoEngine::RaiseGeneration(uint64_t volume_id, uint64_t 
   return lowest;
 }
 
+absl::Status IoEngine::RaiseGenerations(std::span<const VolumeGeneration> generations) {
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<VolumeGeneration> risen,
+                           context_->volumes->RaiseAll(generations));
+  for (const auto& worker : workers_) {
+    if (risen.empty()) break;
+    worker->Control([&, worker = worker.get()] {
+      for (const auto& [id, generation] : risen) worker->OnGenerationRaised(id, generation);
+    });
+  }
+  return absl::OkStatus();
+}
+
 void IoEngine::OnGenerationProven(uint64_t volume_id, uint64_t generation) {
   for (const auto& worker : workers_) {
     auto tell = [worker = worker.get(), volume_id, generation] {

@@ -74,6 +74,8 @@ class IoEngine {
   // applied afterwards. Fills `cursors` (may be null) with the volume's. Not on a worker.
   [[nodiscard]] absl::StatusOr<uint64_t> RaiseGeneration(uint64_t volume_id, uint64_t generation,
                                                          std::vector<chunk::StreamCursor>* cursors);
+  // The same for several, of which some may be as high already.
+  [[nodiscard]] absl::Status RaiseGenerations(std::span<const VolumeGeneration> generations);
 
   // A store can fail where no operation of a worker meets it: at a checkpoint, a copy for a
   // learner, a scrub. Devices whose store has failed count as failed from now on; before each

@@ -241,6 +241,14 @@ absl::Status Learner::FindBase(Task* task) {
   Call call(this, kCallTimeoutMillis);
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(source->BeginCopy(call.context(), request, &base)));
   const std::vector<SourceStream> streams = SourceStreamsOf(base);
+  // In sync, it may be the only one of its group that a writer of an older generation reaches: a
+  // fence that it did not confirm has taken it out, and counts on what its source knows.
+  std::vector<VolumeGeneration> lowest;
+  for (const SourceStream& stream : streams) {
+    if (stream.lowest_generation > 0)
+      lowest.emplace_back(stream.volume_id, stream.lowest_generation);
+  }
+  TESSERA_RETURN_IF_ERROR(engine_->RaiseGenerations(lowest));
   TESSERA_RETURN_IF_ERROR(
       OnWorker(*task, [&] { return SetLearningBase(task->worker, task->id, streams); }));
   task->source = std::move(source);

@@ -150,6 +150,21 @@ TEST_CASE("Writes go on while it learns, aligned and not, and none is lost or un
   pair.RequireEqual();
 }
 
+TEST_CASE("What its source refuses, a learner refuses, too") {
+  Pair pair;
+  pair.WriteBoth(0, 0, std::string(4096, 'a'));
+  pair.SetLearnerRole(v1::REPLICA_ROLE_OUT_OF_SYNC);
+  // A fence that the learner's server did not hear of.
+  REQUIRE(pair.source.RaiseGeneration(1, 6).ok());
+  pair.SetLearnerRole(v1::REPLICA_ROLE_LEARNER);
+  pair.RequireCaughtUp();
+  pair.Await(pair.mdm.Group(kGroup).epoch());
+  CHECK(pair.to_learner.Write(kGroup, 0, 0, std::string(4096, 'x')) ==
+        v1::IO_STATUS_STALE_GENERATION);
+  CHECK(pair.learner.RaiseGeneration(1, 1)->generation() == 6);
+  pair.RequireEqual();
+}
+
 TEST_CASE("A learner that is restarted starts over in a new epoch") {
   Pair pair;
   pair.WriteBoth(0, 0, std::string(4096, 'a'));

@@ -227,21 +227,23 @@ absl::StatusOr<std::vector<v1::SignedPlacementGroup>> LocalState::PlacementGroup
   return entries;
 }
 
-absl::Status LocalState::SaveGeneration(uint64_t volume_id, uint64_t generation) {
+absl::Status LocalState::SaveGenerations(std::span<const VolumeGeneration> generations) {
   return Write([&](SQLite::Database& database) {
     SQLite::Statement save(database,
-                           "INSERT INTO volume (volume_id, lowest_generation) VALUES (?1, ?2) "
-                           "ON CONFLICT (volume_id) DO UPDATE SET lowest_generation = ?2 "
-                           "WHERE lowest_generation < ?2");
-    save.bind(1, Signed(volume_id));
-    save.bind(2, Signed(generation));
-    save.exec();
+                           "INSERT INTO volume VALUES (?1, ?2) ON CONFLICT (volume_id) DO UPDATE "
+                           "SET lowest_generation = ?2 WHERE lowest_generation < ?2");
+    for (const auto& [volume_id, generation] : generations) {
+      save.reset();
+      save.bind(1, Signed(volume_id));
+      save.bind(2, Signed(generation));
+      save.exec();
+    }
     return absl::OkStatus();
   });
 }
 
-absl::StatusOr<std::vector<std::pair<uint64_t, uint64_t>>> LocalState::Generations() {
-  std::vector<std::pair<uint64_t, uint64_t>> generations;
+absl::StatusOr<std::vector<VolumeGeneration>> LocalState::Generations() {
+  std::vector<VolumeGeneration> generations;
   TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) {
     SQLite::Statement read(database, "SELECT volume_id, lowest_generation FROM volume");
     while (read.executeStep()) {

@@ -22,6 +22,7 @@
 #include "services/common/clock.h"
 #include "services/common/sqlite_db.h"
 #include "services/sds/corrupt_block_book.h"
+#include "services/sds/volume_table.h"
 #include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/discovery.pb.h"
 #include "tessera/v1/health.pb.h"
@@ -92,8 +93,9 @@ class LocalState {
   [[nodiscard]] absl::Status ForgetPlacementGroup(uint64_t placement_group_id);
   [[nodiscard]] absl::StatusOr<std::vector<v1::SignedPlacementGroup>> PlacementGroups();
 
-  [[nodiscard]] absl::Status SaveGeneration(uint64_t volume_id, uint64_t generation);
-  [[nodiscard]] absl::StatusOr<std::vector<std::pair<uint64_t, uint64_t>>> Generations();
+  // All in one transaction. None ever falls.
+  [[nodiscard]] absl::Status SaveGenerations(std::span<const VolumeGeneration> generations);
+  [[nodiscard]] absl::StatusOr<std::vector<VolumeGeneration>> Generations();
 
   [[nodiscard]] absl::Status SaveDeletedVtrees(std::span<const uint64_t> vtree_ids);
   [[nodiscard]] absl::StatusOr<std::vector<uint64_t>> DeletedVtrees();

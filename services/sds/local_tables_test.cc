@@ -29,8 +29,8 @@ v1::SignedPlacementGroup Entry(uint64_t id, uint64_t epoch, v1::ReplicaRole role
 TEST_CASE("A generation is visible only once it is durable, and never falls") {
   std::vector<std::pair<uint64_t, uint64_t>> disk;
   absl::Status disk_status;
-  VolumeTable table({{1, 4}}, [&](uint64_t volume, uint64_t generation) {
-    if (disk_status.ok()) disk.emplace_back(volume, generation);
+  VolumeTable table({{1, 4}}, [&](std::span<const VolumeGeneration> raised) {
+    if (disk_status.ok()) disk.insert(disk.end(), raised.begin(), raised.end());
     return disk_status;
   });
   CHECK(table.LowestGeneration(1) == 4);
@@ -38,10 +38,15 @@ TEST_CASE("A generation is visible only once it is durable, and never falls") {
   CHECK(*table.Raise(1, 3) == 4);
   CHECK(disk.empty());
   CHECK(*table.Raise(1, 6) == 6);
-  CHECK(disk == std::vector<std::pair<uint64_t, uint64_t>>{{1, 6}});
+  CHECK(disk == std::vector<VolumeGeneration>{{1, 6}});
+  const std::vector<VolumeGeneration> several{{1, 5}, {3, 2}, {1, 7}, {4, 1}};
+  const std::vector<VolumeGeneration> risen{{3, 2}, {1, 7}, {4, 1}};
+  CHECK(*table.RaiseAll(several) == risen);
+  CHECK(table.RaiseAll(several)->empty());
+  CHECK(disk.size() == 4);
   disk_status = absl::InternalError("disk");
   CHECK_FALSE(table.Raise(1, 9).ok());
-  CHECK(table.LowestGeneration(1) == 6);
+  CHECK(table.LowestGeneration(1) == 7);
   CHECK_FALSE(table.Raise(2, 1).ok());
   CHECK(table.Find(2) == nullptr);
 }
@@ -165,8 +170,8 @@ TEST_CASE("What sds_local.db was told is there in the next life, and incarnation
     uuid = (*state)->node().node_uuid;
     CHECK((*state)->node().incarnation == 1);
     REQUIRE((*state)->SaveRegistration(7, "secret", "cluster").ok());
-    REQUIRE((*state)->SaveGeneration(1, 5).ok());
-    REQUIRE((*state)->SaveGeneration(1, 3).ok());
+    const std::vector<VolumeGeneration> raised{{1, 5}, {1, 3}};
+    REQUIRE((*state)->SaveGenerations(raised).ok());
     const std::vector entries{Entry(5, 3, v1::REPLICA_ROLE_IN_SYNC)};
     REQUIRE((*state)->SavePlacementGroups(entries).ok());
     const std::vector older{Entry(5, 2, v1::REPLICA_ROLE_LEARNER)};

@@ -50,10 +50,9 @@ absl::Status SdsServer::OpenState(StoreOpener opener) {
   sds_id_ = state_->node().sds_id;
   health_ = std::make_unique<HealthBoard>(state_.get(), clock_);
   TESSERA_ASSIGN_OR_RETURN(auto generations, state_->Generations());
-  volumes_ = std::make_unique<VolumeTable>(std::move(generations),
-                                           [this](uint64_t volume_id, uint64_t generation) {
-                                             return state_->SaveGeneration(volume_id, generation);
-                                           });
+  volumes_ = std::make_unique<VolumeTable>(
+      std::move(generations),
+      [this](std::span<const VolumeGeneration> raised) { return state_->SaveGenerations(raised); });
   placements_ =
       std::make_unique<PlacementTable>([this](std::span<const v1::SignedPlacementGroup> entries) {
         return state_->SavePlacementGroups(entries);

@@ -4,7 +4,7 @@
 
 namespace tessera::sds {
 
-VolumeTable::VolumeTable(std::vector<std::pair<uint64_t, uint64_t>> persisted, Persist persist)
+VolumeTable::VolumeTable(std::vector<VolumeGeneration> persisted, Persist persist)
     : persist_(std::move(persist)) {
   absl::MutexLock lock(&mutex_);
   for (const auto& [volume_id, generation] : persisted) {
@@ -26,20 +26,32 @@ uint64_t VolumeTable::LowestGeneration(uint64_t volume_id) const {
 }
 
 absl::StatusOr<uint64_t> VolumeTable::Raise(uint64_t volume_id, uint64_t generation) {
-  absl::MutexLock one_at_a_time(&raise_mutex_);
-  const uint64_t known = LowestGeneration(volume_id);
-  if (generation <= known) return known;
-  TESSERA_RETURN_IF_ERROR(persist_(volume_id, generation));
-  absl::MutexLock lock(&mutex_);
-  std::unique_ptr<VolumeState>& state = volumes_[volume_id];
-  if (state == nullptr) state = std::make_unique<VolumeState>();
-  state->lowest_generation.store(generation, std::memory_order_release);
-  return generation;
+  const VolumeGeneration one{volume_id, generation};
+  TESSERA_RETURN_IF_ERROR(RaiseAll(std::span(&one, 1)).status());
+  return LowestGeneration(volume_id);
 }
 
-std::vector<std::pair<uint64_t, uint64_t>> VolumeTable::All() const {
+absl::StatusOr<std::vector<VolumeGeneration>> VolumeTable::RaiseAll(
+    std::span<const VolumeGeneration> generations) {
+  absl::MutexLock one_at_a_time(&raise_mutex_);
+  std::vector<VolumeGeneration> risen;
+  for (const auto& [volume_id, generation] : generations) {
+    if (generation > LowestGeneration(volume_id)) risen.emplace_back(volume_id, generation);
+  }
+  if (risen.empty()) return risen;
+  TESSERA_RETURN_IF_ERROR(persist_(risen));
   absl::MutexLock lock(&mutex_);
-  std::vector<std::pair<uint64_t, uint64_t>> all;
+  for (const auto& [volume_id, generation] : risen) {
+    std::unique_ptr<VolumeState>& state = volumes_[volume_id];
+    if (state == nullptr) state = std::make_unique<VolumeState>();
+    state->lowest_generation.store(generation, std::memory_order_release);
+  }
+  return risen;
+}
+
+std::vector<VolumeGeneration> VolumeTable::All() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<VolumeGeneration> all;
   for (const auto& [volume_id, state] : volumes_) {
     all.emplace_back(volume_id, state->lowest_generation);
   }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -22,15 +23,18 @@
 
 namespace tessera::sds {
 
+// A volume and a generation of it.
+using VolumeGeneration = std::pair<uint64_t, uint64_t>;
+
 struct VolumeState {
   std::atomic<uint64_t> lowest_generation{0};
 };
 
 class VolumeTable {
  public:
-  // Makes "volume, lowest generation" durable.
-  using Persist = std::function<absl::Status(uint64_t volume_id, uint64_t generation)>;
-  VolumeTable(std::vector<std::pair<uint64_t, uint64_t>> persisted, Persist persist);
+  // Makes lowest generations durable, all or none.
+  using Persist = std::function<absl::Status(std::span<const VolumeGeneration>)>;
+  VolumeTable(std::vector<VolumeGeneration> persisted, Persist persist);
 
   // Null for a volume that was never raised.
   [[nodiscard]] VolumeState* Find(uint64_t volume_id) const;
@@ -39,8 +43,11 @@ class VolumeTable {
   // The lowest generation accepted afterwards: the greater of `generation` and what was known.
   // An error: it could not be made durable, and nothing has changed.
   [[nodiscard]] absl::StatusOr<uint64_t> Raise(uint64_t volume_id, uint64_t generation);
+  // Several at once. What rose by it.
+  [[nodiscard]] absl::StatusOr<std::vector<VolumeGeneration>> RaiseAll(
+      std::span<const VolumeGeneration> generations);
   // All volumes that were ever raised.
-  [[nodiscard]] std::vector<std::pair<uint64_t, uint64_t>> All() const;
+  [[nodiscard]] std::vector<VolumeGeneration> All() const;
 
  private:
   const Persist persist_;
