@@ -136,6 +136,7 @@ void VolumeEngine::ReportLost() {
                 {"device", replica.device_id},
                 {"placement_group", replica.placement_group_id}});
     ReplicaOverdue(replica, "it can no longer promise writes that were not flushed");
+    if (kept && group != nullptr) ProbeLater(replica);
   }
 }
 
@@ -179,7 +180,9 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
     // A loss is accepted of the last replica only: where another is in sync, this one leaves.
     if (group->writer.in_sync_count() > 1) {
       group->lost_device_id = replica.device_id;
-      return Report(*group, replica.device_id, "it can't prove that it has what was not flushed");
+      Report(*group, replica.device_id, "it can't prove that it has what was not flushed");
+      // It may be able to before it has left: once it has taken a write of this generation.
+      return ProbeLater(replica);
     }
     flushes_.AcceptLoss(replica);
     CheckFlushRound();
