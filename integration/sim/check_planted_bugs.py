@@ -145,7 +145,7 @@ BUGS = {
     ),
     "generation_not_persisted": (
         "a server forgets the lowest generation when it restarts",
-        {"services/sds/volume_table.cc": [("TESSERA_RETURN_IF_ERROR(persist_(volume_id, generation));", "")]},
+        {"services/sds/volume_table.cc": [("TESSERA_RETURN_IF_ERROR(persist_(risen));", "")]},
     ),
     "role_not_rechecked": (
         "a read's epoch and role are not checked again after the disk",

@@ -278,8 +278,8 @@ absl::StatusOr<uint64_t> IoEngine::RaiseGeneration(uint64_t volume_id, uint64_t 
 absl::Status IoEngine::RaiseGenerations(std::span<const VolumeGeneration> generations) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<VolumeGeneration> risen,
                            context_->volumes->RaiseAll(generations));
+  if (risen.empty()) return absl::OkStatus();
   for (const auto& worker : workers_) {
-    if (risen.empty()) break;
     worker->Control([&, worker = worker.get()] {
       for (const auto& [id, generation] : risen) worker->OnGenerationRaised(id, generation);
     });

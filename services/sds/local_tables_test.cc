@@ -39,11 +39,12 @@ TEST_CASE("A generation is visible only once it is durable, and never falls") {
   CHECK(disk.empty());
   CHECK(*table.Raise(1, 6) == 6);
   CHECK(disk == std::vector<VolumeGeneration>{{1, 6}});
-  const std::vector<VolumeGeneration> several{{1, 5}, {3, 2}, {1, 7}, {4, 1}};
-  const std::vector<VolumeGeneration> risen{{3, 2}, {1, 7}, {4, 1}};
+  const std::vector<VolumeGeneration> several{{1, 5}, {3, 4}, {1, 7}, {3, 2}};
+  const std::vector<VolumeGeneration> risen{{3, 4}, {1, 7}, {3, 2}};
   CHECK(*table.RaiseAll(several) == risen);
   CHECK(table.RaiseAll(several)->empty());
   CHECK(disk.size() == 4);
+  CHECK(table.LowestGeneration(3) == 4);
   disk_status = absl::InternalError("disk");
   CHECK_FALSE(table.Raise(1, 9).ok());
   CHECK(table.LowestGeneration(1) == 7);

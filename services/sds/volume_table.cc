@@ -44,7 +44,9 @@ absl::StatusOr<std::vector<VolumeGeneration>> VolumeTable::RaiseAll(
   for (const auto& [volume_id, generation] : risen) {
     std::unique_ptr<VolumeState>& state = volumes_[volume_id];
     if (state == nullptr) state = std::make_unique<VolumeState>();
-    state->lowest_generation.store(generation, std::memory_order_release);
+    // A volume may be there twice.
+    const uint64_t lowest = std::max<uint64_t>(generation, state->lowest_generation);
+    state->lowest_generation.store(lowest, std::memory_order_release);
   }
   return risen;
 }
