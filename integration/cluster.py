@@ -133,12 +133,15 @@ class Cluster:
         self.own_folder = folder is None
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="tessera-"))
         (self.folder / "log").mkdir(exist_ok=True)
+        # What clients keep for their next lives: in memory, as by default, and gone with the cluster.
+        self.memory = pathlib.Path(tempfile.mkdtemp(prefix="tessera-", dir="/dev/shm"))
         self.mdm = Part(self, "mdm", "tessera-mdm", [
             "--state-dir", self.folder / "mdm", "--insecure", "--listen", "127.0.0.1:0",
             "--metrics-listen", "127.0.0.1:0", *mdm_options])
         self.sds = [self._sds(i + 1, devices) for i in range(servers)]
         self.sdc = Part(self, "sdc", "tessera-sdc", lambda: [
-            "--state-dir", self.folder / "sdc", "--insecure", "--name", "sdc1", *self._join(),
+            "--state-dir", self.folder / "sdc", "--resume-dir", self.memory, "--insecure", "--name", "sdc1",
+            *self._join(),
             "--control-listen", "127.0.0.1:0", "--management-listen", "127.0.0.1:0",
             "--metrics-listen", "127.0.0.1:0", "--nbd-listen", "127.0.0.1:0"])
 
@@ -184,6 +187,7 @@ class Cluster:
         """Ends every process and removes the folder. AssertionError when a process had ended by itself, ended
         with another exit code than 0, or left a sanitizer's report in its log."""
         faults = [fault for part in reversed(self.parts) for fault in part.end()]
+        shutil.rmtree(self.memory, ignore_errors=True)
         if self.own_folder:
             shutil.rmtree(self.folder, ignore_errors=True)
         if faults:

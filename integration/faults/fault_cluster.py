@@ -38,7 +38,8 @@ class FaultCluster(tessera.Cluster):
             self.sds = [self._on_host(f"sds{i + 1}", "sds", self._sds_flags(i + 1)) for i in range(servers)]
             self.sdcs = [self._on_host(f"sdc{i + 1}", "sdc", lambda host: [
                 *self._join(), "--control-listen", f"{host.address}:8003", "--management-listen",
-                f"{host.address}:8005", "--metrics-listen", f"{host.address}:8004", "--nbd-listen", "", *sdc_flags])
+                f"{host.address}:8005", "--metrics-listen", f"{host.address}:8004", "--nbd-listen", "",
+                "--resume-dir", self.memory, *sdc_flags])
                 for i in range(clients)]
             self.sdc = self.sdcs[0]
         except BaseException:
@@ -88,6 +89,7 @@ class FaultCluster(tessera.Cluster):
             part.kill(signal.SIGKILL)
         if self.network is not None:
             self.network.close()
+        shutil.rmtree(self.memory, ignore_errors=True)
         if os.environ.get("TESSERA_KEEP"):
             print(f"kept: {self.folder}")
         else:

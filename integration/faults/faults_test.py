@@ -1,6 +1,7 @@
 """The short forms of pause_table.py, chaos.py and fence.py: fixed seeds, bounded, in every run of the tests."""
 import os
 import pathlib
+import signal
 import sys
 import unittest
 
@@ -8,9 +9,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import steps  # noqa: E402  pylint: disable=wrong-import-position
 from chaos import Chaos  # noqa: E402  pylint: disable=wrong-import-position
+from cluster import wait_until  # noqa: E402  pylint: disable=wrong-import-position
+from fault_cluster import FaultCluster  # noqa: E402  pylint: disable=wrong-import-position
 from fault_disk import need_fuse  # noqa: E402  pylint: disable=wrong-import-position
 from fence import Fence  # noqa: E402  pylint: disable=wrong-import-position
 from hosts import need_root_and_tools  # noqa: E402  pylint: disable=wrong-import-position
+from load import VerifyingLoad  # noqa: E402  pylint: disable=wrong-import-position
 from pause_table import GOALS_MS, Bench  # noqa: E402  pylint: disable=wrong-import-position
 
 SEED = int(os.environ.get("TESSERA_SEED", "20240611"))
@@ -81,6 +85,72 @@ class Loss(unittest.TestCase):
         for verdict, line in chaos.judge().values():
             self.assertEqual(verdict["violations"], 0, verdict)
             self.assertIn(", 0 different", line)
+
+
+class ClientRestart(unittest.TestCase):
+    """One client, killed again and again under load, while the MDM does not answer."""
+
+    RESTARTS = 4
+
+    def setUp(self):
+        self.cluster = FaultCluster(servers=3, clients=1)
+        self.addCleanup(self.cluster.stop)
+        self.cluster.start()
+        self.cluster.create_pool(placement_groups=16)
+        self.load = VerifyingLoad(self.cluster.create_volume("volume"), SEED, rate=400)
+        self.addCleanup(self.load.kill)
+        self.load.wait_for_progress(500)
+
+    def generation(self):
+        return self.cluster.cli_json("volume", "show", "volume")["generation"]
+
+    def restart(self):
+        client = self.cluster.sdc
+        client.kill(signal.SIGKILL)
+        client.start()
+        self.load.wait_for_progress(500)
+        self.assertEqual(self.cluster.metric(client, "tessera_sdc_volumes_resumed_total"), 1)
+
+    def judge(self):
+        self.cluster.wait_redundant()
+        verdict = self.load.verdict()
+        self.assertEqual(verdict["violations"], 0, verdict)
+        self.assertTrue(verdict["read_back"])
+        self.assertIn(", 0 different", self.cluster.verify("volume"))
+
+    def test_io_goes_on_though_the_client_is_killed_while_the_mdm_is_away(self):
+        try:
+            before = self.generation()
+            mdm = steps.Stop(self.cluster.mdm)
+            mdm.inject()
+            resumed = 0
+            for _ in range(self.RESTARTS):
+                self.restart()
+                resumed += self.cluster.metric(self.cluster.sdc, "tessera_sdc_writes_resumed_total")
+            # Else nothing was in flight or kept, and the kills showed nothing.
+            self.assertGreater(resumed, 0)
+            self.assertEqual(self.cluster.metric(self.cluster.sdc, "tessera_sdc_mdm_reachable"), 0)
+            mdm.clear()
+            wait_until(lambda: self.cluster.metric(self.cluster.sdc, "tessera_sdc_mdm_reachable") == 1,
+                       "the client to hear the MDM", 60)
+            # The same writer all the time: nobody had to be fenced.
+            self.assertEqual(self.generation(), before)
+            self.load.wait_for_progress(500)
+            self.judge()
+        except BaseException:
+            self.cluster.print_logs()
+            raise
+
+    def test_a_client_that_is_killed_while_all_is_well_resumes_too(self):
+        try:
+            before = self.generation()
+            for _ in range(self.RESTARTS):
+                self.restart()
+            self.assertEqual(self.generation(), before)
+            self.judge()
+        except BaseException:
+            self.cluster.print_logs()
+            raise
 
 
 class AfterUnmap(unittest.TestCase):

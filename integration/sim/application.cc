@@ -162,6 +162,7 @@ void Application::Write(const Range& range, bool force_unit_access) {
                   World::Get().now());
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("write", reply);
+    if (cluster_->sdc(client_)->on_its_own()) Hit(Coverage::kAnsweredAlone);
     Hit(force_unit_access ? Coverage::kFuaOk
                           : (unaligned ? Coverage::kUnalignedWrite : Coverage::kWriteOk));
   };

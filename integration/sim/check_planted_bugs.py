@@ -229,6 +229,53 @@ BUGS = {
         "a learner refuses the generations that its source refuses",
         {"services/sds/learner.cc": [("engine_->RaiseGenerations(lowest)", "engine_->RaiseGenerations({})")]},
     ),
+    "resume_without_in_flight": (
+        "a restarted client goes on without the writes that were not answered",
+        {
+            "services/sdc/resume/resume_reader.cc": [
+                ("    if (KindOf(record) != Kind::kWrite) continue;",
+                 "    if (KindOf(record) != Kind::kWrite) continue;\n"
+                 "    if (record.sequence >= groups[record.group_id].front_sequence) continue;")
+            ]
+        },
+    ),
+    "resume_without_kept": (
+        "a restarted client goes on without the writes that were answered and not flushed",
+        {
+            "services/sdc/resume/resume_reader.cc": [
+                ("    if (KindOf(record) != Kind::kWrite) continue;",
+                 "    if (KindOf(record) != Kind::kWrite) continue;\n"
+                 "    if (record.sequence < groups[record.group_id].front_sequence) continue;")
+            ]
+        },
+    ),
+    "resume_numbers_anew": (
+        "a restarted client that has nothing in flight or kept numbers its writes from 1 again",
+        {
+            "services/sdc/engine/volume_resume.cc": [
+                ("  group.writer.Resume(left.front_sequence,",
+                 "  group.writer.Resume(left.writes.empty() ? 1 : left.front_sequence,")
+            ]
+        },
+    ),
+    "resume_read_not_held": (
+        "a read does not wait for an unanswered write of the client's earlier life",
+        {
+            "services/sdc/engine/volume_resume.cc": [
+                ("gate_.Enter(RangeGate::Kind::kWrite, request->widened, request)",
+                 "gate_.Enter(RangeGate::Kind::kWrite, ByteRange{}, request)")
+            ]
+        },
+    ),
+    "resume_with_an_old_map": (
+        "a restarted client knows the map as it was when its first volume was attached",
+        {
+            "services/sdc/engine/engine_resume.cc": [
+                ("  if (table_ == nullptr) return;\n  const MapCache::Group*",
+                 "  if (table_ == nullptr || !volumes_.empty()) return;\n  const MapCache::Group*")
+            ]
+        },
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

@@ -103,12 +103,21 @@ void Cluster::StartSds(NodeId node) {
   });
 }
 
-void Cluster::StartSdc(NodeId node) {
+namespace {
+
+SdcNode::Identity& IdentityOf(NodeId node) {
   static std::array<SdcNode::Identity, kNodeLimit> identities;
-  identities[node].uuid = absl::StrCat("00000000-0000-4000-8000-0000000000", 10 + node);
+  return identities[node];
+}
+
+}  // namespace
+
+void Cluster::StartSdc(NodeId node) {
+  SdcNode::Identity& identity = IdentityOf(node);
+  identity.uuid = absl::StrCat("00000000-0000-4000-8000-0000000000", 10 + node);
   Life* life = NewLife(node, absl::StrCat("c", node));
   World::Get().RunAs(life, [&] {
-    sdc_[node] = new SdcNode(this, node, &identities[node]);
+    sdc_[node] = new SdcNode(this, node, &identity);
     sdc_[node]->Start();
   });
 }
@@ -117,7 +126,6 @@ void Cluster::End(NodeId node) {
   Machine& machine = network_.machine(node);
   if (machine.life == nullptr) return;
   machine.life->running = false;
-  oracle_->Ended(machine.life);
   machine.life = nullptr;
   if (node == kMdm && mdm_ != nullptr) mdm_->Ended();
   if (node == kMdm) mdm_ = nullptr;
@@ -143,6 +151,7 @@ void Cluster::PowerOff(NodeId node) {
   machine.powered = false;
   if (disks_[node].medium != nullptr) disks_[node].medium->LosePower();
   if (sds_ids_[node] != 0) oracle_->PowerLost(sds_ids_[node]);
+  ++IdentityOf(node).boots;
 }
 
 void Cluster::PowerOn(NodeId node) {

@@ -60,7 +60,7 @@ class Cluster {
   void StartSdc(NodeId node);
   // kill -9: the kernel goes on, connections are reset.
   void Kill(NodeId node);
-  // The machine is off until PowerOn; unsynced bytes may be lost.
+  // The machine is off until PowerOn; unsynced bytes may be lost, and memory is.
   void PowerOff(NodeId node);
   void PowerOn(NodeId node);
   [[nodiscard]] bool Runs(NodeId node) { return network_.machine(node).life != nullptr; }

@@ -18,6 +18,8 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "fault: client killed",
     "fault: client died while it wrote",
     "fault: client stopped while it wrote",
+    "fault: client lost power",
+    "fault: client restarted without the MDM",
     "fault: client stopped for a while",
     "fault: MDM killed",
     "fault: MDM cut off",
@@ -65,6 +67,10 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "path: read sent again",
     "path: replicas compared at rest",
     "path: member replaced",
+    "path: volume resumed by a restarted client",
+    "path: write resumed",
+    "path: volume not resumed for want of room",
+    "path: write answered by a resumed client before the MDM",
 };
 
 }  // namespace

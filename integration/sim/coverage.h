@@ -22,6 +22,8 @@ enum class Coverage : uint8_t {
   kSdcKilled,
   kSdcDiedWriting,  // between its writes
   kSdcStoppedWriting,
+  kSdcPowerLoss,
+  kSdcAloneRestart,  // while it can't reach the MDM
   kSdcStopped,
   kMdmKilled,
   kMdmAway,    // cut off from everybody
@@ -70,6 +72,10 @@ enum class Coverage : uint8_t {
   kReadRepeated,
   kRestsCompared,  // replicas compared at rest
   kMemberReplaced,
+  kResumed,
+  kWriteResumed,
+  kNotResumed,
+  kAnsweredAlone,
   kCount,
 };
 inline constexpr size_t kCoverageCount = static_cast<size_t>(Coverage::kCount);

@@ -310,14 +310,18 @@ void Faults::KillServer() {
   if (away) Hit(Coverage::kSdsLongAway);
   if (Random().Chance(1, 4)) {
     Hit(Coverage::kStaleRestart);
-    cluster_->network().Cut(node, kMdm);
-    cluster_->network().Cut(kMdm, node);
-    Later(Random().Between(1, 8) * kSecond, [this, node] {
-      cluster_->network().Heal(node, kMdm);
-      cluster_->network().Heal(kMdm, node);
-    });
+    CutFromMdm(node);
   }
   RestartLater(node, 50 * kMillisecond, away ? 20 * kSecond : 3 * kSecond);
+}
+
+void Faults::CutFromMdm(NodeId node) {
+  cluster_->network().Cut(node, kMdm);
+  cluster_->network().Cut(kMdm, node);
+  Later(Random().Between(1, 8) * kSecond, [this, node] {
+    cluster_->network().Heal(node, kMdm);
+    cluster_->network().Heal(kMdm, node);
+  });
 }
 
 void Faults::ServerLosesPower() {
@@ -346,9 +350,20 @@ void Faults::CrashInDisk() {
 void Faults::KillClient() {
   const NodeId node = AnyClient();
   if (!cluster_->Runs(node)) return;
+  if (Random().Chance(1, 6)) {
+    Hit(Coverage::kSdcPowerLoss);
+    cluster_->PowerOff(node);
+    return RestartLater(node, 200 * kMillisecond, 4 * kSecond);
+  }
   Hit(Coverage::kSdcKilled);
   cluster_->Kill(node);
-  RestartLater(node, 50 * kMillisecond, 3 * kSecond);
+  if (Random().Chance(1, 3)) {
+    Hit(Coverage::kSdcAloneRestart);
+    CutFromMdm(node);
+  }
+  // What it had answered and not flushed is on no server then.
+  if (Random().Chance(1, 6)) PoolLosesPower();
+  RestartLater(node, 5 * kMillisecond, Random().Chance(1, 2) ? 200 * kMillisecond : 3 * kSecond);
 }
 
 void Faults::StopClient() {

@@ -70,6 +70,7 @@ class Faults {
   // Later, unless all was healed meanwhile.
   void Later(Nanos delay, std::function<void()> what);
 
+  void CutFromMdm(NodeId node);
   void KillServer();
   void ServerLosesPower();
   void PoolLosesPower();

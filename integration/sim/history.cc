@@ -68,6 +68,12 @@ void History::EndLivesBefore(uint64_t life, Time now) {
   }
 }
 
+void History::GoOn(uint64_t before, uint64_t life) {
+  for (const uint64_t number : open_) {
+    if (Find(number).life == before) Find(number).life = life;
+  }
+}
+
 History::Mark* History::FindMark(Cell& cell, uint64_t number) {
   const auto found =
       std::lower_bound(cell.marks.begin(), cell.marks.end(), number,

@@ -45,6 +45,8 @@ class History {
   void EndWrite(uint64_t number, bool ok, bool durable, Time now);
   // Writes of the lives before `life` that were not answered have happened by now, or never will.
   void EndLivesBefore(uint64_t life, Time now);
+  // What the life `before` wrote is `life`'s from now on: it has to hear of its loss.
+  void GoOn(uint64_t before, uint64_t life);
   // A read of one cell that began at `begin` saw this number (0: zeros).
   void Read(uint64_t cell, uint64_t number, Time begin, Time now);
   // By a life; makes durable what other lives wrote, too, but tells nothing of what these lost.

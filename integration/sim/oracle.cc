@@ -185,7 +185,7 @@ void Oracle::Granted(const Life* life, uint64_t volume_id, uint64_t generation, 
   }
 }
 
-void Oracle::Ended(const Life* life) {
+void Oracle::Forgotten(const Life* life) {
   for (auto& [id, volume] : volumes_) {
     if (volume.holder == life) volume.history->EndKeeping(World::Get().now());
   }
@@ -199,6 +199,21 @@ void Oracle::TakeHolder(Volume& volume, const Life* life) {
   volume.gone.erase(life);
   lives_.erase(life);
   volume.history->EndLivesBefore(LifeNumber(life), World::Get().now());
+}
+
+void Oracle::Resumed(const Life* before, const Life* life, uint64_t volume_id) {
+  const auto found = volumes_.find(volume_id);
+  if (found == volumes_.end()) return;
+  Volume& volume = found->second;
+  if (volume.holder != before || volume.gone.contains(before)) {
+    volume.gone[life] = true;
+    return;
+  }
+  volume.gone[before] = true;
+  volume.holder = life;
+  const uint64_t number_before = LifeNumber(before);
+  volume.history->EndLivesBefore(LifeNumber(life), World::Get().now());
+  volume.history->GoOn(number_before, LifeNumber(life));
 }
 
 void Oracle::Detaching(const Life* life, uint64_t volume_id) {

@@ -36,7 +36,10 @@ class Oracle {
   void Changed(uint64_t sds_id, const chunk::Change& change, const absl::Status& status);
   // `keeps`: the client keeps all that no flush has covered.
   void Granted(const Life* life, uint64_t volume_id, uint64_t generation, bool keeps);
-  void Ended(const Life* life);
+  // A life goes on with the volume where another one of the same client was killed.
+  void Resumed(const Life* before, const Life* life, uint64_t volume_id);
+  // The client that was killed has begun another life, which does not go on with the others.
+  void Forgotten(const Life* life);
   void Detaching(const Life* life, uint64_t volume_id);
   // The server's process runs, and will register with this incarnation.
   void ServerStarted(uint64_t sds_id, uint64_t incarnation) { incarnations_[sds_id] = incarnation; }

@@ -21,13 +21,24 @@ constexpr Nanos kAcquisitionPause = 500 * kMillisecond;
 // More than applications write between two flushes of their own.
 constexpr uint64_t kMuch = 32u << 20;
 
-sdc::EngineOptions EngineOptionsOf(NodeId node) {
+// Nothing is kept, too little, or all of it; and there is room for it, or little.
+void Furnish(SdcNode::Identity* identity) {
+  if (identity->resume_memory != nullptr) return;
+  chunk::SeededRandom& random = World::Get().random();
+  constexpr std::array<uint64_t, 4> kUnflushedBytes = {0, 16u << 10, 2 * kMuch, 2 * kMuch};
+  identity->unflushed_bytes = kUnflushedBytes[random.Below(kUnflushedBytes.size())];
+  const bool little = random.Chance(1, 5);
+  identity->resume_geometry = {4096, little ? 32u << 10 : 4u << 20};
+  identity->resume_memory =
+      std::make_shared<sdc::TestMemory>(identity->resume_geometry.TotalBytes());
+}
+
+sdc::EngineOptions EngineOptionsOf(NodeId node, SdcNode::Identity* identity) {
+  Furnish(identity);
   sdc::EngineOptions options;
   options.own_host_id = AddressOf(node);
   options.flush_timeout = std::chrono::seconds(4);
-  // Nothing is kept, too little, or all of it.
-  constexpr std::array<uint64_t, 4> kUnflushedBytes = {0, 16u << 10, 2 * kMuch, 2 * kMuch};
-  options.unflushed_bytes = kUnflushedBytes[World::Get().random().Below(kUnflushedBytes.size())];
+  options.unflushed_bytes = identity->unflushed_bytes;
   return options;
 }
 
@@ -38,10 +49,43 @@ SdcNode::SdcNode(Cluster* cluster, NodeId node, Identity* identity)
       node_(node),
       identity_(identity),
       life_(World::Get().current()),
-      options_(EngineOptionsOf(node)),
+      options_(EngineOptionsOf(node, identity)),
       engine_(loop_, options_, nullptr) {
   ++identity_->incarnation;
   engine_.SetLink(this);
+  Resume();
+  identity_->last_life = life_;
+}
+
+void SdcNode::Resume() {
+  const sdc::ResumeOwner owner{absl::StrCat("boot ", identity_->boots), identity_->uuid,
+                               identity_->incarnation};
+  sdc::ResumedState left;
+  auto taken = sdc::ResumeTable::TakeOver(identity_->resume_memory, owner, &left);
+  if (!taken.ok()) {
+    World::Get().Trace(absl::StrCat("nothing is resumed: ", taken.status().ToString()));
+    left = sdc::ResumedState();
+    identity_->resume_memory =
+        std::make_shared<sdc::TestMemory>(identity_->resume_geometry.TotalBytes());
+    table_ = sdc::ResumeTable::Create(identity_->resume_memory, owner, identity_->resume_geometry);
+  } else {
+    table_ = *std::move(taken);
+  }
+  engine_.SetResumeTable(table_.get());
+  Hit(Coverage::kNotResumed, left.refused.size());
+  for (const sdc::IoEngine::Resumed& resumed : engine_.Resume(left, identity_->sdc_id)) {
+    Attached& volume = volumes_[resumed.volume_id];
+    volume.grant_id = engine_.FindVolume(resumed.volume_id)->grant().fields.grant_id;
+    volume.mapping_id = resumed.grant.mapping_id();
+    volume.since = World::Get().now();
+    volume.attached = resumed_ = true;
+    World::Get().Trace(absl::StrCat("volume ", resumed.volume_id, " resumed"));
+    cluster_->oracle().Resumed(identity_->last_life, life_, resumed.volume_id);
+    After(resumed.volume_id, 0, false);
+    Hit(Coverage::kResumed);
+  }
+  if (identity_->last_life != nullptr) cluster_->oracle().Forgotten(identity_->last_life);
+  Hit(Coverage::kWriteResumed, engine_.metrics().writes_resumed.Get());
 }
 
 void SdcNode::Start() {

@@ -13,6 +13,8 @@
 
 #include "integration/sim/cluster.h"
 #include "services/sdc/engine/io_engine.h"
+#include "services/sdc/resume/resume_table.h"
+#include "services/sdc/resume/test_memory.h"
 #include "tessera/v1/token.pb.h"
 
 namespace tessera::sim {
@@ -25,6 +27,12 @@ class SdcNode final : private sdc::ClusterLink {
     std::string secret;
     uint64_t sdc_id = 0;
     uint64_t incarnation = 0;
+    uint64_t boots = 0;
+    const Life* last_life = nullptr;
+    // Outlives its processes. What it holds is of no use after another boot.
+    std::shared_ptr<sdc::TestMemory> resume_memory;
+    uint64_t unflushed_bytes = 0;
+    sdc::ResumeGeometry resume_geometry;
   };
   SdcNode(Cluster* cluster, NodeId node, Identity* identity);
 
@@ -32,6 +40,8 @@ class SdcNode final : private sdc::ClusterLink {
   [[nodiscard]] uint64_t sdc_id() const { return identity_->sdc_id; }
   [[nodiscard]] Life* life() { return life_; }
   [[nodiscard]] sdc::IoEngine& engine() { return engine_; }
+  // It goes on with what its earlier life left, and has not heard of the MDM yet.
+  [[nodiscard]] bool on_its_own() const { return resumed_ && !registered_; }
   // Null while it is not attached.
   [[nodiscard]] std::shared_ptr<sdc::VolumeEngine> Volume(uint64_t volume_id);
 
@@ -67,6 +77,7 @@ class SdcNode final : private sdc::ClusterLink {
   void ReportReplicas(std::vector<sdc::ReplicaReport> reports) override;
   void GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) override;
 
+  void Resume();
   void Beat();
   [[nodiscard]] absl::Status Register();
   [[nodiscard]] absl::Status Heartbeat();
@@ -86,12 +97,14 @@ class SdcNode final : private sdc::ClusterLink {
   Life* const life_;
   sdc::EventLoop loop_;
   const sdc::EngineOptions options_;
+  std::unique_ptr<sdc::ResumeTable> table_;
   sdc::IoEngine engine_;
   std::map<uint64_t, Attached> volumes_;
   uint64_t revision_ = 0;
   uint64_t timers_ = 0;
   bool registered_ = false;
   bool watching_ = false;
+  bool resumed_ = false;
 };
 
 }  // namespace tessera::sim

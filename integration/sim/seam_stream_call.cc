@@ -1,6 +1,7 @@
 // services/sdc/engine/stream_call.h and stream_queue.h over the simulated network.
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
@@ -56,7 +57,11 @@ void StreamCall::FailSoon(const std::string& why) {
 
 void StreamCall::Write(const grpc::ByteBuffer& message) {
   writing_ = true;
-  Connections()[this]->Send(message);
+  // As a kernel does: what is on its way is not changed by what the sender does with its memory.
+  std::vector<grpc::Slice> slices;
+  (void)message.Dump(&slices);
+  for (grpc::Slice& slice : slices) slice = grpc::Slice(slice.begin(), slice.size());
+  Connections()[this]->Send(grpc::ByteBuffer(slices.data(), slices.size()));
   loop_.Post([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self == nullptr || !std::exchange(self->writing_, false)) return;

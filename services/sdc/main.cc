@@ -93,6 +93,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
          "0: none are kept.")
       ->capture_default_str()
       ->check(CLI::Range(uint64_t{0}, uint64_t{1} << 20));
+  app->add_option("--resume-dir", sdc.resume_folder,
+                  "Folder in memory (tmpfs) for what a restart goes on with: grants, the map, and "
+                  "writes that are in flight or kept. Empty: none, and a restart needs the MDM.")
+      ->capture_default_str();
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")
       ->capture_default_str()
       ->check(CLI::IsMember({"off", "allowed", "required"}));

@@ -41,6 +41,23 @@ void Attachments::AnswerAll(std::vector<Done> waiting, const absl::Status& statu
   for (Done& done : waiting) done(status);
 }
 
+void Attachments::Resume(const std::vector<IoEngine::Resumed>& volumes) {
+  for (const IoEngine::Resumed& resumed : volumes) {
+    Volume& volume = volumes_[resumed.volume_id];
+    volume.name = resumed.name;
+    volume.mapping_id = resumed.grant.mapping_id();
+    if (const auto device = engine_.FindVolume(resumed.volume_id); device != nullptr) {
+      volume.grant_id = device->grant().fields.grant_id;
+    }
+    volume.since_nanos = static_cast<uint64_t>(loop_.Now().count());
+    volume.attached = true;
+    health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_resumed",
+                    absl::StrCat("volume ", volume.name, " is offered again, as before"));
+    // What happened to the mapping meanwhile, the answer says.
+    After(volume, resumed.volume_id, EventLoop::Duration::zero(), false);
+  }
+}
+
 void Attachments::SetMapped(const std::vector<uint64_t>& mapped_volume_ids, uint64_t asked_nanos) {
   for (const uint64_t volume_id : mapped_volume_ids) {
     if (!volumes_.contains(volume_id)) Attach(volume_id, [](const absl::Status&) {});

@@ -43,6 +43,9 @@ class Attachments {
               HealthLog& health_log, std::function<void(const BlockDevice&)> close_export);
   ~Attachments();
 
+  // Volumes that the engine has gone on with after a restart: their grants are renewed as soon as
+  // the MDM answers. Once, first.
+  void Resume(const std::vector<IoEngine::Resumed>& volumes);
   // Brings the attached volumes in line with the MDM's list. An attachment that was asked for after
   // `asked_nanos` (boot time), when the MDM was asked, is not judged by it.
   void SetMapped(const std::vector<uint64_t>& mapped_volume_ids, uint64_t asked_nanos);

@@ -35,7 +35,14 @@ MdmLink::~MdmLink() {
   if (timer_set_) loop_.Cancel(timer_);
 }
 
-void MdmLink::Start() { Register(); }
+void MdmLink::Start() {
+  // What a restart goes on with needs the MDM's decisions, not a registration.
+  const LocalIdentity& identity = state_.identity();
+  if (identity.sdc_id != 0) {
+    mdm_.SetBearer(FormatBearer({"sdc", identity.sdc_id, identity.node_secret}));
+  }
+  Register();
+}
 
 void MdmLink::After(EventLoop::Duration delay, void (MdmLink::*step)()) {
   if (leaving_) return;

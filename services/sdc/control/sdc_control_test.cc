@@ -59,11 +59,13 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     server_ = builder.BuildAndStart();
     address_ = absl::StrCat("127.0.0.1:", port);
   }
-  ~FakeMdm() override {
+  ~FakeMdm() override { GoAway(); }
+  const std::string& address() const { return address_; }
+  // The servers stay.
+  void GoAway() {
     server_->Shutdown(std::chrono::system_clock::now());
     server_->Wait();
   }
-  const std::string& address() const { return address_; }
   std::atomic<bool> mapped{true};
   std::atomic<int> renewals{0};
   std::atomic<int> registrations{0};
@@ -204,7 +206,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
 
 SdcOptions Options(const TemporaryFolder& folder, const FakeMdm& mdm) {
   SdcOptions options;
-  options.state_folder = folder.path();
+  options.state_folder = options.resume_folder = folder.path();
   options.name = "test";
   options.mdm_address = mdm.address();
   options.join_token = "join";
@@ -494,9 +496,99 @@ TEST_CASE("a restarted process knows itself by its secret", "[process]") {
     auto process = SdcProcess::Start(std::move(options));
     REQUIRE(process.ok());
     const auto control = Control(folder);
-    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+    while (AttachmentCount(*control) == 0 || mdm.registrations < life) std::this_thread::yield();
     CHECK(mdm.registrations == life);
   }
+}
+
+void WriteAll(v1::SdcControlService::Stub& control, const std::string& bytes) {
+  grpc::ClientContext context;
+  v1::WriteVolumeResponse response;
+  const auto writer = control.WriteVolume(&context, &response);
+  v1::WriteVolumeRequest request;
+  request.set_volume_name("vol");
+  request.set_data(bytes);
+  CHECK(writer->Write(request));
+  writer->WritesDone();
+  REQUIRE(writer->Finish().ok());
+}
+
+std::string ReadAll(v1::SdcControlService::Stub& control, uint64_t length) {
+  grpc::ClientContext context;
+  v1::ReadVolumeRequest request;
+  request.set_volume_id(7);
+  request.set_length_bytes(length);
+  const auto reader = control.ReadVolume(&context, request);
+  std::string bytes;
+  v1::ReadVolumeResponse response;
+  while (reader->Read(&response)) bytes += response.data();
+  CHECK(reader->Finish().ok());
+  return bytes;
+}
+
+TEST_CASE("a process that starts while the MDM is away offers what it had", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  const std::string bytes(20'000, 'x');
+  {
+    auto process = SdcProcess::Start(Options(folder, mdm));
+    REQUIRE(process.ok());
+    const auto control = Control(folder);
+    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+    WriteAll(*control, bytes);
+    (*process)->Stop();
+  }
+  bool resumes = true;
+  SdcOptions options = Options(folder, mdm);
+  SECTION("as it was") {}
+  SECTION("unless it is told to keep nothing") {
+    options.resume_folder = "";
+    resumes = false;
+  }
+  mdm.GoAway();
+  auto process = SdcProcess::Start(std::move(options));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  REQUIRE(AttachmentCount(*control) == (resumes ? 1 : 0));
+  if (!resumes) return;
+  CHECK(Logged(folder, "volume_resumed") == 1);
+  CHECK(ReadAll(*control, bytes.size()) == bytes);
+  WriteAll(*control, "y");
+  CHECK(ReadAll(*control, 3) == "yxx");
+  (*process)->Stop();
+}
+
+TEST_CASE("what became of a mapping while the process was away is found out", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  {
+    auto process = SdcProcess::Start(Options(folder, mdm));
+    REQUIRE(process.ok());
+    const auto control = Control(folder);
+    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+    (*process)->Stop();
+  }
+  std::function<void()> meanwhile = [] {};
+  std::string found;
+  SECTION("it is gone") {
+    meanwhile = [&mdm] { mdm.mapped = false; };
+    found = "volume_detached";
+  }
+  SECTION("it is another one") {
+    meanwhile = [&mdm] { mdm.Remap(); };
+    found = "mapping_replaced";
+  }
+  meanwhile();
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  while (Logged(folder, found) == 0) std::this_thread::yield();
+  const auto control = Control(folder);
+  if (mdm.mapped) {
+    while (AttachmentCount(*control) == 0) std::this_thread::yield();
+  } else {
+    CHECK(AttachmentCount(*control) == 0);
+  }
+  (*process)->Stop();
 }
 
 TEST_CASE("a start that can't succeed says why", "[process]") {

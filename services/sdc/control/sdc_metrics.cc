@@ -81,6 +81,14 @@ void SdcMetrics::Collect() {
   Follow("tessera_sdc_replicas_caught_up_total",
          "Times that a replica had lost unflushed writes and was sent them again.",
          counters.replicas_caught_up.Get());
+  Follow("tessera_sdc_volumes_resumed_total",
+         "Volumes that this process went on with when it started.", counters.volumes_resumed.Get());
+  Follow("tessera_sdc_writes_resumed_total",
+         "Writes of these, unanswered or kept, that the process before had left.",
+         counters.writes_resumed.Get());
+  Follow("tessera_sdc_writes_outside_total",
+         "Writes that found no room in the resume file: a restart meanwhile needs the MDM.",
+         counters.writes_outside.Get());
   Follow("tessera_sdc_throttled_total", "Times that a rate limit held requests back.",
          counters.throttled.Get());
   Follow("tessera_sdc_reconnects_total", "Streams to servers that broke.", engine_.reconnects());

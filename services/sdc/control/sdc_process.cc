@@ -23,6 +23,7 @@
 #include "services/sdc/control/sdc_control_service.h"
 #include "services/sdc/control/sdc_metrics.h"
 #include "services/sdc/nbd/nbd_server.h"
+#include "services/sdc/resume/resume_file.h"
 
 namespace tessera::sdc {
 namespace {
@@ -65,8 +66,9 @@ class Process final : public SdcProcess {
         {options_.control_listen, options_.management_listen, options_.metrics_listen,
          options_.nbd.tls_mode == TlsMode::kRequired ? "" : options_.nbd_listen}));
     TESSERA_RETURN_IF_ERROR(PrepareStateFolder(options_.state_folder));
-    TESSERA_ASSIGN_OR_RETURN(state_, LocalState::Open(options_.state_folder, options_.name));
     TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+    // From here to the resume file nothing may fail: only the start after the last one gets it.
+    TESSERA_ASSIGN_OR_RETURN(state_, LocalState::Open(options_.state_folder, options_.name));
 
     EngineOptions engine;
     engine.own_host_id = options_.host_id.empty() ? HostId() : options_.host_id;
@@ -77,6 +79,7 @@ class Process final : public SdcProcess {
     engine.io_timeout = options_.io_timeout;
     engine_ = std::make_unique<IoEngine>(loop_, engine,
                                          options_.security.insecure ? nullptr : credentials);
+    ResumedState left = OpenResumeTable();
     TESSERA_RETURN_IF_ERROR(ListenNbd());
 
     mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);
@@ -84,6 +87,10 @@ class Process final : public SdcProcess {
         loop_, *engine_, *mdm_, *state_, health_log_,
         [this](const BlockDevice& device) { nbd_->CloseExport(device); });
     TESSERA_RETURN_IF_ERROR(StartServers(engine.own_host_id));
+    const auto resumed = engine_->Resume(left, state_->identity().sdc_id);
+    left = ResumedState();
+    attachments_->Resume(resumed);
+    if (!resumed.empty()) ready_ = true;
     TESSERA_RETURN_IF_ERROR(WriteEndpointsFile(options_.state_folder, endpoints_));
 
     loop_thread_ = std::thread([this] {
@@ -98,6 +105,11 @@ class Process final : public SdcProcess {
     if (std::exchange(stopped_, true)) return;
     if (loop_thread_.joinable()) {
       StopListening();
+      // The next start goes on, also with what is dropped below.
+      (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
+        engine_->KeepRecords();
+        answer(true);
+      });
       for (const bool drop : {false, true}) {
         const auto detached = AskLoop<absl::Status>(
             loop_, options_.stop_timeout,
@@ -123,9 +135,28 @@ class Process final : public SdcProcess {
     link_.reset();
     attachments_.reset();
     engine_.reset();
+    if (table_ != nullptr) table_->Trim();
+    table_.reset();
   }
 
  private:
+  // Without it everything works but a restart while the MDM is away.
+  ResumedState OpenResumeTable() {
+    ResumedState left;
+    if (options_.resume_folder.empty()) return left;
+    const std::string& uuid = state_->identity().node_uuid;
+    const std::string path = absl::StrCat(options_.resume_folder, "/tessera-sdc-", uuid, ".resume");
+    auto table = OpenResumeFile(path, {BootId(), uuid, state_->identity().incarnation},
+                                ResumeGeometry::For(options_.unflushed_bytes), &left);
+    if (!table.ok()) {
+      LogWarning("no resume file: a restart will need the MDM", {{"why", table.status()}});
+      return ResumedState();
+    }
+    table_ = *std::move(table);
+    engine_->SetResumeTable(table_.get());
+    return left;
+  }
+
   absl::Status ListenNbd() {
     options_.nbd.log = [](std::string_view event) { LogDebug("nbd", {{"event", event}}); };
     TESSERA_ASSIGN_OR_RETURN(nbd_, NbdServer::Create(loop_, *engine_, options_.nbd));
@@ -228,7 +259,8 @@ class Process final : public SdcProcess {
   MetricRegistry registry_{"sdc"};
   HealthLog health_log_;
   std::atomic<bool> ready_{false};
-  std::unique_ptr<LocalState> state_;  // loop thread, once it runs
+  std::unique_ptr<LocalState> state_;   // loop thread, once it runs
+  std::unique_ptr<ResumeTable> table_;  // loop thread, once it runs
   EventLoop loop_;
   std::unique_ptr<IoEngine> engine_;
   std::unique_ptr<NbdServer> nbd_;

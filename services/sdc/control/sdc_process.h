@@ -35,6 +35,8 @@ struct SdcOptions {
   std::chrono::milliseconds replica_timeout{2'000};
   std::chrono::milliseconds full_wait{0};
   uint64_t unflushed_bytes = 128u << 20;
+  // Where the file for the next life is; empty: none, and a restart needs the MDM.
+  std::string resume_folder = "/dev/shm";
   std::chrono::milliseconds flush_timeout{10'000};
   std::chrono::milliseconds io_timeout{0};
   // How long an orderly stop waits for IO in flight.

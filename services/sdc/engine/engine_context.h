@@ -14,6 +14,7 @@
 #include "services/sdc/block_device.h"
 #include "services/sdc/engine/sds_stream.h"
 #include "services/sdc/event_loop.h"
+#include "services/sdc/resume/resume_table.h"
 #include "services/sdc/rules/map_cache.h"
 
 namespace tessera::sdc {
@@ -106,6 +107,9 @@ struct EngineCounters {
   LoopCounter waits_for_space;     // writes that found the pool full and wait
   LoopCounter unflushed_bytes;     // gauge: kept until durable
   LoopCounter replicas_caught_up;  // after they had lost what was not flushed
+  LoopCounter volumes_resumed;     // from an earlier life of this process
+  LoopCounter writes_resumed;      // of these, unacknowledged or kept
+  LoopCounter writes_outside;      // found no room in the resume file
 };
 
 class EngineContext {
@@ -122,6 +126,8 @@ class EngineContext {
   // waits for it is late.
   virtual void SuspectServer(uint64_t sds_id) = 0;
   [[nodiscard]] virtual EngineCounters& counters() = 0;
+  // What the next life of this process is to know; null: nothing.
+  [[nodiscard]] virtual ResumeTable* resume() = 0;
   [[nodiscard]] uint64_t NowNanos() { return static_cast<uint64_t>(loop().Now().count()); }
 };
 

@@ -9,6 +9,7 @@ namespace tessera::sdc {
 namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(100);
+constexpr uint64_t kTrimNanos = 60'000'000'000;
 // The proto's limit of one report.
 constexpr size_t kReportsInOneCall = 4096;
 
@@ -45,6 +46,8 @@ void IoEngine::SetGrant(const std::string& name, VolumeGrant grant) {
   for (const auto& [sds_id, key] : grant.keys) StreamTo(sds_id);
   volumes_[volume_id] =
       std::make_shared<VolumeEngine>(static_cast<EngineContext&>(*this), name, std::move(grant));
+  volumes_[volume_id]->RecordNew();
+  RecordTrouble();
   ArmTick();
 }
 
@@ -59,7 +62,7 @@ void IoEngine::Detach(uint64_t volume_id, bool drop, absl::AnyInvocable<void()> 
     const auto again = volumes_.find(volume_id);
     if (again != volumes_.end() && again->second.get() == volume) {
       for (const auto& [sds_id, stream] : streams_) stream->Abandon(volume);
-      volume->Retire();
+      volume->Retire(!keep_records_);
       LogInfo("volume detached", {{"volume", volume_id}});
       volumes_.erase(again);
     }
@@ -96,6 +99,17 @@ std::shared_ptr<BlockDevice> IoEngine::Find(const std::string& name) const {
 absl::Status IoEngine::ApplyMap(const v1::WatchPlacementGroupsResponse& message) {
   const absl::StatusOr<MapCache::Changes> changes = map_.Apply(message);
   if (!changes.ok()) return changes.status();
+  // Before anybody acts on it.
+  for (const uint64_t group : changes->placement_group_ids) RecordEntry(group);
+  if (table_ != nullptr) {
+    for (const uint64_t pool_id : changes->pool_ids) {
+      table_->PutLayout(pool_id, map_.FindPool(pool_id)->SerializeAsString());
+    }
+    for (const uint64_t sds_id : changes->sds_ids) {
+      table_->PutAddress(sds_id, map_.FindSds(sds_id)->SerializeAsString());
+    }
+  }
+  RecordTrouble();
   for (const uint64_t sds_id : changes->sds_ids) {
     const auto found = streams_.find(sds_id);
     if (found != streams_.end()) found->second->SetAddress(*map_.FindSds(sds_id));
@@ -120,7 +134,9 @@ void IoEngine::AdoptEntries(
     const absl::StatusOr<v1::PlacementGroup> entry = ReadEntry(signed_entry);
     if (!entry.ok()) continue;
     const absl::StatusOr<bool> newer = map_.Adopt(signed_entry);
-    if (newer.ok() && *newer) EntryChanged(entry->placement_group_id());
+    if (!newer.ok() || !*newer) continue;
+    RecordEntry(entry->placement_group_id());
+    EntryChanged(entry->placement_group_id());
   }
 }
 
@@ -244,6 +260,10 @@ void IoEngine::Tick() {
     if (found == streams_.end() || !found->second->SilentSince(now - std::min(now, timeout)))
       continue;
     found->second->BreakSilent();
+  }
+  if (table_ != nullptr && now - trimmed_nanos_ > kTrimNanos) {
+    trimmed_nanos_ = now;
+    table_->TrimIfIdle();
   }
   if (!volumes_.empty()) ArmTick();
 }

@@ -19,6 +19,7 @@
 #include "services/sdc/block_device.h"
 #include "services/sdc/engine/engine_context.h"
 #include "services/sdc/engine/volume_engine.h"
+#include "services/sdc/resume/resume_table.h"
 
 namespace tessera::sdc {
 
@@ -31,6 +32,20 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
 
   // Once, before anything is attached. `link` must outlive the engine's last use.
   void SetLink(ClusterLink* link) { link_ = link; }
+
+  // What the next life of this process is to know is kept there. Before anything is attached or
+  // known; `table` must outlive the engine.
+  void SetResumeTable(ResumeTable* table) { table_ = table; }
+  // Goes on with what an earlier life of the client `sdc_id` left in the table. Returns the volumes
+  // that are attached now; why others are not is logged.
+  struct Resumed {
+    uint64_t volume_id = 0;
+    std::string name;
+    v1::IssuedGrant grant;
+  };
+  [[nodiscard]] std::vector<Resumed> Resume(const ResumedState& state, uint64_t sdc_id);
+  // Volumes that are detached from now on stay in the table: the process ends in good order.
+  void KeepRecords() { keep_records_ = true; }
 
   // Attaches a volume, or hands a better grant to one that is attached.
   void SetGrant(const std::string& name, VolumeGrant grant);
@@ -64,6 +79,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   EventLoop& loop() override { return loop_; }
   const EngineOptions& options() const override { return options_; }
   const MapCache& map() const override { return map_; }
+  ResumeTable* resume() override { return table_; }
   SdsStream* StreamTo(uint64_t sds_id) override;
   void ReportReplica(ReplicaReport report) override;
   void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) override;
@@ -78,6 +94,10 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
                       const v1::IoResult& result, PayloadCursor& payload) override;
   void StreamBatchEnded(SdsStream& stream) override;
 
+  absl::StatusOr<Resumed> ResumeVolume(const ResumedVolume& left, uint64_t sdc_id);
+  void ForgetResumed(const ResumedVolume& left);
+  void RecordEntry(uint64_t placement_group_id);
+  void RecordTrouble();
   void EntryChanged(uint64_t placement_group_id);
   void SendReports();
   void ArmTick();
@@ -89,6 +109,10 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   const std::shared_ptr<grpc::ChannelCredentials> credentials_;  // shared with the streams
   StreamQueue queue_;
   ClusterLink* link_ = nullptr;
+  ResumeTable* table_ = nullptr;
+  bool keep_records_ = false;
+  bool told_of_closed_table_ = false;
+  uint64_t trimmed_nanos_ = 0;
   const EventLoop::HookId hook_;
   EngineCounters counters_;
   LoopCounter reconnects_;

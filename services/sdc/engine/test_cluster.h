@@ -21,6 +21,7 @@
 #include "services/sdc/control/loop_call.h"
 #include "services/sdc/engine/fake_sds.h"
 #include "services/sdc/engine/io_engine.h"
+#include "services/sdc/resume/test_memory.h"
 
 namespace tessera::sdc {
 
@@ -51,9 +52,10 @@ class TestCluster final : public ClusterLink {
         replica->set_role(v1::REPLICA_ROLE_IN_SYNC);
       }
     }
-    engine = std::make_unique<IoEngine>(loop_, options, Credentials());
-    engine->SetLink(this);
-    thread_ = std::thread([this] { loop_.Run(); });
+    options_ = options;
+    memory_ = std::make_shared<TestMemory>(kGeometry.TotalBytes());
+    table_ = ResumeTable::Create(memory_, {"boot", "node", ++lives_}, kGeometry);
+    BeginLoop([] {});
     OnLoop([this] {
       REQUIRE(engine->ApplyMap(Map()).ok());
       engine->SetGrant("test", MakeGrant());
@@ -78,25 +80,43 @@ class TestCluster final : public ClusterLink {
     return options;
   }
   ~TestCluster() override {
-    loop_.Stop();
-    thread_.join();
-    engine.reset();
+    EndLoop();
     for (auto& server : servers) server->Stop();
   }
 
+  // The process is killed, what comes back to it counts for nothing, and `meanwhile` happens.
+  void Kill(std::function<void()> meanwhile = [] {}) {
+    OnLoop([this] { memory_ = std::make_shared<TestMemory>(*memory_); });
+    EndLoop();
+    meanwhile();
+  }
+  // It starts again, without the MDM. Returns how many volumes it goes on with.
+  size_t StartAgain(uint64_t sdc_id = 1) {
+    size_t resumed = 0;
+    EndLoop();
+    ResumedState left;
+    auto table = ResumeTable::TakeOver(memory_, {"boot", "node", ++lives_}, &left);
+    REQUIRE(table.ok());
+    table_ = *std::move(table);
+    BeginLoop([&] { resumed = engine->Resume(left, sdc_id).size(); });
+    return resumed;
+  }
+  [[nodiscard]] TestMemory& memory() { return *memory_; }
+  [[nodiscard]] EventLoop& loop() { return *loop_; }
+
   void OnLoop(std::function<void()> task) {
-    REQUIRE(AskLoop<bool>(loop_, kPatience, [&task](auto answer) {
+    REQUIRE(AskLoop<bool>(*loop_, kPatience, [&task](auto answer) {
               task();
               answer(true);
             }).ok());
   }
   void Start(BlockRequest request) {
-    loop_.Post([this, request = std::move(request)]() mutable {
+    loop_->Post([this, request = std::move(request)]() mutable {
       engine->Find("")->Submit(std::move(request));
     });
   }
   BlockReply Do(BlockRequest request) {
-    auto reply = AskLoop<BlockReply>(loop_, kPatience, [this, &request](auto answer) {
+    auto reply = AskLoop<BlockReply>(*loop_, kPatience, [this, &request](auto answer) {
       request.done = std::move(answer);
       engine->Find("test")->Submit(std::move(request));
     });
@@ -176,8 +196,8 @@ class TestCluster final : public ClusterLink {
   }
   // Until the loop's timers that fall due meanwhile have run.
   void PassTime(EventLoop::Duration duration) {
-    REQUIRE(AskLoop<bool>(loop_, kPatience, [this, duration](auto answer) {
-              loop_.After(duration, [answer = std::move(answer)]() mutable { answer(true); });
+    REQUIRE(AskLoop<bool>(*loop_, kPatience, [this, duration](auto answer) {
+              loop_->After(duration, [answer = std::move(answer)]() mutable { answer(true); });
             }).ok());
   }
   // The MDM decides; the engine hears of the outcome.
@@ -191,11 +211,10 @@ class TestCluster final : public ClusterLink {
     OnLoop([this] { (void)engine->ApplyMap(Map()); });
   }
   void RaiseGeneration() {
-    OnLoop([this] {
-      ++generation_;
-      for (auto& server : servers) server->RaiseGeneration(generation_);
-    });
+    OnLoop([this] { Raise(); });
   }
+  // REQUIRES: no client runs.
+  void RaiseGenerationMeanwhile() { Raise(); }
   size_t InSync(uint32_t index) {
     size_t count = 0;
     OnLoop([&] { count = CountInSync(entries_[PlacementGroupId(kPool, index)]); });
@@ -210,7 +229,7 @@ class TestCluster final : public ClusterLink {
 
   // ClusterLink.
   void ReportReplicas(std::vector<ReplicaReport> reports) override {
-    loop_.Post([this, reports = std::move(reports)] {
+    loop_->Post([this, reports = std::move(reports)] {
       ++reports_seen;
       if (away) return engine->ReportsFailed(reports);
       v1::ReportReplicaFailuresResponse response;
@@ -223,7 +242,7 @@ class TestCluster final : public ClusterLink {
     });
   }
   void GrantNeeded(uint64_t, GrantTrouble trouble) override {
-    loop_.Post([this, trouble] {
+    loop_->Post([this, trouble] {
       if (away) return;
       ++grants_seen;
       if (trouble == GrantTrouble::kAcquire) {
@@ -271,10 +290,28 @@ class TestCluster final : public ClusterLink {
   }
 
  private:
+  void BeginLoop(const std::function<void()>& first) {
+    loop_ = std::make_unique<EventLoop>();
+    engine = std::make_unique<IoEngine>(*loop_, options_, Credentials());
+    engine->SetResumeTable(table_.get());
+    engine->SetLink(this);
+    first();
+    thread_ = std::thread([this] { loop_->Run(); });
+  }
+  void EndLoop() {
+    if (!thread_.joinable()) return;
+    loop_->Stop();
+    thread_.join();
+    engine.reset();
+  }
   static v1::SignedPlacementGroup Sign(const v1::PlacementGroup& entry) {
     v1::SignedPlacementGroup signed_entry;
     signed_entry.set_placement_group(entry.SerializeAsString());
     return signed_entry;
+  }
+  void Raise() {
+    ++generation_;
+    for (auto& server : servers) server->RaiseGeneration(generation_);
   }
   static size_t CountInSync(const v1::PlacementGroup& entry) {
     return static_cast<size_t>(
@@ -304,11 +341,17 @@ class TestCluster final : public ClusterLink {
     return map;
   }
 
+  static constexpr ResumeGeometry kGeometry{4096, 16 << 20};
+
+  EngineOptions options_;
+  std::shared_ptr<TestMemory> memory_;
+  std::unique_ptr<ResumeTable> table_;
+  uint64_t lives_ = 0;
   token::Key secret_{};
   std::map<uint64_t, v1::PlacementGroup> entries_;
   uint64_t generation_ = 1;
   uint64_t renewals_ = 0;
-  EventLoop loop_;
+  std::unique_ptr<EventLoop> loop_;
   std::thread thread_;
 };
 

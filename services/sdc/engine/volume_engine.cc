@@ -35,12 +35,20 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
 }
 
 VolumeEngine::~VolumeEngine() {
-  Retire();
+  Retire(false);
   ReleaseAllWrites();
 }
 
-void VolumeEngine::Retire() {
+void VolumeEngine::Retire(bool forget) {
   *alive_ = false;
+  if (table_ != nullptr && forget) {
+    table_->ForgetVolume(volume_id());
+    for (const auto& piece : pieces_) ForgetWrite(piece.get());
+  }
+  table_ = nullptr;
+  for (const auto& group : groups_) {
+    if (group != nullptr) group->record = ResumeGroup();
+  }
   if (std::exchange(throttle_timer_set_, false)) context_.loop().Cancel(throttle_timer_);
   if (std::exchange(retry_timer_set_, false)) context_.loop().Cancel(retry_timer_);
   if (std::exchange(full_timer_set_, false)) context_.loop().Cancel(full_timer_);
@@ -58,6 +66,8 @@ BlockDeviceInfo VolumeEngine::info() const {
 std::shared_ptr<LossCursor> VolumeEngine::OpenCursor() {
   auto cursor = std::make_shared<LossCursor>();
   cursor->told = told_losses_;
+  std::erase_if(cursors_, [](const auto& other) { return other.expired(); });
+  cursors_.push_back(cursor);
   return cursor;
 }
 
@@ -160,6 +170,7 @@ Piece* VolumeEngine::NewPiece() {
 }
 
 void VolumeEngine::FreePiece(Piece* piece) {
+  ForgetWrite(piece);
   piece->slices.clear();
   piece->tried_device_ids.clear();
   piece->request = nullptr;
@@ -486,16 +497,24 @@ std::vector<StatusExtent> VolumeEngine::MakeExtents(Request* request) {
 void VolumeEngine::SetGrant(VolumeGrant grant) {
   const bool other = grant.fields.generation != grant_.fields.generation ||
                      grant.fields.grant_id != grant_.fields.grant_id;
-  if (other) next_counter_ = 1;
+  if (!other && table_ != nullptr) {
+    (void)table_->PutGrant(volume_id(), grant.fields.generation, grant.issued);
+  }
   grant_ = std::move(grant);
   grant_blocked_ = false;
   const uint64_t now = context_.NowNanos();
   limiter_.Configure(
       {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
       now);
+  // Until the new order is recorded as a whole, the next life can't go on with it.
+  if (other && table_ != nullptr) record_.AddOutside();
   if (other && !read_only()) {
     flushes_.NewGeneration();
-    // What was acknowledged has no place in the new order.
+    // What was acknowledged has no place in the new order. Where it was what the map told the loss
+    // of, and not durable again, it is lost now.
+    for (Group* group : retaining_groups_) {
+      if (group->loss_kept) GiveUpUnflushed(*group);
+    }
     ReleaseAllWrites();
     for (const auto& group : groups_) {
       if (group != nullptr && group->writer.generation() != grant_.fields.generation) {
@@ -503,6 +522,7 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
       }
     }
   }
+  if (other) RecordNewOrder();
   for (const auto& group : groups_) {
     if (group == nullptr || group->writer.idle()) continue;
     group->writer.ForgiveWaiting(now);

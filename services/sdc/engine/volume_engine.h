@@ -29,6 +29,7 @@
 #include "services/sdc/engine/sds_stream.h"
 #include "services/sdc/engine/volume_grant.h"
 #include "services/sdc/engine/volume_request.h"
+#include "services/sdc/resume/resume_table.h"
 #include "services/sdc/rules/flush_tracker.h"
 #include "services/sdc/rules/placement_group_writer.h"
 #include "services/sdc/rules/range_gate.h"
@@ -49,6 +50,13 @@ class VolumeEngine final : public BlockDevice {
  public:
   // `context` must outlive it. The grant says what the volume is.
   VolumeEngine(EngineContext& context, std::string name, VolumeGrant grant);
+  // The next life of this process is to know of the volume. Once, before it is used.
+  void RecordNew();
+  // Whether the volume that an earlier life of this process left can be gone on with, and why not.
+  [[nodiscard]] static absl::Status CheckResumed(const ResumedVolume& left,
+                                                 const VolumeGrant& grant, const MapCache& map);
+  // Goes on with it. REQUIRES: CheckResumed; nothing was done yet.
+  void Resume(const ResumedVolume& left);
   ~VolumeEngine() override;
 
   [[nodiscard]] BlockDeviceInfo info() const override;
@@ -61,8 +69,8 @@ class VolumeEngine final : public BlockDevice {
   // get ESHUTDOWN at once). The engine may be destroyed then.
   void Detach(bool drop, absl::AnyInvocable<void()> done);
   // Nothing knows it any more but its clients, which may hold it longer: from now on it sends
-  // nothing by itself.
-  void Retire();
+  // nothing by itself. The next life of the process is to know nothing of it, if `forget`.
+  void Retire(bool forget);
 
   // Events of the engine around it.
   void StreamOpened(SdsStream& stream);
@@ -111,6 +119,10 @@ class VolumeEngine final : public BlockDevice {
     bool retaining = false;          // in retaining_groups_
     // Some of what was acknowledged below this is neither kept nor known to be durable; 0: nothing.
     uint64_t unkept_below = 0;
+    // The map has told of a loss, and only what is kept here makes it none, ..
+    bool loss_kept = false;
+    bool loss_covering = false;  // .. which the running flush round makes durable again
+    ResumeGroup record;
   };
 
   // Intake and completion: volume_engine.cc.
@@ -174,7 +186,8 @@ class VolumeEngine final : public BlockDevice {
 
   // Acknowledged writes until they are durable: volume_retention.cc.
   void KeepUntilDurable(Group& group, Piece* piece);
-  void KeepNothing(Group& group, const Piece* piece);
+  void KeepNothing(Group& group, Piece* piece);
+  void AccountRetained(Group& group);
   void ArmKeepTimer();
   void FlushKept();
   // The pool is full: true when the write waits for space.
@@ -187,9 +200,26 @@ class VolumeEngine final : public BlockDevice {
   void DoubtReplicas(SdsStream& stream);
   void AskReplica(Group& group, uint64_t device_id);
   void UnflushedLost(Group& group);
+  void GiveUpUnflushed(Group& group);
   void CatchingUp(Group& group, uint64_t device_id, uint64_t from_sequence);
   void ReportLearnersInDoubt(Group& group);
   [[nodiscard]] bool LearnersInDoubt() const;
+
+  // For the next life of the process, before what depends on it: volume_resume.cc.
+  void RecordNewOrder();
+  [[nodiscard]] uint64_t TakeCounter();
+  void RecordGroup(Group& group);
+  void RecordWrite(Group& group, Piece* piece);
+  void RecordFront(Group& group);
+  static void RecordUnkept(Group& group);
+  static void RecordDoubt(Group& group);
+  static void RecordEpoch(Group& group);
+  void RecordLosses();
+  void RecordHeard();
+  void ForgetWrite(Piece* piece);
+  Piece* RestorePiece(const ResumedWrite& left);
+  void ResumeGroupWrites(Group& group, const ResumedGroup& left);
+  void ResumeStanding(const ResumedVolume& left);
 
   // Flushes: volume_flush.cc.
   void RequestFlush(Request* request);
@@ -256,6 +286,12 @@ class VolumeEngine final : public BlockDevice {
   EventLoop::TimerId keep_timer_ = 0;
   // By server: the life that was spoken to last.
   absl::flat_hash_map<uint64_t, uint64_t> server_lives_;
+
+  ResumeTable* table_ = nullptr;  // null: the next life is to know nothing of this volume
+  ResumeVolume record_;
+  bool uncovered_ = true;          // what was answered before this generation may not be durable
+  bool covering_earlier_ = false;  // the running flush round covers that
+  std::vector<std::weak_ptr<LossCursor>> cursors_;  // of open clients; theirs
 
   bool detaching_ = false;
   absl::AnyInvocable<void()> detached_;

@@ -45,6 +45,7 @@ void VolumeEngine::BeginFlushRound() {
   }
   flush_round_.swap(flush_waiting_);
   MarkFlushRound();
+  covering_earlier_ = uncovered_;
   const std::vector<ReplicaName> targets = flushes_.BeginRound();
   for (const ReplicaName& target : targets) SendFlush(target.device_id);
   CheckFlushRound();
@@ -84,7 +85,7 @@ void VolumeEngine::SendFlush(uint64_t device_id) {
   stream->ShowEntry(*group->map);
   Piece piece;
   piece.type = v1::IO_OPERATION_TYPE_FLUSH;
-  FillOperation(stream->Add(operation, {}), *group, piece, next_counter_++, *key);
+  FillOperation(stream->Add(operation, {}), *group, piece, TakeCounter(), *key);
 }
 
 void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& operation,
@@ -206,7 +207,7 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
   Piece piece;
   piece.type = v1::IO_OPERATION_TYPE_POSITION;
   piece.where = {group->probe_chunk, 0, static_cast<uint32_t>(kSectorBytes)};
-  FillOperation(stream->Add(operation, {}), *group, piece, next_counter_++, *key);
+  FillOperation(stream->Add(operation, {}), *group, piece, TakeCounter(), *key);
 }
 
 void VolumeEngine::ProbeAnswered(SdsStream& stream, const InFlightOperation& operation,
@@ -271,9 +272,11 @@ void VolumeEngine::NoteTold(const Request& request, uint64_t losses) {
   LossCursor* client = request.block.client.get();
   if (client != nullptr) client->told = losses;
   if (client == nullptr || !client->closed) told_losses_ = losses;
+  RecordHeard();
 }
 
 void VolumeEngine::CheckFlushRound() {
+  RecordLosses();
   if (!flushes_.round_running() && flush_round_.empty()) return;
   if (LearnersInDoubt() || !flushes_.FinishRound()) return;
   FlushRoundCovered();

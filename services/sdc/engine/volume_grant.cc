@@ -13,6 +13,7 @@ absl::StatusOr<VolumeGrant> VolumeGrant::FromIssued(const v1::IssuedGrant& issue
   if (!fields.ok()) return fields.status();
   grant.fields = *fields;
   grant.bytes = issued.grant();
+  grant.issued = issued.SerializeAsString();
   grant.revision = revision;
   for (const v1::GrantKeyForSds& from : issued.keys()) {
     token::Key key;

@@ -18,6 +18,7 @@ namespace tessera::sdc {
 struct VolumeGrant {
   token::Grant fields;
   std::string bytes;      // as shown to servers
+  std::string issued;     // the IssuedGrant that it came in
   uint64_t revision = 0;  // tells renewals of one grant apart, in this process
   std::vector<std::pair<uint64_t, token::GrantKey>> keys;  // by server
 

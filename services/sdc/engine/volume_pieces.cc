@@ -88,6 +88,7 @@ VolumeEngine::Group* VolumeEngine::GroupFor(uint64_t chunk_index) {
     ++group_count_;
     group->map = map;
     group->probe_chunk = chunk_index;
+    RecordGroup(*group);
     if (context_.options().unflushed_bytes > 0) group->writer.Retain();
     if (!read_only()) {
       for (const WriterMember& member : group->writer.members()) {
@@ -119,6 +120,7 @@ void VolumeEngine::SendPiece(Piece* piece) {
 }
 
 void VolumeEngine::AppendWrite(Group& group, Piece* piece) {
+  RecordWrite(group, piece);
   group.writer.Append(reinterpret_cast<WriteCookie>(piece), context_.NowNanos());
   Pump(group);
 }
@@ -275,7 +277,7 @@ void VolumeEngine::SendRead(Piece* piece) {
   operation.sent_nanos = context_.NowNanos();
   stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
   stream.ShowEntry(*group->map);
-  FillOperation(stream.Add(operation, {}), *group, *piece, next_counter_++,
+  FillOperation(stream.Add(operation, {}), *group, *piece, TakeCounter(),
                 *grant_.KeyFor(member.sds_id));
 }
 
@@ -383,6 +385,7 @@ void VolumeEngine::CompleteWrites(Group& group) {
   for (;;) {
     const PlacementGroupWriter::Completion completion = group.writer.PopCompleted();
     auto* piece = reinterpret_cast<Piece*>(completion.cookie);
+    RecordFront(group);
     switch (completion.kind) {
       case PlacementGroupWriter::Completion::Kind::kNone:
         return;
@@ -682,6 +685,8 @@ void VolumeEngine::AdoptEntry(Group& group) {
       flushes_.DropReplica({old.device_id, group.writer.placement_group_id()});
     }
   }
+  RecordDoubt(group);
+  RecordEpoch(group);
   for (const WriterMember& member : after) {
     if (member.behind) AskReplica(group, member.device_id);
   }

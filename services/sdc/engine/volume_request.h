@@ -17,6 +17,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "services/sdc/block_device.h"
+#include "services/sdc/resume/resume_table.h"
 #include "services/sdc/rules/range_gate.h"
 #include "services/sdc/rules/request_splitter.h"
 #include "tessera/v1/chunk.pb.h"
@@ -73,6 +74,8 @@ struct Piece {
   uint32_t crc32c = 0;
   absl::InlinedVector<grpc::Slice, 2> slices;
   bool cuts_bad_block = false;  // a replica could not take it
+  ResumeSlot slot = kNoResumeSlot;
+  bool outside = false;  // of the resume file: it found no room
   // Reads.
   size_t part = 0;
   uint32_t checksum_errors = 0;

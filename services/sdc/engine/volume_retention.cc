@@ -27,6 +27,8 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   const uint64_t limit = context_.options().unflushed_bytes;
   if (limit == 0) return;
   Piece* kept = NewPiece();
+  kept->slot = std::exchange(piece->slot, kNoResumeSlot);
+  kept->outside = std::exchange(piece->outside, false);
   kept->type = piece->type;
   kept->where = piece->where;
   kept->crc32c = piece->crc32c;
@@ -39,7 +41,25 @@ void VolumeEngine::KeepUntilDurable(Group& group, Piece* piece) {
   LoopCounter& kept_bytes = context_.counters().unflushed_bytes;
   kept_bytes.Add(cost);
   StayWithinLimit(group);
-  if (kept_bytes.Get() > limit / 2 && !flushes_.round_running()) FlushKept();
+  const bool pressed = table_ != nullptr && table_->pressed();
+  if ((kept_bytes.Get() > limit / 2 || pressed) && !flushes_.round_running()) FlushKept();
+}
+
+// What an earlier life of this process kept.
+void VolumeEngine::AccountRetained(Group& group) {
+  const PlacementGroupWriter& writer = group.writer;
+  const bool keeps = context_.options().unflushed_bytes > 0;
+  if (!keeps && writer.retained() > 0) group.unkept_below = writer.front_sequence();
+  for (uint64_t sequence = writer.retained_front(); sequence < writer.front_sequence();
+       ++sequence) {
+    context_.counters().unflushed_bytes.Add(
+        CostOf(*reinterpret_cast<const Piece*>(writer.cookie(sequence))));
+  }
+  if (!keeps) ReleaseWrites(group, UINT64_MAX);
+  if (writer.retained() == 0 && group.unkept_below == 0) return;
+  group.retaining = true;
+  retaining_groups_.push_back(&group);
+  ArmKeepTimer();
 }
 
 void VolumeEngine::ArmKeepTimer() {
@@ -71,17 +91,21 @@ void VolumeEngine::FlushKept() {
 void VolumeEngine::StayWithinLimit(Group& group) {
   const uint64_t limit = context_.options().unflushed_bytes;
   while (context_.counters().unflushed_bytes.Get() > limit && group.writer.retained() > 0) {
-    ReleaseWrites(group, group.writer.retained_front() + 1);
-    group.unkept_below = group.writer.retained_front();
+    group.unkept_below = group.writer.retained_front() + 1;
+    RecordUnkept(group);
+    ReleaseWrites(group, group.unkept_below);
   }
 }
 
 // A write that no replica had space for keeps its place in the order. What would be given again,
 // should it come to that, is the write itself: one that has failed may take effect.
-void VolumeEngine::KeepNothing(Group& group, const Piece* piece) {
+void VolumeEngine::KeepNothing(Group& group, Piece* piece) {
   if (context_.options().unflushed_bytes == 0) return;
   Piece copy = *piece;
   KeepUntilDurable(group, &copy);
+  // The kept one's now.
+  piece->slot = kNoResumeSlot;
+  piece->outside = false;
 }
 
 bool VolumeEngine::WaitForSpace(Piece* piece) {
@@ -121,7 +145,10 @@ void VolumeEngine::ReleaseAllWrites() {
 
 // What is acknowledged now was answered by every member, and is covered by the round that begins.
 void VolumeEngine::MarkFlushRound() {
-  for (Group* group : retaining_groups_) group->flush_mark = group->writer.front_sequence();
+  for (Group* group : retaining_groups_) {
+    group->flush_mark = group->writer.front_sequence();
+    group->loss_covering = group->loss_kept;
+  }
 }
 
 void VolumeEngine::FlushRoundCovered() {
@@ -129,11 +156,18 @@ void VolumeEngine::FlushRoundCovered() {
     if (group->writer.MayRelease()) {
       ReleaseWrites(*group, group->flush_mark);
       if (group->flush_mark >= group->unkept_below) group->unkept_below = 0;
+      RecordUnkept(*group);
+      if (std::exchange(group->loss_covering, false)) group->loss_kept = false;
+      RecordEpoch(*group);
     }
     group->flush_mark = 0;
     group->retaining = group->writer.retained() > 0 || group->unkept_below > 0;
     return !group->retaining;
   });
+  if (std::exchange(covering_earlier_, false)) {
+    uncovered_ = false;
+    if (table_ != nullptr) record_.SetUncovered(false);
+  }
 }
 
 // Until the replica has proved that it has every acknowledged write, or has got what it lacks, no
@@ -152,9 +186,18 @@ void VolumeEngine::UnflushedLost(Group& group) {
   const uint64_t placement_group_id = group.writer.placement_group_id();
   if (context_.options().unflushed_bytes > 0 && group.unkept_below == 0 &&
       flushes_.GroupOwesThisGenerationOnly(placement_group_id)) {
+    group.loss_kept = group.writer.retained() > 0;
+    group.loss_covering = false;
     return;
   }
+  GiveUpUnflushed(group);
+}
+
+void VolumeEngine::GiveUpUnflushed(Group& group) {
+  const uint64_t placement_group_id = group.writer.placement_group_id();
+  group.loss_kept = false;
   if (!flushes_.LoseGroup(placement_group_id)) return;
+  RecordLosses();
   LogWarning("unflushed writes are lost: the last replica came back without them",
              {{"volume", volume_id()},
               {"placement_group", placement_group_id},
@@ -169,6 +212,7 @@ void VolumeEngine::CatchingUp(Group& group, uint64_t device_id, uint64_t from_se
               {"from", from_sequence},
               {"to", group.writer.front_sequence() - 1}});
   context_.counters().replicas_caught_up.Add();
+  RecordDoubt(group);
   group.lost_device_id = 0;
   AskReplica(group, device_id);
   ReportLearnersInDoubt(group);

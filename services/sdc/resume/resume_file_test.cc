@@ -15,7 +15,6 @@
 namespace tessera::sdc {
 namespace {
 
-const ResumeOwner kOwner{"boot-1", "node-1"};
 constexpr ResumeGeometry kGeometry{64, 256 << 10};
 
 class Folder {
@@ -36,8 +35,9 @@ class Folder {
   std::string path_;
 };
 
-absl::StatusOr<std::unique_ptr<ResumeTable>> Open(const std::string& path, ResumedState* state) {
-  return OpenResumeFile(path, kOwner, kGeometry, state);
+absl::StatusOr<std::unique_ptr<ResumeTable>> Open(const std::string& path, ResumedState* state,
+                                                  uint64_t incarnation = 1) {
+  return OpenResumeFile(path, {"boot-1", "node-1", incarnation}, kGeometry, state);
 }
 
 TEST_CASE("what a killed process stored is there for the next", "[resume]") {
@@ -58,7 +58,7 @@ TEST_CASE("what a killed process stored is there for the next", "[resume]") {
   REQUIRE(stat(folder.file().c_str(), &info) == 0);
   CHECK((info.st_mode & 0777) == 0600);
   ResumedState state;
-  auto table = Open(folder.file(), &state);
+  auto table = Open(folder.file(), &state, 2);
   REQUIRE(table.ok());
   REQUIRE(state.volumes.size() == 1);
   CHECK(state.volumes[0].name == "db");
@@ -74,12 +74,12 @@ TEST_CASE("of another boot nothing is left", "[resume]") {
     REQUIRE((*table)->PutVolume(7, "db", 3, "grant"));
   }
   {
-    auto table = OpenResumeFile(folder.file(), {"boot-2", "node-1"}, kGeometry, &state);
+    auto table = OpenResumeFile(folder.file(), {"boot-2", "node-1", 2}, kGeometry, &state);
     REQUIRE(table.ok());
     CHECK(state.volumes.empty());
   }
   // Emptied, not only passed over.
-  auto table = OpenResumeFile(folder.file(), {"boot-2", "node-1"}, kGeometry, &state);
+  auto table = OpenResumeFile(folder.file(), {"boot-2", "node-1", 3}, kGeometry, &state);
   REQUIRE(table.ok());
   CHECK(state.volumes.empty());
 }
@@ -97,7 +97,7 @@ TEST_CASE("a file of noise is made anew", "[resume]") {
     REQUIRE(table.ok());
     REQUIRE((*table)->PutVolume(7, "db", 3, "grant"));
   }
-  REQUIRE(Open(folder.file(), &state).ok());
+  REQUIRE(Open(folder.file(), &state, 2).ok());
   CHECK(state.volumes.size() == 1);
 }
 
@@ -107,14 +107,14 @@ TEST_CASE("two processes never share a file", "[resume]") {
   auto first = Open(folder.file(), &state);
   REQUIRE(first.ok());
   REQUIRE((*first)->PutVolume(7, "db", 3, "grant"));
-  auto second = Open(folder.file(), &state);
+  auto second = Open(folder.file(), &state, 2);
   REQUIRE(second.ok());
   CHECK(state.volumes.empty());
   REQUIRE((*second)->PutVolume(8, "other", 1, "grant"));
   // The path is the second's now.
   REQUIRE((*first)->PutVolume(9, "late", 1, "grant"));
   *second = nullptr;
-  auto third = Open(folder.file(), &state);
+  auto third = Open(folder.file(), &state, 3);
   REQUIRE(third.ok());
   REQUIRE(state.volumes.size() == 1);
   CHECK(state.volumes[0].volume_id == 8);

@@ -40,8 +40,9 @@ struct Header {
   // Live.
   std::atomic<uint64_t> slots_used;
   std::atomic<uint64_t> closed;
+  std::atomic<uint64_t> incarnation;
 };
-static_assert(sizeof(Header) == 208 && offsetof(Header, slot_count) == 16 &&
+static_assert(sizeof(Header) == 216 && offsetof(Header, slot_count) == 16 &&
               offsetof(Header, slots_used) == 192);
 
 inline constexpr uint32_t kForceUnitAccess = 1;

@@ -1,6 +1,7 @@
 #include "services/sdc/resume/resume_table.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "services/common/crc32c.h"
@@ -74,6 +75,7 @@ std::unique_ptr<ResumeTable> ResumeTable::Create(std::shared_ptr<ResumeMemory> m
   header.boot_id = Padded<sizeof(header.boot_id)>(owner.boot_id);
   header.node_uuid = Padded<sizeof(header.node_uuid)>(owner.node_uuid);
   header.check = CheckOf(header);
+  header.incarnation.store(owner.incarnation, std::memory_order_relaxed);
   header.magic.store(resume::kMagic, std::memory_order_release);
   return table;
 }
@@ -96,6 +98,9 @@ absl::StatusOr<std::unique_ptr<ResumeTable>> ResumeTable::TakeOver(
   if (header.node_uuid != Padded<sizeof(header.node_uuid)>(owner.node_uuid)) {
     return absl::FailedPreconditionError("it is another client's");
   }
+  if (header.incarnation.load() + 1 != owner.incarnation) {
+    return absl::FailedPreconditionError("the client has run without it since");
+  }
   if (header.closed.load() != 0) {
     return absl::FailedPreconditionError("not everything found room in it");
   }
@@ -109,6 +114,7 @@ absl::StatusOr<std::unique_ptr<ResumeTable>> ResumeTable::TakeOver(
   std::unique_ptr<ResumeTable> table(new ResumeTable(std::move(memory), geometry));
   if (absl::Status read = table->Read(state); !read.ok()) return read;
   table->Trim();
+  table->header().incarnation.store(owner.incarnation, std::memory_order_release);
   return table;
 }
 
@@ -135,6 +141,8 @@ void ResumeTable::Commit(ResumeSlot slot, Kind kind) {
 
 void ResumeTable::FreeSlot(ResumeSlot slot) {
   At(slot).kind.store(0, std::memory_order_release);
+  // What the slot and its block are used for next is stored after that.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
   free_slots_.push_back(slot);
 }
 

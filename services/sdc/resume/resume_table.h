@@ -32,6 +32,7 @@ namespace tessera::sdc {
 struct ResumeOwner {
   std::string boot_id;
   std::string node_uuid;
+  uint64_t incarnation = 0;  // grows by one with each start of the client
 };
 
 struct ResumeGeometry {
@@ -114,8 +115,8 @@ class ResumeTable {
                                                            const ResumeOwner& owner,
                                                            const ResumeGeometry& geometry);
   // Goes on with what an earlier life left: `state` is what can be taken over. FAILED_PRECONDITION:
-  // it is another owner's, another version's, or closed. DATA_LOSS: damaged. It is to be
-  // emptied and created anew then.
+  // it is another owner's, another version's, closed, or not of the start just before this one.
+  // DATA_LOSS: damaged. It is to be emptied and created anew then.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<ResumeTable>> TakeOver(
       std::shared_ptr<ResumeMemory> memory, const ResumeOwner& owner, ResumedState* state);
 

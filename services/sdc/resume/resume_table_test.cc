@@ -10,7 +10,7 @@
 namespace tessera::sdc {
 namespace {
 
-const ResumeOwner kOwner{"boot-1", "node-1"};
+const ResumeOwner kOwner{"boot-1", "node-1", 1};
 constexpr ResumeGeometry kGeometry{64, 256 << 10};
 constexpr uint64_t kVolume = 7;
 constexpr uint64_t kGroup = 65'537;
@@ -20,12 +20,16 @@ class Lives {
  public:
   Lives() { table = ResumeTable::Create(memory, kOwner, kGeometry); }
   // kill -9, and another start. What is held of the old life is dropped only afterwards.
-  absl::Status Restart(const ResumeOwner& owner = kOwner) {
+  absl::Status Restart() { return Restart("boot-1", "node-1", incarnation + 1); }
+  absl::Status Restart(const std::string& boot_id, const std::string& node_uuid,
+                       uint64_t next_life) {
+    const ResumeOwner owner{boot_id, node_uuid, next_life};
     auto copy = std::make_shared<TestMemory>(*memory);
     ResumedState taken;
     auto next = ResumeTable::TakeOver(copy, owner, &taken);
     if (!next.ok()) return next.status();
     blocks.clear();
+    incarnation = next_life;
     memory = copy;
     table = *std::move(next);
     state = std::move(taken);
@@ -64,6 +68,7 @@ class Lives {
   std::unique_ptr<ResumeTable> table;
   std::vector<std::shared_ptr<ResumeBlock>> blocks;
   ResumedState state;
+  uint64_t incarnation = 1;
 };
 
 std::string Text(const std::shared_ptr<ResumeBlock>& block) {
@@ -212,8 +217,8 @@ TEST_CASE("a new generation is another order", "[resume]") {
 TEST_CASE("a foreign file is refused as a whole", "[resume]") {
   Lives lives;
   lives.Attach();
-  CHECK(absl::IsFailedPrecondition(lives.Restart({"boot-2", "node-1"})));
-  CHECK(absl::IsFailedPrecondition(lives.Restart({"boot-1", "node-2"})));
+  CHECK(absl::IsFailedPrecondition(lives.Restart("boot-2", "node-1", 2)));
+  CHECK(absl::IsFailedPrecondition(lives.Restart("boot-1", "node-2", 2)));
   auto& header = *reinterpret_cast<resume::Header*>(lives.memory->bytes().data());
   SECTION("another version") {
     header.version = 2;
@@ -229,6 +234,18 @@ TEST_CASE("a foreign file is refused as a whole", "[resume]") {
     lives.memory->Resize(100);
     CHECK(absl::IsDataLoss(lives.Restart()));
   }
+}
+
+// What a life in between did, with another file or none, this one does not know.
+TEST_CASE("only the next life takes over", "[resume]") {
+  Lives lives;
+  lives.Attach();
+  CHECK(absl::IsFailedPrecondition(lives.Restart("boot-1", "node-1", 1)));
+  CHECK(absl::IsFailedPrecondition(lives.Restart("boot-1", "node-1", 3)));
+  CHECK(lives.Restart("boot-1", "node-1", 2).ok());
+  CHECK(absl::IsFailedPrecondition(lives.Restart("boot-1", "node-1", 2)));
+  CHECK(lives.Restart("boot-1", "node-1", 3).ok());
+  CHECK(lives.state.volumes.size() == 1);
 }
 
 TEST_CASE("a flipped bit of what counts is found", "[resume]") {
@@ -294,7 +311,7 @@ TEST_CASE("at whatever store a life ends, the next finds a whole state", "[resum
     }
     auto copy = std::make_shared<TestMemory>(*lives.memory);
     ResumedState state;
-    const auto taken = ResumeTable::TakeOver(copy, kOwner, &state);
+    const auto taken = ResumeTable::TakeOver(copy, {"boot-1", "node-1", 2}, &state);
     REQUIRE(taken.ok());
     REQUIRE(state.volumes.size() == 1);
     const ResumedGroup& resumed = state.volumes[0].groups[0];
@@ -386,7 +403,7 @@ TEST_CASE("memory is given back where nothing is kept", "[resume]") {
   CHECK(memory->given_back_bytes() >= 38 << 20);
   CHECK(Text(blocks[0]) == text);
   ResumedState state;
-  REQUIRE(ResumeTable::TakeOver(memory, kOwner, &state).ok());
+  REQUIRE(ResumeTable::TakeOver(memory, {"boot-1", "node-1", 2}, &state).ok());
   REQUIRE(state.volumes.size() == 1);
   CHECK(Text(state.volumes[0].groups[0].writes[0].block) == text);
 }

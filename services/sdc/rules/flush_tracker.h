@@ -85,6 +85,8 @@ class FlushTracker {
   // there was nothing.
   bool LoseGroup(uint64_t placement_group_id);
   [[nodiscard]] uint64_t losses() const { return losses_; }
+  // Of an earlier life of this writer.
+  void ResumeLosses(uint64_t losses) { losses_ = losses; }
 
   // All replicas of the device that a round waits for, for reports.
   [[nodiscard]] std::vector<ReplicaName> WaitedFor(uint64_t device_id) const;

@@ -50,7 +50,12 @@ absl::StatusOr<v1::PlacementGroup> ReadEntry(const v1::SignedPlacementGroup& sig
 absl::StatusOr<MapCache::Changes> MapCache::Apply(const v1::WatchPlacementGroupsResponse& message) {
   Changes changes;
   absl::Status first_error;
-  for (const v1::PoolLayout& pool : message.pools()) pools_[pool.pool_id()] = pool;
+  for (const v1::PoolLayout& pool : message.pools()) {
+    v1::PoolLayout& known = pools_[pool.pool_id()];
+    if (google::protobuf::util::MessageDifferencer::Equals(known, pool)) continue;
+    known = pool;
+    changes.pool_ids.push_back(pool.pool_id());
+  }
   for (const v1::SdsAddress& address : message.sds_addresses()) {
     v1::SdsAddress& known = addresses_[address.sds_id()];
     if (google::protobuf::util::MessageDifferencer::Equals(known, address)) continue;

@@ -34,6 +34,7 @@ class MapCache {
   struct Changes {
     std::vector<uint64_t> placement_group_ids;
     std::vector<uint64_t> sds_ids;
+    std::vector<uint64_t> pool_ids;  // whose layout changed
   };
   // INVALID_ARGUMENT for an entry that can't be read; others of the message are taken.
   [[nodiscard]] absl::StatusOr<Changes> Apply(const v1::WatchPlacementGroupsResponse& message);

@@ -19,6 +19,21 @@ PlacementGroupWriter::PlacementGroupWriter(const MapEntry& entry, uint64_t gener
   Adopt(entry, 0);
 }
 
+void PlacementGroupWriter::Resume(uint64_t front_sequence, std::span<const WriteCookie> retained,
+                                  std::span<const WriteCookie> unacknowledged,
+                                  bool learners_in_doubt, uint64_t now_nanos) {
+  front_sequence_ = next_sequence_ = front_sequence;
+  for (const WriteCookie cookie : retained) {
+    if (retained_ == ring_.size()) Grow();
+    RingAt(retained_++) = Kept{cookie, now_nanos, 0};
+  }
+  for (WriterMember& member : members_) member.next_send = front_sequence_;
+  learners_in_doubt_ =
+      learners_in_doubt && std::any_of(members_.begin(), members_.end(),
+                                       [](const WriterMember& member) { return !member.in_sync; });
+  for (const WriteCookie cookie : unacknowledged) Append(cookie, now_nanos);
+}
+
 uint64_t PlacementGroupWriter::Append(WriteCookie cookie, uint64_t now_nanos) {
   if (retained_ + count_ == ring_.size()) Grow();
   At(count_) = Kept{cookie, now_nanos, 0};

@@ -31,6 +31,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -121,6 +122,13 @@ class PlacementGroupWriter {
   static constexpr uint64_t kEpochHoldNanos = 500'000'000;
 
   PlacementGroupWriter(const MapEntry& entry, uint64_t generation, uint32_t min_replicas);
+
+  // Goes on where an earlier life of this writer was killed: `retained` are the last acknowledged
+  // writes before `front_sequence`, `unacknowledged` come from it on. REQUIRES: nothing was
+  // appended yet.
+  void Resume(uint64_t front_sequence, std::span<const WriteCookie> retained,
+              std::span<const WriteCookie> unacknowledged, bool learners_in_doubt,
+              uint64_t now_nanos);
 
   // Puts a write at the end of the order; returns its sequence.
   uint64_t Append(WriteCookie cookie, uint64_t now_nanos);
