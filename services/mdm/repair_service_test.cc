@@ -179,11 +179,11 @@ TEST_CASE_METHOD(RepairFixture, "a server that left a group is told so, signed f
   pause.mutable_settings()->set_rebalance_paused(true);
   pause.mutable_update_mask()->add_paths("rebalance_paused");
   REQUIRE(Set(pause).ok());
-  REQUIRE(Drain(b).ok());
   std::map<uint64_t, uint64_t> held;
   for (const v1::PlacementGroup& group : Groups()) {
     if (Member(group, b) != nullptr) held[group.placement_group_id()] = group.epoch();
   }
+  REQUIRE(Drain(b).ok());
   REQUIRE(Await([&] {
     Learn();
     return Held(b) == 0;
