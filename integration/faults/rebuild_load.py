@@ -22,7 +22,7 @@ import cluster as tessera  # noqa: E402  pylint: disable=wrong-import-position
 from cluster import BIN, Cluster, wait_until  # noqa: E402  pylint: disable=wrong-import-position
 from resync import MIB, fill  # noqa: E402  pylint: disable=wrong-import-position
 
-RATE_SECONDS = 15  # what a rate shown is of (services/mdm/progress_meter.h)
+RATE_SECONDS = 15  # what a rate shown is of: ProgressMeter::kRateMillis
 
 
 class Load:

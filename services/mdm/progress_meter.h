@@ -1,5 +1,5 @@
-// How fast something goes: bytes a second over the last quarter of a minute, and what that makes of
-// the rest.
+// How fast something goes: bytes a second over the last quarter of a minute; and what is left, by
+// the rate of the last minute, because a pace that gives way to clients goes up and down.
 //
 // Pure: time is passed in, in milliseconds of a clock that does not jump. Threads: one at a time.
 #ifndef TESSERA_SERVICES_MDM_PROGRESS_METER_H_
@@ -14,7 +14,8 @@ namespace tessera::mdm {
 
 class ProgressMeter {
  public:
-  static constexpr uint64_t kWindowMillis = 15'000;
+  static constexpr uint64_t kRateMillis = 15'000;
+  static constexpr uint64_t kEtaMillis = 60'000;
 
   // `done` bytes in all at `now_ms`. Less than before (an attempt began anew): the figure starts
   // over.
@@ -23,24 +24,29 @@ class ProgressMeter {
     // The time before anything moved (targets being told, sources found) says nothing of the rate.
     if (samples_.size() == 1 && samples_.front().second == done) samples_.clear();
     // One sample that is older than the window stays as the edge to measure from.
-    while (samples_.size() > 1 && samples_[1].first + kWindowMillis <= now_ms) samples_.pop_front();
+    while (samples_.size() > 1 && samples_[1].first + kEtaMillis <= now_ms) samples_.pop_front();
     samples_.emplace_back(now_ms, done);
   }
-  [[nodiscard]] uint64_t BytesPerSecond() const {
-    if (samples_.size() < 2) return 0;
-    const uint64_t elapsed_ms = samples_.back().first - samples_.front().first;
-    const uint64_t bytes = samples_.back().second - samples_.front().second;
-    return elapsed_ms == 0 ? 0 : bytes * 1'000 / elapsed_ms;
-  }
+  [[nodiscard]] uint64_t BytesPerSecond() const { return RateOver(kRateMillis); }
   // Milliseconds for `left` bytes; 0: nothing left, or nothing moves.
   [[nodiscard]] uint64_t EtaMillis(uint64_t left) const {
-    const uint64_t rate = BytesPerSecond();
-    return rate == 0 || left == 0
+    const uint64_t rate = RateOver(kEtaMillis);
+    return BytesPerSecond() == 0 || rate == 0 || left == 0
                ? 0
                : std::max<uint64_t>(1, left / rate * 1'000 + left % rate * 1'000 / rate);
   }
 
  private:
+  [[nodiscard]] uint64_t RateOver(uint64_t window_ms) const {
+    if (samples_.size() < 2) return 0;
+    const auto [now_ms, done] = samples_.back();
+    // The edge: the newest sample that is as old as the window, else the oldest.
+    auto edge = samples_.begin();
+    for (auto next = edge + 1; next != samples_.end() && next->first + window_ms <= now_ms; ++next)
+      edge = next;
+    return edge->first == now_ms ? 0 : (done - edge->second) * 1'000 / (now_ms - edge->first);
+  }
+
   std::deque<std::pair<uint64_t, uint64_t>> samples_;  // time, bytes
 };
 

@@ -15,7 +15,7 @@ constexpr auto kIn = v1::REPLICA_ROLE_IN_SYNC;
 constexpr auto kLearner = v1::REPLICA_ROLE_LEARNER;
 constexpr auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
 
-TEST_CASE("a rate is that of the last quarter of a minute, and the time left follows it",
+TEST_CASE("a rate is that of the last quarter of a minute, the time left that of the last minute",
           "[figures]") {
   ProgressMeter meter;
   CHECK(meter.BytesPerSecond() == 0);
@@ -25,13 +25,19 @@ TEST_CASE("a rate is that of the last quarter of a minute, and the time left fol
   CHECK(meter.EtaMillis(5'000) == 10'000);
   CHECK(meter.EtaMillis(0) == 0);
   // Faster from now on: after the window only the new rate counts.
-  for (uint64_t second = 61; second <= 100; ++second) {
+  for (uint64_t second = 61; second <= 90; ++second) {
     meter.Add(second * 1'000, 30'000 + (second - 60) * 2'000);
   }
   CHECK(meter.BytesPerSecond() == 2'000);
+  CHECK(meter.EtaMillis(12'500) == 10'000);  // 1,250 a second over the minute
+  for (uint64_t second = 91; second <= 120; ++second) {
+    meter.Add(second * 1'000, 30'000 + (second - 60) * 2'000);
+  }
+  CHECK(meter.EtaMillis(20'000) == 10'000);
   // It stands still: the rate falls, and goes to nothing.
-  for (uint64_t second = 101; second <= 140; ++second) meter.Add(second * 1'000, 110'000);
+  for (uint64_t second = 121; second <= 140; ++second) meter.Add(second * 1'000, 150'000);
   CHECK(meter.BytesPerSecond() == 0);
+  CHECK(meter.EtaMillis(20'000) == 0);
   // An attempt began anew: no negative rate.
   meter.Add(141'000, 10);
   CHECK(meter.BytesPerSecond() == 0);

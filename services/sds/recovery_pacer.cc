@@ -5,11 +5,13 @@
 namespace tessera::sds {
 namespace {
 
-constexpr double kRiseAlone = 1.5;   // a window without clients
-constexpr double kRiseQuiet = 1.01;  // a window without slow operations, however few there were
-constexpr double kFall = 0.95;       // a slow operation
-constexpr double kFallMost = 0.7;    // a window: one stall meets all that are under way
-constexpr double kSlowShare = 0.002;
+constexpr double kRiseAlone = 1.5;    // a window without clients
+constexpr double kRiseQuiet = 1.006;  // a window without slow operations, however few there were
+constexpr double kRiseSearch = 1.1;   // a window before clients have felt anything
+constexpr uint64_t kForgottenNanos = 10'000'000'000;  // without copying: what is felt is found anew
+constexpr double kFall = 0.97;                        // a slow operation
+constexpr double kFallMost = 0.7;  // a window: one stall meets all that are under way
+constexpr double kSlowShare = 0.001;
 constexpr double kRise = 1 + (1 - kFall) * kSlowShare / (1 - kSlowShare);  // another operation
 // Steps of the measure: at the 99th percentile they balance.
 constexpr double kMeasureUp = 0.099;
@@ -36,10 +38,14 @@ uint64_t RecoveryPacer::SlowNanos() const {
 
 void RecoveryPacer::CloseWindow(uint64_t now_nanos) {
   if (now_nanos - window_began_ < rules_.window_nanos) return;
+  if (!copied_ && now_nanos - last_copied_ > kForgottenNanos) searching_ = true;
   if (copied_) {
+    last_copied_ = now_nanos;
+    // One slow operation may be chance.
+    if (slow_ > 1) searching_ = false;
     double factor = kRiseAlone;
     if (operations_ > 0) {
-      factor = slow_ == 0 ? kRiseQuiet : 1;
+      factor = slow_ == 0 ? (searching_ ? kRiseSearch : kRiseQuiet) : 1;
       for (uint64_t i = 0; i < operations_ - slow_; ++i) factor *= kRise;
       for (uint64_t i = 0; i < slow_ && factor > kFallMost; ++i) factor *= kFall;
     }

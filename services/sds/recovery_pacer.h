@@ -7,7 +7,9 @@
 // So the measure is the time that 99 of 100 operations stay below while nothing is copied, from
 // arrival to answer. Beside copying, an operation that takes more than twice that is *slow*: each
 // slow one makes the rate fall by a step, and each other one rise by so little that the two balance
-// when one of 500 is slow. Slow disks and full processors show in that time alike.
+// when one of 1,000 is slow. Until several were slow at once it rises fast: so that the rate, and
+// the time left that is told from it, soon are what they will be. Slow disks and full processors
+// show in that time alike.
 //
 // Pure: time is passed in (boot time, nanoseconds). Threads: any.
 #ifndef TESSERA_SERVICES_SDS_RECOVERY_PACER_H_
@@ -61,7 +63,9 @@ class RecoveryPacer {
   uint64_t slow_ ABSL_GUARDED_BY(mutex_) = 0;           // of these
   bool copied_ ABSL_GUARDED_BY(mutex_) = false;         // in this window
   bool copied_before_ ABSL_GUARDED_BY(mutex_) = false;  // in the one before
-  uint64_t free_at_ ABSL_GUARDED_BY(mutex_) = 0;        // when what was reserved is paid for
+  bool searching_ ABSL_GUARDED_BY(mutex_) = true;       // nothing was felt yet
+  uint64_t last_copied_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t free_at_ ABSL_GUARDED_BY(mutex_) = 0;  // when what was reserved is paid for
 };
 
 }  // namespace tessera::sds
