@@ -529,6 +529,8 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
     Pump(*group);
   }
   RetryParked();
+  // What a round waited for may have been given up with the old order.
+  if (other) CheckFlushRound();
 }
 
 void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
