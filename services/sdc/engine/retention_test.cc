@@ -73,16 +73,33 @@ TEST_CASE("kept writes that a new generation drops are lost if the last replica 
     entry.set_loss_epoch(entry.epoch());
   });
   int told = 0;
+  std::atomic<int> waited = 0;
   SECTION("dropped") {
     told = EIO;
-    cluster.RaiseGeneration();
-    cluster.OnLoop([&cluster] { cluster.engine->SetGrant("test", cluster.MakeGrant()); });
-    cluster.RestoreMembers();
+    const auto drop = [&cluster] {
+      cluster.RaiseGeneration();
+      cluster.OnLoop([&cluster] { cluster.engine->SetGrant("test", cluster.MakeGrant()); });
+    };
+    SECTION("while a flush waits") {
+      // Nothing but the grant tells that its round is over.
+      cluster.RestoreMembers();
+      waited = -1;
+      BlockRequest flush = TestCluster::Simple(Command::kFlush);
+      flush.done = [&waited](const BlockReply& reply) { waited = reply.error; };
+      cluster.Start(std::move(flush));
+      drop();
+      while (waited == -1) std::this_thread::yield();
+    }
+    SECTION("while none waits") {
+      drop();
+      cluster.RestoreMembers();
+    }
   }
   SECTION("given again") {}
   cluster.servers[0]->Start();
   cluster.PublishAddresses();
-  CHECK(cluster.Flush() == told);
+  if (waited == 0) CHECK(cluster.Flush() == told);
+  CHECK((waited == 0 || waited == EIO));
   CHECK(cluster.Flush() == 0);
   CHECK(cluster.Read(0, 4096) == Pattern(told == 0 ? 2 : 1, 4096));
 }
