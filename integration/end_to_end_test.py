@@ -144,6 +144,49 @@ class VolumeAsDisk(ClusterTest):
         self.assertEqual(self.cluster.mdm_address, address)
         self.assertIn(", 0 different", self.verify("headless"))
 
+    def test_a_volume_grows_while_it_is_written(self):
+        need("fio", "nbdinfo", "nbdcopy")
+        uri = self.volume("growing", "64MiB")
+        errors = []
+
+        def load():
+            try:
+                fio(uri, "--rw=randwrite", "--bs=4k", "--iodepth=8", "--verify=crc32c", "--do_verify=1",
+                    "--verify_fatal=1", "--io_size=32m", "--rate_iops=2000")
+            except Exception as error:  # pylint: disable=broad-except
+                errors.append(error)
+        before = self.cluster.metric(self.cluster.sdc, "tessera_sdc_io_bytes_total")
+        thread = threading.Thread(target=load)
+        thread.start()
+        wait_until(lambda: self.cluster.metric(self.cluster.sdc, "tessera_sdc_io_bytes_total") > before, "load")
+        answer = self.cluster.cli_json("volume", "resize", "growing", "--size", "128MiB")
+        self.assertEqual(answer["later_sdc_ids"], [])
+        # The next connection sees it, and what is new reads as zeros and takes writes.
+        self.assertEqual(run(["nbdinfo", "--size", uri]).strip(), str(128 << 20))
+        copy = self.cluster.folder / "grown.img"
+        run(["nbdcopy", uri, copy])
+        with open(copy, "rb") as grown:
+            grown.seek(64 << 20)
+            self.assertEqual(grown.read(), bytes(64 << 20))
+        fio(uri, "--rw=write", "--bs=128k", "--offset=64m", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1")
+        thread.join(600 * tessera.TIMEOUT_FACTOR)
+        self.assertEqual(errors, [])
+        self.assertIn(", 0 different", self.verify("growing"))
+
+    def test_a_volume_comes_back_from_the_trash_with_its_data(self):
+        need("fio")
+        uri = self.volume("kept", "16MiB")
+        written = ["--rw=write", "--bs=64k", "--verify=crc32c", "--verify_fatal=1", "--randseed=5"]
+        fio(uri, *written, "--do_verify=0", size="16m")
+        self.cluster.cli("volume", "unmap", "kept")
+        self.cluster.cli("volume", "delete", "kept", "--keep", "1h")
+        self.assertIn("kept", self.cluster.cli("volume", "list", "--trash"))
+        with self.assertRaises(tessera.CommandFailed):
+            self.cluster.cli("volume", "map", "kept")
+        self.cluster.cli("volume", "restore", "kept")
+        self.cluster.cli("volume", "map", "kept")
+        fio(self.cluster.nbd_uri("kept"), *written, "--verify_only=1", size="16m")
+
     def test_unmap_leaves_nothing_to_the_old_client(self):
         need("nbdinfo")
         uri = self.volume("gone", "16MiB")

@@ -62,7 +62,9 @@ void FillSdc(const SdcRow& row, v1::Sdc* sdc) {
 void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* recorded) {
   v1::Volume* volume = recorded->mutable_volume();
   volume->set_volume_id(row.volume_id);
-  volume->set_name(row.name);
+  volume->set_name(row.shown_name());
+  volume->set_trashed_until_ms(row.trashed_until_ms);
+  for (auto& [key, value] : ReadLabels(db, row.volume_id)) (*volume->mutable_labels())[key] = value;
   volume->set_pool_id(row.pool_id);
   volume->set_vtree_id(row.vtree_id);
   volume->set_size_bytes(row.size_bytes);

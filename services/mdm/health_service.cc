@@ -180,7 +180,7 @@ absl::Status HealthService::RecordCorruptBlocks(uint64_t sds_id,
     const auto sds = FindSds(db, sds_id);
     std::map<uint64_t, std::string> volumes;
     for (const VolumeRow& row : ListVolumeRows(db, {}, Page{})) {
-      volumes[row.vtree_id] = absl::StrCat("volume ", row.name);
+      volumes[row.vtree_id] = absl::StrCat("volume ", row.shown_name());
     }
     for (const v1::CorruptBlocks& blocks : request.corrupt_block_changes()) {
       const auto volume = volumes.find(blocks.key().vtree_id());
@@ -363,7 +363,7 @@ absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthReq
   for (const VolumeRow& row : volumes) {
     last = row.volume_id;
     *response->add_volumes() = JudgeVolume({.volume_id = row.volume_id,
-                                            .name = row.name,
+                                            .name = row.shown_name(),
                                             .vtree_id = row.vtree_id,
                                             .size_bytes = row.size_bytes,
                                             .chunk_bytes = pools[row.pool_id].chunk_bytes()},

@@ -299,6 +299,32 @@ constexpr char kLosses[] = R"sql(
 ALTER TABLE placement_group ADD COLUMN loss_epoch INTEGER NOT NULL DEFAULT 0;
 )sql";
 
+// Labels, and volumes in the trash. Such a volume's name is '~' and its id, which no caller can
+// give, so that its own is free.
+constexpr char kLabelsAndTrash[] = R"sql(
+ALTER TABLE volume ADD COLUMN trashed_name TEXT NOT NULL DEFAULT '';
+ALTER TABLE volume ADD COLUMN trashed_until_ms INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX volume_by_trash ON volume (trashed_until_ms) WHERE trashed_until_ms > 0;
+CREATE TRIGGER volume_in_trash_is_not_mapped BEFORE INSERT ON mapping
+  WHEN (SELECT trashed_until_ms FROM volume WHERE id = NEW.volume_id) > 0
+  BEGIN SELECT RAISE(ABORT, 'a volume in the trash is not mapped'); END;
+CREATE TRIGGER volume_trash_recorded AFTER UPDATE ON volume
+  WHEN OLD.trashed_until_ms <> NEW.trashed_until_ms OR OLD.trashed_name <> NEW.trashed_name
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.id, 0); END;
+CREATE TABLE volume_label (
+  volume_id INTEGER NOT NULL REFERENCES volume(id) ON DELETE CASCADE,
+  key TEXT NOT NULL CHECK (length(key) BETWEEN 1 AND 63),
+  value TEXT NOT NULL,
+  PRIMARY KEY (volume_id, key)
+) WITHOUT ROWID;
+CREATE INDEX volume_label_by_key ON volume_label (key, value);
+CREATE TRIGGER volume_label_recorded_new AFTER INSERT ON volume_label
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.volume_id, 0); END;
+CREATE TRIGGER volume_label_recorded_gone AFTER DELETE ON volume_label
+  WHEN EXISTS (SELECT 1 FROM volume WHERE id = OLD.volume_id)
+  BEGIN INSERT INTO touched_record VALUES (8, OLD.volume_id, 0); END;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
@@ -310,7 +336,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kFenceReceipts,
                                                                      ClusterRecordSchema(),
                                                                      kScrub,
-                                                                     kLosses};
+                                                                     kLosses,
+                                                                     kLabelsAndTrash};
   return *migrations;
 }
 

@@ -232,6 +232,25 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
     Prepare(&context);
     REQUIRE(Stub<v1::VolumeService>()->DeleteVolume(&context, request, &response).ok());
   }
+  const v1::Volume trashed = MakeVolume("trashed");
+  {
+    v1::UpdateVolumeRequest label;
+    label.set_volume_id(trashed.volume_id());
+    (*label.mutable_volume()->mutable_labels())["tier"] = "gold";
+    label.mutable_update_mask()->add_paths("labels");
+    v1::UpdateVolumeResponse labelled;
+    grpc::ClientContext labelling;
+    Prepare(&labelling);
+    REQUIRE(Stub<v1::VolumeService>()->UpdateVolume(&labelling, label, &labelled).ok());
+    v1::DeleteVolumeRequest request;
+    request.set_volume_id(trashed.volume_id());
+    request.set_keep_ms(86'400'000);
+    v1::DeleteVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::VolumeService>()->DeleteVolume(&context, request, &response).ok());
+  }
+  const uint64_t trashed_until = GetVolume(trashed.volume_id()).trashed_until_ms();
   const std::vector<v1::PlacementGroup> groups = Groups();
   Keep(a, &copy_a);
   Keep(b, &copy_b);
@@ -258,6 +277,10 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   REQUIRE(back.mappings_size() == 1);
   CHECK(back.mappings(0).sdc_id() == client.sdc_id);
   CHECK(back.generation() > generation + 100'000);
+  const v1::Volume in_trash = GetVolume(trashed.volume_id());
+  CHECK(in_trash.name() == "trashed");
+  CHECK(in_trash.trashed_until_ms() == trashed_until);
+  CHECK(in_trash.labels().at("tier") == "gold");
   const std::vector<v1::PlacementGroup> raised = Groups();
   REQUIRE(raised.size() == groups.size());
   for (size_t i = 0; i < groups.size(); ++i) {

@@ -108,6 +108,8 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
     const v1::Volume& volume = recorded.volume();
     VolumeRow row;
     row.name = volume.name();
+    row.trashed_until_ms = volume.trashed_until_ms();
+    if (row.trashed()) row.trashed_name = std::exchange(row.name, TrashName(id));
     row.pool_id = volume.pool_id();
     row.size_bytes = volume.size_bytes();
     row.provisioning = volume.provisioning() == v1::PROVISIONING_THICK ? v1::PROVISIONING_THICK
@@ -120,6 +122,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
     NextId(db, "volume", id);
     row = InsertVolume(db, row);
     TESSERA_RETURN_IF_ERROR(SameId("volume", id, row.volume_id));
+    WriteLabels(db, id, {volume.labels().begin(), volume.labels().end()});
     TESSERA_RETURN_IF_ERROR(SameId("vtree", volume.vtree_id(), row.vtree_id));
     for (const v1::RecordedMapping& recorded_mapping : recorded.mappings()) {
       MappingRow mapping;

@@ -378,6 +378,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RequestTokenReq
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
     TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
+    TESSERA_RETURN_IF_ERROR(CheckNotTrashed(volume));
     TESSERA_RETURN_IF_ERROR(CheckRange(VolumeShape{.size_bytes = volume.size_bytes},
                                        {request.offset_bytes(), request.length_bytes()}));
     if (operation == token::Operation::kRead) return absl::OkStatus();
@@ -402,6 +403,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RequestTokenReq
   const absl::Status status = store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow now,
                              ResolveVolume(transaction.db, volume.volume_id, ""));
+    TESSERA_RETURN_IF_ERROR(CheckNotTrashed(now));
     if (now.generation != volume.generation) return MovedOn(now, volume.generation);
     response->Clear();
     return Plan(transaction, now, request, response);

@@ -49,7 +49,7 @@ v1::VolumeMapping TopologyReader::Mapping(const MappingRow& row) {
 v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   v1::Volume volume;
   volume.set_volume_id(row.volume_id);
-  volume.set_name(row.name);
+  volume.set_name(row.shown_name());
   volume.set_pool_id(row.pool_id);
   volume.set_vtree_id(row.vtree_id);
   volume.set_size_bytes(row.size_bytes);
@@ -57,6 +57,10 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_generation(row.generation);
   volume.set_snapshot_sequence(row.snapshot_sequence);
   volume.set_created_ms(row.created_ms);
+  volume.set_trashed_until_ms(row.trashed_until_ms);
+  for (auto& [key, value] : ReadLabels(db_, row.volume_id)) {
+    (*volume.mutable_labels())[key] = value;
+  }
   for (const MappingRow& mapping : ListMappings(db_, row.volume_id)) {
     *volume.add_mappings() = Mapping(mapping);
   }

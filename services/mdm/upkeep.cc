@@ -16,6 +16,7 @@
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_service.h"
 #include "services/mdm/volume_table.h"
 
 namespace tessera::mdm {
@@ -78,6 +79,9 @@ void Upkeep::Housekeep() {
     ForgetRequests(db, now - kRequestMemoryMillis);
     (void)ForgetFenceReceipts(db, now - std::min(now, kReceiptMemoryMillis));
     (void)ForgetGoneRecords(db);
+    for (const VolumeRow& volume : ListDueTrash(db, now)) {
+      DropVolume(transaction, *events_, volume, now);
+    }
     WriteTime(db, time_->Persist());
     return absl::OkStatus();
   });

@@ -23,6 +23,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr uint64_t kVolumeBytesMax = 1ull << 50;
+constexpr uint64_t kKeepMaxMillis = 366 * 86'400'000ull;
 constexpr milliseconds kWaitMax{600'000};
 constexpr milliseconds kAttachRetryPause{200};
 
@@ -63,18 +64,18 @@ absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id, const s
   return *sdc;
 }
 
+}  // namespace
+
 absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
                              const MappingRow& other) {
   const auto sdc = FindSdc(db, other.sdc_id);
   const std::string name = sdc.has_value() ? sdc->name : "";
   return WithReason(
       absl::FailedPreconditionError(absl::StrCat(
-          "volume ", volume.name, " is mapped to client ", name, " (", other.sdc_id, ") ",
+          "volume ", volume.shown_name(), " is mapped to client ", name, " (", other.sdc_id, ") ",
           other.mode == v1::MAPPING_MODE_READ_ONLY ? "for reading" : "for reading and writing")),
       "VOLUME_MAPPED", {{"sdc_id", absl::StrCat(other.sdc_id)}, {"sdc_name", name}});
 }
-
-}  // namespace
 
 absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id,
                                         const std::string& name) {
@@ -83,8 +84,57 @@ absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id
   }
   std::optional<VolumeRow> volume =
       volume_id != 0 ? FindVolume(db, volume_id) : FindVolumeByName(db, name);
-  if (!volume.has_value()) return NoSuch("volume", volume_id, name);
+  const bool hidden = volume.has_value() && volume->trashed() && volume_id == 0;
+  if (!volume.has_value() || hidden) return NoSuch("volume", volume_id, name);
   return *std::move(volume);
+}
+
+absl::Status CheckNotTrashed(const VolumeRow& volume) {
+  if (!volume.trashed()) return absl::OkStatus();
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat("volume ", volume.shown_name(), " (", volume.volume_id,
+                                     ") is in the trash: restore it first")),
+                    "VOLUME_TRASHED");
+}
+
+absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes) {
+  if (size_bytes != 0 && size_bytes % 4096 == 0 && size_bytes <= kVolumeBytesMax) {
+    return absl::OkStatus();
+  }
+  return InvalidField(
+      field, absl::StrCat(size_bytes, " is not a multiple of 4096 from 4096 to ", kVolumeBytesMax));
+}
+
+absl::Status NameTaken(const std::string& name) {
+  return WithReason(
+      absl::AlreadyExistsError(absl::StrCat("there is already a volume named '", name, "'")),
+      "NAME_TAKEN");
+}
+
+void DropVolume(WriteTransaction& transaction, const EventLog& events, const VolumeRow& volume,
+                uint64_t now_ms) {
+  std::vector<uint64_t> sds_ids;
+  for (const SdsRow& sds : ListSdsRowsOfPool(transaction.db, volume.pool_id)) {
+    sds_ids.push_back(sds.sds_id);
+  }
+  DeleteVolumeRow(transaction.db, volume, sds_ids, now_ms);
+  transaction.changes.topology = true;
+  transaction.changes.deleted_vtree_ids.insert(volume.vtree_id);
+  events.Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_deleted", {},
+                absl::StrCat("volume ", volume.shown_name(), " (", volume.volume_id, ")"));
+}
+
+absl::Status VolumeService::CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
+                                           uint64_t more_bytes) const {
+  const v1::PoolCapacity capacity = TopologyReader(db, *health_).Pool(pool).capacity();
+  if (more_bytes <= capacity.available_bytes()) return absl::OkStatus();
+  return WithReason(
+      absl::ResourceExhaustedError(absl::StrCat(
+          "a thick volume of ", more_bytes, " bytes does not fit into pool ", pool.name(),
+          ", which has ", capacity.available_bytes(), " bytes available")),
+      "POOL_FULL",
+      {{"asked_bytes", absl::StrCat(more_bytes)},
+       {"available_bytes", absl::StrCat(capacity.available_bytes())}});
 }
 
 void RaiseGeneration(WriteTransaction& transaction, VolumeRow* volume, const std::string& reason) {
@@ -99,11 +149,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
                                    VolumeRow* volume) const {
   SQLite::Database& db = transaction.db;
   TESSERA_ASSIGN_OR_RETURN(const v1::StoragePool pool, ResolvePool(db, request));
-  if (FindVolumeByName(db, request.name()).has_value()) {
-    return WithReason(absl::AlreadyExistsError(
-                          absl::StrCat("there is already a volume named '", request.name(), "'")),
-                      "NAME_TAKEN");
-  }
+  if (FindVolumeByName(db, request.name()).has_value()) return NameTaken(request.name());
   if (CountPlacementGroups(db, pool.pool_id()) == 0) {
     return WithReason(
         absl::FailedPreconditionError(absl::StrCat(
@@ -112,16 +158,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
         "POOL_NOT_READY");
   }
   if (request.provisioning() == v1::PROVISIONING_THICK) {
-    const v1::PoolCapacity capacity = TopologyReader(db, *health_).Pool(pool).capacity();
-    if (request.size_bytes() > capacity.available_bytes()) {
-      return WithReason(
-          absl::ResourceExhaustedError(absl::StrCat(
-              "a thick volume of ", request.size_bytes(), " bytes does not fit into pool ",
-              pool.name(), ", which has ", capacity.available_bytes(), " bytes available")),
-          "POOL_FULL",
-          {{"asked_bytes", absl::StrCat(request.size_bytes())},
-           {"available_bytes", absl::StrCat(capacity.available_bytes())}});
-    }
+    TESSERA_RETURN_IF_ERROR(CheckThickFits(db, pool, request.size_bytes()));
   }
   volume->name = request.name();
   volume->pool_id = pool.pool_id();
@@ -130,6 +167,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
                                                                           : v1::PROVISIONING_THIN;
   volume->created_ms = time_->NowMillis();
   *volume = InsertVolume(db, *volume);
+  WriteLabels(db, volume->volume_id, {request.labels().begin(), request.labels().end()});
   RememberRequest(db, "volume", request.request_id(), volume->volume_id, volume->created_ms);
   transaction.changes.topology = true;
   events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_created", {},
@@ -142,12 +180,9 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CreateVolumeRequest
                                v1::CreateVolumeResponse* response) {
   TESSERA_RETURN_IF_ERROR(CheckVolumeName("name", request.name()));
   TESSERA_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
-  if (request.size_bytes() == 0 || request.size_bytes() % 4096 != 0 ||
-      request.size_bytes() > kVolumeBytesMax) {
-    return InvalidField(
-        "size_bytes", absl::StrCat(request.size_bytes(), " is not a multiple of 4096 from 4096 to ",
-                                   kVolumeBytesMax));
-  }
+  TESSERA_RETURN_IF_ERROR(CheckVolumeSize("size_bytes", request.size_bytes()));
+  TESSERA_RETURN_IF_ERROR(
+      CheckLabels("labels", {request.labels().begin(), request.labels().end()}));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "volume", request.request_id())) {
@@ -173,11 +208,19 @@ absl::Status VolumeService::Do(const CallContext&, const v1::GetVolumeRequest& r
 absl::Status VolumeService::Do(const CallContext&, const v1::ListVolumesRequest& request,
                                v1::ListVolumesResponse* response) {
   TESSERA_ASSIGN_OR_RETURN(const Page page, ParsePage(request.page_size(), request.page_token()));
+  VolumeFilter filter{.pool_id = request.pool_id(),
+                      .name_contains = request.name_contains(),
+                      .trashed = request.trashed()};
+  const size_t equals = request.label().find('=');
+  filter.label_key = request.label().substr(0, equals);
+  if (equals != std::string::npos) {
+    filter.label_value = request.label().substr(equals + 1);
+    if (filter.label_key.empty()) return InvalidField("label", "has no key before '='");
+  }
   return store_->Read([&](SQLite::Database& db) {
     TopologyReader reader(db, *health_);
     uint64_t last = 0;
-    for (const VolumeRow& row :
-         ListVolumeRows(db, {request.pool_id(), request.name_contains()}, page)) {
+    for (const VolumeRow& row : ListVolumeRows(db, filter, page)) {
       last = row.volume_id;
       *response->add_volumes() = reader.Volume(row);
     }
@@ -189,6 +232,10 @@ absl::Status VolumeService::Do(const CallContext&, const v1::ListVolumesRequest&
 
 absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRequest& request,
                                v1::DeleteVolumeResponse*) {
+  if (request.keep_ms() > kKeepMaxMillis) {
+    return InvalidField("keep_ms",
+                        absl::StrCat(request.keep_ms(), " is more than a year, ", kKeepMaxMillis));
+  }
   VolumeRow volume;
   bool gone = false;
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
@@ -202,25 +249,38 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRe
     TESSERA_ASSIGN_OR_RETURN(volume, std::move(found));
     const auto mappings = ListMappings(db, volume.volume_id);
     if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
-    RaiseGeneration(transaction, &volume, "the volume is being deleted");
+    // In the trash all older generations have ended.
+    if (!volume.trashed()) RaiseGeneration(transaction, &volume, "the volume is being deleted");
     return absl::OkStatus();
   }));
   if (gone) return absl::OkStatus();
-  TESSERA_RETURN_IF_ERROR(
-      fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)).status());
+  if (!volume.trashed()) {
+    TESSERA_RETURN_IF_ERROR(
+        fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)).status());
+  }
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
-    const auto row = FindVolume(db, volume.volume_id);
+    auto row = FindVolume(db, volume.volume_id);
     if (!row.has_value()) return absl::OkStatus();  // somebody else deleted it, too
     const auto mappings = ListMappings(db, volume.volume_id);
-    if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
-    std::vector<uint64_t> sds_ids;
-    for (const SdsRow& sds : ListSdsRowsOfPool(db, row->pool_id)) sds_ids.push_back(sds.sds_id);
-    DeleteVolumeRow(db, *row, sds_ids, time_->NowMillis());
+    if (!mappings.empty()) return MappedElsewhere(db, *row, mappings.front());
+    const uint64_t now = time_->NowMillis();
+    if (request.keep_ms() == 0) {
+      DropVolume(transaction, *events_, *row, now);
+      return absl::OkStatus();
+    }
+    // A token or a mapping that came meanwhile: what was ended is not all any more, and the data
+    // stays.
+    if (row->generation != volume.generation) {
+      return absl::AbortedError("the volume was used meanwhile: try again");
+    }
+    if (!row->trashed()) row->trashed_name = std::exchange(row->name, TrashName(row->volume_id));
+    row->trashed_until_ms = now + request.keep_ms();
+    UpdateVolumeRow(db, *row);
     transaction.changes.topology = true;
-    transaction.changes.deleted_vtree_ids.insert(row->vtree_id);
-    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_deleted", {},
-                    absl::StrCat("volume ", row->name, " (", row->volume_id, ")"));
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_trashed", {},
+                    absl::StrCat("volume ", row->shown_name(), " (", row->volume_id, ") for ",
+                                 request.keep_ms() / 1000, " s"));
     return absl::OkStatus();
   }));
   deleted_();
@@ -260,6 +320,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     SQLite::Database& db = transaction.db;
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
                              ResolveVolume(db, request.volume_id(), request.volume_name()));
+    TESSERA_RETURN_IF_ERROR(CheckNotTrashed(volume));
     TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
     MappingRow row{
         volume.volume_id, sdc.sdc_id, mode, request.iops_limit(), request.bandwidth_limit_bytes(),

@@ -40,7 +40,9 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   TESSERA_MDM_UNARY(CreateVolume);
   TESSERA_MDM_UNARY(GetVolume);
   TESSERA_MDM_UNARY(ListVolumes);
+  TESSERA_MDM_UNARY(UpdateVolume);
   TESSERA_MDM_UNARY(DeleteVolume);
+  TESSERA_MDM_UNARY(RestoreVolume);
   TESSERA_MDM_UNARY(MapVolume);
   TESSERA_MDM_UNARY(UnmapVolume);
   TESSERA_MDM_UNARY(ListFenceReceipts);
@@ -50,6 +52,16 @@ class VolumeService final : public v1::VolumeService::CallbackService {
                                     const v1::CreateVolumeRequest& request,
                                     VolumeRow* volume) const;
   void Attach(const CallContext& call, const SdcRow& sdc, v1::VolumeMapping* mapping);
+  [[nodiscard]] absl::Status CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
+                                            uint64_t more_bytes) const;
+
+  // Changing and restoring: volume_update.cc.
+
+  [[nodiscard]] absl::Status Update(WriteTransaction& transaction,
+                                    const v1::UpdateVolumeRequest& request, VolumeRow* volume,
+                                    std::vector<SdcRow>* resized) const;
+  [[nodiscard]] absl::Status Resize(SQLite::Database& db, uint64_t size_bytes,
+                                    VolumeRow* volume) const;
 
   RpcDispatcher* const rpc_;
   MdmStore* const store_;
@@ -62,9 +74,20 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   const std::function<void()> deleted_;
 };
 
-// The volume by id, or by name when the id is 0. NOT_FOUND.
+// The volume by id, or by name when the id is 0; one in the trash has no name. NOT_FOUND.
 [[nodiscard]] absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id,
                                                       const std::string& name);
+// FAILED_PRECONDITION for a volume in the trash.
+[[nodiscard]] absl::Status CheckNotTrashed(const VolumeRow& volume);
+[[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
+[[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
+[[nodiscard]] absl::Status NameTaken(const std::string& name);
+[[nodiscard]] absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
+                                           const MappingRow& other);
+
+// Deletes the row of a volume that no IO is possible on, and has its servers drop its data.
+void DropVolume(WriteTransaction& transaction, const EventLog& events, const VolumeRow& volume,
+                uint64_t now_ms);
 
 // Raises the volume's generation, ends what was given out under older ones, and writes the row.
 void RaiseGeneration(WriteTransaction& transaction, VolumeRow* volume, const std::string& reason);

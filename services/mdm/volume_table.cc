@@ -7,7 +7,8 @@ namespace {
 
 #define TESSERA_VOLUME_COLUMNS                                                \
   "SELECT id, name, pool_id, vtree_id, size_bytes, provisioning, generation," \
-  " fenced_generation, reconciled_generation, snapshot_sequence, created_ms FROM volume "
+  " fenced_generation, reconciled_generation, snapshot_sequence, created_ms," \
+  " trashed_name, trashed_until_ms FROM volume "
 #define TESSERA_MAPPING_COLUMNS                                                               \
   "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, since_generation FROM " \
   "mapping "
@@ -25,6 +26,8 @@ VolumeRow ReadVolume(Sql& query) {
   row.reconciled_generation = query.Unsigned(8);
   row.snapshot_sequence = query.Unsigned(9);
   row.created_ms = query.Unsigned(10);
+  row.trashed_name = query.Text(11);
+  row.trashed_until_ms = query.Unsigned(12);
   return row;
 }
 
@@ -62,12 +65,19 @@ std::optional<VolumeRow> FindVolumeByName(SQLite::Database& db, const std::strin
 
 std::vector<VolumeRow> ListVolumeRows(SQLite::Database& db, const VolumeFilter& filter,
                                       const Page& page) {
-  return AllRows(Sql(db,
-                     TESSERA_VOLUME_COLUMNS
-                     "WHERE id > ?1 AND (?2 = 0 OR pool_id = ?2) AND instr(name, ?3) > 0"
-                     " ORDER BY id LIMIT ?4",
-                     page.after_id, filter.pool_id, filter.name_contains, page.limit),
-                 ReadVolume);
+  return AllRows(
+      Sql(db,
+          TESSERA_VOLUME_COLUMNS
+          "WHERE id > ?1 AND (?2 = 0 OR pool_id = ?2)"
+          " AND instr(iif(trashed_until_ms > 0, trashed_name, name), ?3) > 0"
+          " AND (?5 = '' OR EXISTS (SELECT 1 FROM volume_label WHERE volume_id = volume.id"
+          "   AND key = ?5 AND (?6 OR value = ?7)))"
+          " AND (?8 = 2 OR (trashed_until_ms > 0) = ?8)"
+          " ORDER BY id LIMIT ?4",
+          page.after_id, filter.pool_id, filter.name_contains, page.limit, filter.label_key,
+          filter.label_value.has_value() ? 0 : 1, filter.label_value.value_or(""),
+          filter.trashed.has_value() ? static_cast<int>(*filter.trashed) : 2),
+      ReadVolume);
 }
 
 uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id) {
@@ -80,13 +90,44 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
   row.vtree_id = LastId(db);
   Sql(db,
       "INSERT INTO volume (name, pool_id, vtree_id, size_bytes, provisioning, generation,"
-      " fenced_generation, reconciled_generation, snapshot_sequence, created_ms)"
-      " VALUES (?,?,?,?,?,?,?,?,?,?)",
+      " fenced_generation, reconciled_generation, snapshot_sequence, created_ms, trashed_name,"
+      " trashed_until_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
       row.name, row.pool_id, row.vtree_id, row.size_bytes, row.provisioning, row.generation,
-      row.fenced_generation, row.reconciled_generation, row.snapshot_sequence, row.created_ms)
+      row.fenced_generation, row.reconciled_generation, row.snapshot_sequence, row.created_ms,
+      row.trashed_name, row.trashed_until_ms)
       .Run();
   row.volume_id = LastId(db);
   return row;
+}
+
+void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row) {
+  Sql(db,
+      "UPDATE volume SET name = ?, size_bytes = ?, trashed_name = ?, trashed_until_ms = ?"
+      " WHERE id = ?",
+      row.name, row.size_bytes, row.trashed_name, row.trashed_until_ms, row.volume_id)
+      .Run();
+}
+
+VolumeLabels ReadLabels(SQLite::Database& db, uint64_t volume_id) {
+  VolumeLabels labels;
+  Sql query(db, "SELECT key, value FROM volume_label WHERE volume_id = ?", volume_id);
+  while (query.Next()) labels[query.Text(0)] = query.Text(1);
+  return labels;
+}
+
+void WriteLabels(SQLite::Database& db, uint64_t volume_id, const VolumeLabels& labels) {
+  Sql(db, "DELETE FROM volume_label WHERE volume_id = ?", volume_id).Run();
+  for (const auto& [key, value] : labels) {
+    Sql(db, "INSERT INTO volume_label VALUES (?, ?, ?)", volume_id, key, value).Run();
+  }
+}
+
+std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms) {
+  return AllRows(
+      Sql(db,
+          TESSERA_VOLUME_COLUMNS "WHERE trashed_until_ms > 0 AND trashed_until_ms <= ? ORDER BY id",
+          now_ms),
+      ReadVolume);
 }
 
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row) {
@@ -101,8 +142,8 @@ void DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
                      const std::vector<uint64_t>& sds_ids, uint64_t now_ms) {
   Sql(db, "DELETE FROM volume WHERE id = ?", row.volume_id).Run();
   Sql(db, "DELETE FROM vtree WHERE id = ?", row.vtree_id).Run();
-  Sql(db, "INSERT INTO deleted_vtree VALUES (?,?,?,?,?,?)", row.vtree_id, row.volume_id, row.name,
-      row.pool_id, row.generation, now_ms)
+  Sql(db, "INSERT INTO deleted_vtree VALUES (?,?,?,?,?,?)", row.vtree_id, row.volume_id,
+      row.shown_name(), row.pool_id, row.generation, now_ms)
       .Run();
   for (uint64_t sds_id : sds_ids) {
     Sql(db, "INSERT INTO deleted_vtree_pending (sds_id, vtree_id) VALUES (?, ?)", sds_id,

@@ -7,6 +7,7 @@
 #include <SQLiteCpp/SQLiteCpp.h>
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,7 +32,18 @@ struct VolumeRow {
   uint64_t reconciled_generation = 1;
   uint64_t snapshot_sequence = 0;
   uint64_t created_ms = 0;
+  std::string trashed_name;       // what it was called; in the trash only
+  uint64_t trashed_until_ms = 0;  // 0: not in the trash
+
+  [[nodiscard]] bool trashed() const { return trashed_until_ms > 0; }
+  // For people.
+  [[nodiscard]] const std::string& shown_name() const { return trashed() ? trashed_name : name; }
 };
+// The name of a volume in the trash: none that a caller can give.
+[[nodiscard]] inline std::string TrashName(uint64_t volume_id) {
+  return "~" + std::to_string(volume_id);
+}
+using VolumeLabels = std::map<std::string, std::string>;
 
 struct MappingRow {
   uint64_t volume_id = 0;
@@ -60,6 +72,9 @@ struct DeletedVtree {
 struct VolumeFilter {
   uint64_t pool_id = 0;       // 0: of all pools
   std::string name_contains;  // empty: all
+  std::string label_key;      // empty: all
+  std::optional<std::string> label_value;
+  std::optional<bool> trashed;  // absent: all
 };
 [[nodiscard]] std::vector<VolumeRow> ListVolumeRows(SQLite::Database& db,
                                                     const VolumeFilter& filter = {},
@@ -67,6 +82,13 @@ struct VolumeFilter {
 [[nodiscard]] uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id);
 // Makes the vtree, too. Returns the volume with its ids.
 VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row);
+// Writes name, size, and what the trash knows of it.
+void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row);
+[[nodiscard]] VolumeLabels ReadLabels(SQLite::Database& db, uint64_t volume_id);
+// Replaces all.
+void WriteLabels(SQLite::Database& db, uint64_t volume_id, const VolumeLabels& labels);
+// Whose time in the trash is over.
+[[nodiscard]] std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms);
 // Writes generation, fenced_generation and reconciled_generation.
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row);
 // Removes the volume and leaves a tombstone, to be confirmed by each of the servers.

@@ -1,7 +1,10 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
+#include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -30,14 +33,24 @@ struct Options {
   uint32_t iops = 0;
   std::string bandwidth = "0";
   uint64_t generation = 0;
+  std::string name;
+  std::vector<std::string> labels;
+  std::string label;
+  std::string keep;
+  bool trash = false;
 };
 
 std::string Mode(v1::MappingMode mode) {
   return mode == v1::MAPPING_MODE_READ_ONLY ? "read-only" : "read-write";
 }
 
-void PrintVolumes(const std::vector<v1::Volume>& volumes) {
-  Table table({"ID", "NAME", "SIZE", "POOL", "TYPE", "MAPPED TO"});
+std::string Time(uint64_t mdm_ms) {
+  return absl::FormatTime("%Y-%m-%d %H:%M:%SZ", absl::FromUnixMillis(static_cast<int64_t>(mdm_ms)),
+                          absl::UTCTimeZone());
+}
+
+void PrintVolumes(const std::vector<v1::Volume>& volumes, bool trash = false) {
+  Table table({"ID", "NAME", "SIZE", "POOL", "TYPE", trash ? "DELETED AT" : "MAPPED TO"});
   for (const v1::Volume& volume : volumes) {
     std::vector<std::string> mapped;
     for (const auto& mapping : volume.mappings()) {
@@ -46,9 +59,27 @@ void PrintVolumes(const std::vector<v1::Volume>& volumes) {
     }
     table.Add({absl::StrCat(volume.volume_id()), volume.name(), FormatSize(volume.size_bytes()),
                volume.pool_name(), FormatEnum(v1::Provisioning_descriptor(), volume.provisioning()),
-               mapped.empty() ? "-" : absl::StrJoin(mapped, ", ")});
+               trash            ? Time(volume.trashed_until_ms())
+               : mapped.empty() ? "-"
+                                : absl::StrJoin(mapped, ", ")});
   }
   table.Print(std::cout);
+}
+
+// "key=value" sets, "key-" takes away.
+void ApplyLabels(const std::vector<std::string>& texts,
+                 google::protobuf::Map<std::string, std::string>* labels) {
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    if (equals != std::string::npos) {
+      (*labels)[text.substr(0, equals)] = text.substr(equals + 1);
+    } else if (text.size() > 1 && text.back() == '-') {
+      labels->erase(text.substr(0, text.size() - 1));
+    } else {
+      throw CommandError(absl::InvalidArgumentError(
+          absl::StrCat("'", text, "' is neither KEY=VALUE nor KEY-, which takes a label away")));
+    }
+  }
 }
 
 void Create(Client* client, const Options& options) {
@@ -60,6 +91,7 @@ void Create(Client* client, const Options& options) {
   request.set_pool_name(options.pool);
   request.set_size_bytes(*size);
   request.set_provisioning(options.thick ? v1::PROVISIONING_THICK : v1::PROVISIONING_THIN);
+  ApplyLabels(options.labels, request.mutable_labels());
   const auto response = client->Call<Volumes>(&Volumes::Stub::CreateVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
   PrintVolumes({response.volume()});
@@ -70,21 +102,27 @@ void List(Client* client, const Options& options) {
   v1::ListVolumesResponse all;
   request.set_page_size(1000);
   request.set_name_contains(options.contains);
+  request.set_label(options.label);
+  request.set_trashed(options.trash);
   do {
     const auto page = client->Call<Volumes>(&Volumes::Stub::ListVolumes, request);
     all.mutable_volumes()->MergeFrom(page.volumes());
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, all);
-  PrintVolumes({all.volumes().begin(), all.volumes().end()});
+  PrintVolumes({all.volumes().begin(), all.volumes().end()}, options.trash);
 }
 
-void Show(Client* client, const Options& options) {
+v1::Volume Find(Client* client, const Options& options) {
   const NameOrId which = ParseNameOrId(options.volume);
   v1::GetVolumeRequest request;
   request.set_volume_id(which.id);
   request.set_name(which.name);
-  const v1::Volume volume = client->Call<Volumes>(&Volumes::Stub::GetVolume, request).volume();
+  return client->Call<Volumes>(&Volumes::Stub::GetVolume, request).volume();
+}
+
+void Show(Client* client, const Options& options) {
+  const v1::Volume volume = Find(client, options);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, volume);
   Table table({"FIELD", "VALUE"});
   table.Add({"id", absl::StrCat(volume.volume_id())});
@@ -95,6 +133,11 @@ void Show(Client* client, const Options& options) {
   table.Add({"type", FormatEnum(v1::Provisioning_descriptor(), volume.provisioning())});
   table.Add({"chunk size", FormatSize(volume.chunk_bytes())});
   table.Add({"generation", absl::StrCat(volume.generation())});
+  if (volume.trashed_until_ms() > 0) {
+    table.Add({"in the trash", absl::StrCat("until ", Time(volume.trashed_until_ms()))});
+  }
+  const std::map<std::string, std::string> labels(volume.labels().begin(), volume.labels().end());
+  for (const auto& [key, value] : labels) table.Add({"label", absl::StrCat(key, "=", value)});
   for (const auto& mapping : volume.mappings()) {
     table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", Mode(mapping.mode()),
                                          mapping.attached() ? ", attached" : ", not attached")});
@@ -159,10 +202,7 @@ void FenceReceipts(Client* client, const Options& options) {
                receipt.sds_name().empty() ? absl::StrCat(receipt.sds_id()) : receipt.sds_name(),
                confirmed ? "confirmed" : "expired",
                confirmed ? absl::StrCat(receipt.sds_incarnation()) : "-",
-               absl::FormatTime("%Y-%m-%d %H:%M:%SZ",
-                                absl::FromUnixMillis(static_cast<int64_t>(receipt.recorded_ms())),
-                                absl::UTCTimeZone()),
-               confirmed ? signature : "-"});
+               Time(receipt.recorded_ms()), confirmed ? signature : "-"});
   }
   table.Print(std::cout);
 }
@@ -172,7 +212,87 @@ void Delete(Client* client, const Options& options) {
   v1::DeleteVolumeRequest request;
   request.set_volume_id(volume.id);
   request.set_name(volume.name);
+  if (!options.keep.empty()) {
+    absl::Duration keep;
+    if (!absl::ParseDuration(options.keep, &keep) || keep < absl::Milliseconds(1)) {
+      throw CommandError(absl::InvalidArgumentError(
+          absl::StrCat("--keep: '", options.keep, "' is no time such as 168h")));
+    }
+    request.set_keep_ms(static_cast<uint64_t>(absl::ToInt64Milliseconds(keep)));
+  }
   client->Call<Volumes>(&Volumes::Stub::DeleteVolume, request);
+}
+
+void Update(Client* client, const Options& options, const v1::VolumeUpdate& wanted,
+            const std::string& field) {
+  const NameOrId volume = ParseNameOrId(options.volume);
+  v1::UpdateVolumeRequest request;
+  request.set_volume_id(volume.id);
+  request.set_volume_name(volume.name);
+  *request.mutable_volume() = wanted;
+  request.mutable_update_mask()->add_paths(field);
+  const auto response = client->Call<Volumes>(&Volumes::Stub::UpdateVolume, request);
+  if (client->globals().output == Output::kJson) return PrintJson(std::cout, response);
+  if (response.later_sdc_ids_size() > 0) {
+    std::cerr << "tessera: not told yet, but when they renew their grants: clients "
+              << absl::StrJoin(response.later_sdc_ids(), ", ") << "\n";
+  }
+}
+
+void Resize(Client* client, const Options& options) {
+  const auto size = ParseSize(options.size);
+  if (!size.ok()) throw CommandError(size.status());
+  v1::VolumeUpdate wanted;
+  wanted.set_size_bytes(*size);
+  Update(client, options, wanted, "size_bytes");
+}
+
+void Rename(Client* client, const Options& options) {
+  v1::VolumeUpdate wanted;
+  wanted.set_name(options.name);
+  Update(client, options, wanted, "name");
+}
+
+void Label(Client* client, const Options& options) {
+  v1::VolumeUpdate wanted;
+  *wanted.mutable_labels() = Find(client, options).labels();
+  ApplyLabels(options.labels, wanted.mutable_labels());
+  Update(client, options, wanted, "labels");
+}
+
+void Restore(Client* client, const Options& options) {
+  const NameOrId volume = ParseNameOrId(options.volume);
+  v1::RestoreVolumeRequest request;
+  request.set_volume_id(volume.id);
+  request.set_name(options.name);
+  if (volume.id == 0) {
+    // In the trash names are no keys; one that is there once says enough.
+    v1::ListVolumesRequest list;
+    list.set_page_size(1000);
+    list.set_name_contains(volume.name);
+    list.set_trashed(true);
+    std::vector<uint64_t> ids;
+    do {
+      const auto page = client->Call<Volumes>(&Volumes::Stub::ListVolumes, list);
+      for (const v1::Volume& trashed : page.volumes()) {
+        if (trashed.name() == volume.name) ids.push_back(trashed.volume_id());
+      }
+      list.set_page_token(page.next_page_token());
+    } while (!list.page_token().empty());
+    if (ids.empty()) {
+      throw CommandError(
+          absl::NotFoundError(absl::StrCat("there is no volume '", volume.name, "' in the trash")));
+    }
+    if (ids.size() > 1) {
+      throw CommandError(absl::InvalidArgumentError(
+          absl::StrCat("volumes ", absl::StrJoin(ids, ", "), " in the trash were called '",
+                       volume.name, "': give the id")));
+    }
+    request.set_volume_id(ids.front());
+  }
+  const auto response = client->Call<Volumes>(&Volumes::Stub::RestoreVolume, request);
+  if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
+  PrintVolumes({response.volume()});
 }
 
 }  // namespace
@@ -195,10 +315,13 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   create->add_option("--size", options->size, "Its size, such as 10GiB.")->required();
   create->add_option("--pool", options->pool, "Its pool; may be left out when there is only one.");
   create->add_flag("--thick", options->thick, "Set the whole size aside now.");
+  create->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
   create->callback([=] { Create(client, *options); });
 
   auto* list = volume->add_subcommand("list", "Lists volumes.");
   list->add_option("--contains", options->contains, "Only names that contain this text.");
+  list->add_option("--label", options->label, "Only with this label: KEY or KEY=VALUE.");
+  list->add_flag("--trash", options->trash, "Those in the trash, with when they are deleted.");
   list->callback([=] { List(client, *options); });
 
   auto* show = volume->add_subcommand("show", "Shows one volume.");
@@ -229,9 +352,33 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   receipts->add_option("--generation", options->generation, "Only of this one.");
   receipts->callback([=] { FenceReceipts(client, *options); });
 
+  auto* resize = volume->add_subcommand(
+      "resize", "Makes a volume larger, also in use: NBD connections see it from the next on.");
+  resize->add_option("VOLUME", options->volume, "Name or id.")->required();
+  resize->add_option("--size", options->size, "Its size from now on, such as 20GiB.")->required();
+  resize->callback([=] { Resize(client, *options); });
+
+  auto* rename = volume->add_subcommand("rename", "Gives an unmapped volume another name.");
+  rename->add_option("VOLUME", options->volume, "Name or id.")->required();
+  rename->add_option("NAME", options->name, "Its name from now on.")->required();
+  rename->callback([=] { Rename(client, *options); });
+
+  auto* label = volume->add_subcommand("label", "Sets labels, or takes them away.");
+  label->add_option("VOLUME", options->volume, "Name or id.")->required();
+  label->add_option("LABEL", options->labels, "KEY=VALUE sets, KEY- takes away.")->required();
+  label->callback([=] { Label(client, *options); });
+
   auto* remove = volume->add_subcommand("delete", "Deletes an unmapped volume with all its data.");
-  remove->add_option("VOLUME", options->volume, "Name or id.")->required();
+  remove->add_option("VOLUME", options->volume, "Name or id; in the trash the id alone.")
+      ->required();
+  remove->add_option("--keep", options->keep,
+                     "How long it stays in the trash first, such as 168h; left out: not at all.");
   remove->callback([=] { Delete(client, *options); });
+
+  auto* restore = volume->add_subcommand("restore", "Takes a volume out of the trash.");
+  restore->add_option("VOLUME", options->volume, "Id, or the name that it had.")->required();
+  restore->add_option("--name", options->name, "Its name from now on; left out: as before.");
+  restore->callback([=] { Restore(client, *options); });
 }
 
 }  // namespace tessera::cli

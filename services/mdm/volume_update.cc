@@ -1,0 +1,186 @@
+// VolumeService: changing a volume's name, size and labels, and taking it out of the trash.
+#include <google/protobuf/util/field_mask_util.h>
+
+#include <algorithm>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/common/errors.h"
+#include "services/common/logging.h"
+#include "services/common/status_macros.h"
+#include "services/mdm/request_checks.h"
+#include "services/mdm/topology_reader.h"
+#include "services/mdm/topology_table.h"
+#include "services/mdm/volume_service.h"
+
+namespace tessera::mdm {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kWaitMax{600'000};
+// A client that is silent hears of a new size when it renews.
+constexpr milliseconds kTellTimeout{2'000};
+constexpr size_t kLabelsMax = 64;
+constexpr size_t kLabelKeyMax = 63;
+constexpr size_t kLabelValueMax = 255;
+
+bool IsKeyCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' ||
+         c == '/';
+}
+
+absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMask& mask) {
+  if (mask.paths().empty()) {
+    return InvalidField("update_mask", "names no field: nothing would change");
+  }
+  std::set<std::string> fields;
+  for (const std::string& path : mask.paths()) {
+    if (path != "name" && path != "size_bytes" && path != "labels") {
+      return InvalidField("update_mask", absl::StrCat("'", path,
+                                                      "' can't be changed: name, size_bytes and "
+                                                      "labels can"));
+    }
+    fields.insert(path);
+  }
+  return fields;
+}
+
+}  // namespace
+
+absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels) {
+  if (labels.size() > kLabelsMax) {
+    return InvalidField(field, absl::StrCat("are ", labels.size(), ", more than ", kLabelsMax));
+  }
+  for (const auto& [key, value] : labels) {
+    if (key.empty() || key.size() > kLabelKeyMax ||
+        !std::all_of(key.begin(), key.end(), IsKeyCharacter)) {
+      return InvalidField(field, absl::StrCat("key '", key,
+                                              "' is not 1 to 63 of a-z, A-Z, 0-9, '-', '_', '.', "
+                                              "'/'"));
+    }
+    const bool plain = std::none_of(value.begin(), value.end(), [](char c) {
+      return absl::ascii_iscntrl(static_cast<unsigned char>(c));
+    });
+    if (!plain || value.size() > kLabelValueMax) {
+      return InvalidField(
+          field, absl::StrCat("the value of '", key, "' has control characters or more than ",
+                              kLabelValueMax, " bytes"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Resize(SQLite::Database& db, uint64_t size_bytes,
+                                   VolumeRow* volume) const {
+  if (size_bytes < volume->size_bytes) {
+    return WithReason(absl::OutOfRangeError(absl::StrCat(
+                          "volume ", volume->name, " has ", volume->size_bytes, " bytes: with ",
+                          size_bytes, " what lies behind would be lost")),
+                      "SIZE_BELOW_PRESENT",
+                      {{"present_bytes", absl::StrCat(volume->size_bytes)},
+                       {"asked_bytes", absl::StrCat(size_bytes)}});
+  }
+  if (volume->provisioning == v1::PROVISIONING_THICK) {
+    const auto pool = FindPool(db, volume->pool_id);
+    if (!pool.has_value()) return NoSuch("pool", volume->pool_id);
+    TESSERA_RETURN_IF_ERROR(CheckThickFits(db, *pool, size_bytes - volume->size_bytes));
+  }
+  volume->size_bytes = size_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Update(WriteTransaction& transaction,
+                                   const v1::UpdateVolumeRequest& request, VolumeRow* volume,
+                                   std::vector<SdcRow>* resized) const {
+  SQLite::Database& db = transaction.db;
+  TESSERA_ASSIGN_OR_RETURN(const std::set<std::string> fields, ParseMask(request.update_mask()));
+  TESSERA_ASSIGN_OR_RETURN(*volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
+  TESSERA_RETURN_IF_ERROR(CheckNotTrashed(*volume));
+  const v1::VolumeUpdate& wanted = request.volume();
+  const std::string name_before = volume->name;
+  const uint64_t size_before = volume->size_bytes;
+  const std::vector<MappingRow> mappings = ListMappings(db, volume->volume_id);
+  if (fields.contains("name") && wanted.name() != volume->name) {
+    TESSERA_RETURN_IF_ERROR(CheckVolumeName("volume.name", wanted.name()));
+    if (!mappings.empty()) return MappedElsewhere(db, *volume, mappings.front());
+    if (FindVolumeByName(db, wanted.name()).has_value()) return NameTaken(wanted.name());
+    volume->name = wanted.name();
+  }
+  if (fields.contains("size_bytes")) {
+    TESSERA_RETURN_IF_ERROR(CheckVolumeSize("volume.size_bytes", wanted.size_bytes()));
+    TESSERA_RETURN_IF_ERROR(Resize(db, wanted.size_bytes(), volume));
+  }
+  if (fields.contains("labels")) {
+    const VolumeLabels labels{wanted.labels().begin(), wanted.labels().end()};
+    TESSERA_RETURN_IF_ERROR(CheckLabels("volume.labels", labels));
+    WriteLabels(db, volume->volume_id, labels);
+  }
+  UpdateVolumeRow(db, *volume);
+  transaction.changes.topology = true;
+  if (volume->name != name_before) {
+    events_->Record(
+        transaction, v1::EVENT_SEVERITY_INFO, "volume_renamed", {},
+        absl::StrCat("volume ", name_before, " (", volume->volume_id, ") to ", volume->name));
+  }
+  if (volume->size_bytes == size_before) return absl::OkStatus();
+  events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_resized", {},
+                  absl::StrCat("volume ", volume->name, " (", volume->volume_id, ") from ",
+                               size_before, " to ", volume->size_bytes, " bytes"));
+  for (const MappingRow& mapping : mappings) {
+    if (auto sdc = FindSdc(db, mapping.sdc_id)) resized->push_back(*std::move(sdc));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Do(const CallContext& call, const v1::UpdateVolumeRequest& request,
+                               v1::UpdateVolumeResponse* response) {
+  VolumeRow volume;
+  std::vector<SdcRow> resized;  // clients that are to know of a new size
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    resized.clear();
+    TESSERA_RETURN_IF_ERROR(Update(transaction, request, &volume, &resized));
+    *response->mutable_volume() = TopologyReader(transaction.db, *health_).Volume(volume);
+    return absl::OkStatus();
+  }));
+  for (const SdcRow& sdc : resized) {
+    // A client that has the volume attached renews its grant, which has the new size.
+    const auto told = control_->AttachVolume(sdc, volume.volume_id,
+                                             std::min(kTellTimeout, call.TimeLeft(kWaitMax)));
+    if (told.ok()) continue;
+    LogWarning("a client was not told of a volume's new size",
+               {{"volume", volume.volume_id}, {"sdc", sdc.sdc_id}, {"error", told.status()}});
+    response->add_later_sdc_ids(sdc.sdc_id);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VolumeService::Do(const CallContext&, const v1::RestoreVolumeRequest& request,
+                               v1::RestoreVolumeResponse* response) {
+  if (!request.name().empty()) {
+    TESSERA_RETURN_IF_ERROR(CheckVolumeName("name", request.name()));
+  }
+  return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    TESSERA_ASSIGN_OR_RETURN(VolumeRow volume, ResolveVolume(db, request.volume_id(), ""));
+    if (!volume.trashed()) {
+      return WithReason(absl::FailedPreconditionError(
+                            absl::StrCat("volume ", volume.name, " is not in the trash")),
+                        "VOLUME_NOT_TRASHED");
+    }
+    const std::string name = request.name().empty() ? volume.trashed_name : request.name();
+    if (FindVolumeByName(db, name).has_value()) return NameTaken(name);
+    volume.name = name;
+    volume.trashed_name.clear();
+    volume.trashed_until_ms = 0;
+    UpdateVolumeRow(db, volume);
+    transaction.changes.topology = true;
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_restored", {},
+                    absl::StrCat("volume ", volume.name, " (", volume.volume_id, ")"));
+    *response->mutable_volume() = TopologyReader(db, *health_).Volume(volume);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace tessera::mdm

@@ -1,0 +1,285 @@
+// Names, sizes and labels of volumes, and the trash, over real gRPC.
+#include <catch2/catch.hpp>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "libtoken/token.h"
+#include "services/common/errors.h"
+#include "services/mdm/mdm_fixture.h"
+
+namespace tessera::mdm {
+namespace {
+
+using grpc::StatusCode;
+using Labels = std::map<std::string, std::string>;
+
+std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
+
+struct UpdateFixture : MdmFixture {
+  UpdateFixture() {
+    MakePool({&a, &b}, 2);
+    REQUIRE(Register(&client).ok());
+    REQUIRE(Register(&other).ok());
+  }
+
+  grpc::Status Update(const v1::Volume& volume, const v1::VolumeUpdate& wanted,
+                      const std::vector<std::string>& fields,
+                      v1::UpdateVolumeResponse* response = nullptr) {
+    v1::UpdateVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    *request.mutable_volume() = wanted;
+    for (const std::string& field : fields) request.mutable_update_mask()->add_paths(field);
+    v1::UpdateVolumeResponse ignored;
+    grpc::ClientContext context;
+    Prepare(&context);
+    return Stub<v1::VolumeService>()->UpdateVolume(&context, request,
+                                                   response == nullptr ? &ignored : response);
+  }
+  grpc::Status Resize(const v1::Volume& volume, uint64_t size_bytes,
+                      v1::UpdateVolumeResponse* response = nullptr) {
+    v1::VolumeUpdate wanted;
+    wanted.set_size_bytes(size_bytes);
+    return Update(volume, wanted, {"size_bytes"}, response);
+  }
+  grpc::Status Rename(const v1::Volume& volume, const std::string& name) {
+    v1::VolumeUpdate wanted;
+    wanted.set_name(name);
+    return Update(volume, wanted, {"name"});
+  }
+  grpc::Status Label(const v1::Volume& volume, const Labels& labels) {
+    v1::VolumeUpdate wanted;
+    *wanted.mutable_labels() = {labels.begin(), labels.end()};
+    return Update(volume, wanted, {"labels"});
+  }
+  grpc::Status Delete(const v1::Volume& volume, uint64_t keep_ms) {
+    v1::DeleteVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    request.set_keep_ms(keep_ms);
+    v1::DeleteVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    return Stub<v1::VolumeService>()->DeleteVolume(&context, request, &response);
+  }
+  grpc::Status Restore(const v1::Volume& volume, const std::string& name = "") {
+    v1::RestoreVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    request.set_name(name);
+    v1::RestoreVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    return Stub<v1::VolumeService>()->RestoreVolume(&context, request, &response);
+  }
+  std::vector<std::string> Names(v1::ListVolumesRequest request = {}) {
+    v1::ListVolumesResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::VolumeService>()->ListVolumes(&context, request, &response).ok());
+    std::vector<std::string> names;
+    for (const v1::Volume& volume : response.volumes()) names.push_back(volume.name());
+    return names;
+  }
+  std::vector<std::string> Trash() {
+    v1::ListVolumesRequest request;
+    request.set_trashed(true);
+    return Names(request);
+  }
+  StatusCode Find(uint64_t volume_id) {
+    v1::GetVolumeRequest request;
+    request.set_volume_id(volume_id);
+    v1::GetVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    return Stub<v1::VolumeService>()->GetVolume(&context, request, &response).error_code();
+  }
+  uint64_t GrantedSize(const v1::IssuedGrant& grant) {
+    return token::DecodeGrant(grant.grant())->volume_size_bytes;
+  }
+
+  FakeSds a{"sds-a"};
+  FakeSds b{"sds-b"};
+  FakeSdc client{"client"};
+  FakeSdc other{"other"};
+};
+
+TEST_CASE_METHOD(UpdateFixture, "a volume grows while it is in use, never the other way",
+                 "[volume]") {
+  const v1::Volume volume = MakeVolume("v", 64 << 20);
+  REQUIRE(Map(volume, client).ok());
+  v1::IssuedGrant grant;
+  REQUIRE(Acquire(volume, client, &grant).ok());
+  v1::UpdateVolumeResponse response;
+  REQUIRE(Resize(volume, 128 << 20, &response).ok());
+  CHECK(response.volume().size_bytes() == 128 << 20);
+  CHECK(response.later_sdc_ids_size() == 0);
+  // The same writer, with a larger volume.
+  v1::RenewGrantRequest renew;
+  renew.set_token_id(token::DecodeGrant(grant.grant())->grant_id);
+  v1::RenewGrantResponse renewed;
+  grpc::ClientContext context;
+  Prepare(&context, "sdc", client.sdc_id, client.secret);
+  REQUIRE(Stub<v1::TokenService>()->RenewGrant(&context, renew, &renewed).ok());
+  CHECK(GrantedSize(renewed.grant()) == 128 << 20);
+  CHECK(token::DecodeGrant(renewed.grant().grant())->generation ==
+        token::DecodeGrant(grant.grant())->generation);
+
+  const grpc::Status smaller = Resize(volume, 64 << 20);
+  CHECK(smaller.error_code() == StatusCode::OUT_OF_RANGE);
+  CHECK(Reason(smaller) == "SIZE_BELOW_PRESENT");
+  CHECK(Resize(volume, (128 << 20) + 512).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Resize(volume, (1ull << 50) + 4096).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(GetVolume(volume.volume_id()).size_bytes() == 128 << 20);
+  // A client that can't be told has it later.
+  client.Stop();
+  REQUIRE(Resize(volume, 256 << 20, &response).ok());
+  REQUIRE(response.later_sdc_ids_size() == 1);
+  CHECK(response.later_sdc_ids(0) == client.sdc_id);
+}
+
+TEST_CASE_METHOD(UpdateFixture, "a thick volume grows only into space that is there", "[volume]") {
+  v1::CreateVolumeRequest create;
+  create.set_name("thick");
+  create.set_size_bytes(64 << 20);
+  create.set_provisioning(v1::PROVISIONING_THICK);
+  v1::CreateVolumeResponse created;
+  grpc::ClientContext context;
+  Prepare(&context);
+  REQUIRE(Stub<v1::VolumeService>()->CreateVolume(&context, create, &created).ok());
+  CHECK(Resize(created.volume(), 128 << 20).ok());
+  const grpc::Status full = Resize(created.volume(), 1ull << 45);
+  CHECK(full.error_code() == StatusCode::RESOURCE_EXHAUSTED);
+  CHECK(Reason(full) == "POOL_FULL");
+}
+
+TEST_CASE_METHOD(UpdateFixture, "a name is changed while nobody has the volume", "[volume]") {
+  const v1::Volume volume = MakeVolume("v");
+  (void)MakeVolume("taken");
+  REQUIRE(Map(volume, client).ok());
+  CHECK(Reason(Rename(volume, "w")) == "VOLUME_MAPPED");
+  CHECK(Rename(volume, "v").ok());  // nothing to change
+  v1::UnmapVolumeRequest unmap;
+  unmap.set_volume_id(volume.volume_id());
+  v1::UnmapVolumeResponse unmapped;
+  grpc::ClientContext context;
+  Prepare(&context);
+  REQUIRE(Stub<v1::VolumeService>()->UnmapVolume(&context, unmap, &unmapped).ok());
+  CHECK(Reason(Rename(volume, "taken")) == "NAME_TAKEN");
+  CHECK(Rename(volume, "a/b").error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Rename(volume, "w").ok());
+  CHECK(GetVolume(volume.volume_id()).name() == "w");
+  CHECK(Names() == std::vector<std::string>{"w", "taken"});
+}
+
+TEST_CASE_METHOD(UpdateFixture, "labels are replaced as a whole, and found", "[volume]") {
+  const v1::Volume volume = MakeVolume("v");
+  (void)MakeVolume("w");
+  REQUIRE(Label(volume, {{"tier", "gold"}, {"app.io/name", "db"}}).ok());
+  v1::ListVolumesRequest list;
+  list.set_label("tier");
+  CHECK(Names(list) == std::vector<std::string>{"v"});
+  list.set_label("tier=gold");
+  CHECK(Names(list) == std::vector<std::string>{"v"});
+  list.set_label("tier=lead");
+  CHECK(Names(list).empty());
+  list.set_label("tier=");
+  CHECK(Names(list).empty());
+  CHECK(GetVolume(volume.volume_id()).labels().at("app.io/name") == "db");
+  REQUIRE(Label(volume, {{"tier", ""}}).ok());
+  CHECK(GetVolume(volume.volume_id()).labels().size() == 1);
+  CHECK(Names(list) == std::vector<std::string>{"v"});
+  CHECK(Label(volume, {{"", "x"}}).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Label(volume, {{"a b", "x"}}).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Label(volume, {{"a", "x\ny"}}).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Label(volume, {{"a", std::string(256, 'x')}}).error_code() == StatusCode::INVALID_ARGUMENT);
+  Labels many;
+  for (int i = 0; i < 65; ++i) many["k" + std::to_string(i)] = "v";
+  CHECK(Label(volume, many).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(GetVolume(volume.volume_id()).labels().size() == 1);
+}
+
+TEST_CASE_METHOD(UpdateFixture, "an update is done as a whole or not at all", "[volume]") {
+  const v1::Volume volume = MakeVolume("v", 64 << 20);
+  v1::VolumeUpdate wanted;
+  wanted.set_name("w");
+  wanted.set_size_bytes(4096);  // too small
+  (*wanted.mutable_labels())["k"] = "v";
+  CHECK_FALSE(Update(volume, wanted, {"name", "labels", "size_bytes"}).ok());
+  CHECK(Update(volume, wanted, {}).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(Update(volume, wanted, {"pool_id"}).error_code() == StatusCode::INVALID_ARGUMENT);
+  const v1::Volume now = GetVolume(volume.volume_id());
+  CHECK(now.name() == "v");
+  CHECK(now.labels().empty());
+  CHECK(Update(volume, wanted, {"name", "labels"}).ok());
+  CHECK(GetVolume(volume.volume_id()).size_bytes() == 64 << 20);
+}
+
+TEST_CASE_METHOD(UpdateFixture, "the trash: no IO, its name free, and back", "[volume]") {
+  const v1::Volume volume = MakeVolume("v");
+  REQUIRE(Label(volume, {{"tier", "gold"}}).ok());
+  REQUIRE(Map(volume, client).ok());
+  CHECK(Reason(Delete(volume, 60'000)) == "VOLUME_MAPPED");
+  v1::UnmapVolumeRequest unmap;
+  unmap.set_volume_id(volume.volume_id());
+  v1::UnmapVolumeResponse unmapped;
+  grpc::ClientContext context;
+  Prepare(&context);
+  REQUIRE(Stub<v1::VolumeService>()->UnmapVolume(&context, unmap, &unmapped).ok());
+  const uint64_t generation = GetVolume(volume.volume_id()).generation();
+  REQUIRE(Delete(volume, 60'000).ok());
+  CHECK(Names().empty());
+  CHECK(Trash() == std::vector<std::string>{"v"});
+  const v1::Volume trashed = GetVolume(volume.volume_id());
+  CHECK(trashed.trashed_until_ms() > 0);
+  CHECK(trashed.generation() == generation + 1);
+  CHECK(a.GenerationOf(volume.volume_id()) == generation + 1);
+  // By its name it is not there, by its id nobody uses it.
+  CHECK(Reason(Map(volume, client)) == "VOLUME_TRASHED");
+  CHECK(Reason(Rename(volume, "w")) == "VOLUME_TRASHED");
+  v1::RequestTokenRequest token;
+  token.set_volume_id(volume.volume_id());
+  token.set_operation(v1::IO_OPERATION_TYPE_READ);
+  token.set_length_bytes(4096);
+  v1::RequestTokenResponse none;
+  grpc::ClientContext asking;
+  Prepare(&asking);
+  CHECK(Reason(Stub<v1::TokenService>()->RequestToken(&asking, token, &none)) == "VOLUME_TRASHED");
+  v1::Volume second = MakeVolume("v");
+  CHECK(Reason(Restore(volume)) == "NAME_TAKEN");
+  CHECK(Reason(Restore(second)) == "VOLUME_NOT_TRASHED");
+  CHECK(Restore(volume, "~1").error_code() == StatusCode::INVALID_ARGUMENT);
+  REQUIRE(Restore(volume, "back").ok());
+  CHECK(Trash().empty());
+  CHECK(GetVolume(volume.volume_id()).trashed_until_ms() == 0);
+  CHECK(GetVolume(volume.volume_id()).labels().at("tier") == "gold");
+  CHECK(Map(volume, client).ok());
+}
+
+TEST_CASE_METHOD(UpdateFixture, "what is in the trash is deleted when its time is over",
+                 "[volume]") {
+  const v1::Volume volume = MakeVolume("v");
+  const v1::Volume second = MakeVolume("w");
+  CHECK(Delete(volume, 367 * 86'400'000ull).error_code() == StatusCode::INVALID_ARGUMENT);
+  REQUIRE(Delete(volume, 60'000).ok());
+  REQUIRE(Delete(second, 600'000).ok());
+  // Longer from now on.
+  REQUIRE(Delete(volume, 120'000).ok());
+  const uint64_t generation = GetVolume(volume.volume_id()).generation();
+  StopMdm();
+  StartMdm();
+  CHECK(Trash() == std::vector<std::string>{"v", "w"});
+  CHECK(GetVolume(volume.volume_id()).generation() == generation);
+  REQUIRE(Beat(&a).ok());
+  REQUIRE(Beat(&b).ok());
+  clock.AdvanceMillis(121'000);
+  REQUIRE(Await([&] { return Find(volume.volume_id()) == StatusCode::NOT_FOUND; }));
+  REQUIRE(Beat(&a).ok());
+  CHECK(a.AwaitDeletion(volume.vtree_id()));
+  CHECK(Find(second.volume_id()) == StatusCode::OK);
+  // At once, after all.
+  REQUIRE(Delete(second, 0).ok());
+  CHECK(Find(second.volume_id()) == StatusCode::NOT_FOUND);
+  CHECK(Delete(second, 0).ok());
+}
+
+}  // namespace
+}  // namespace tessera::mdm
