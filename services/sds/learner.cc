@@ -122,7 +122,7 @@ void Learner::Throttle(uint64_t bytes) {
   const uint64_t allowed = allowed_bytes_per_second_.load(std::memory_order_relaxed);
   if (allowed != 0) limit = limit == 0 ? allowed : std::min(limit, allowed);
   const uint64_t now = context_->clock->BootNanos();
-  uint64_t until = now + context_->pacer->Reserve(bytes, now);
+  uint64_t until = now + context_->pacer->Reserve(RecoveryPacer::Direction::kIn, bytes, now);
   if (limit != 0) {
     absl::MutexLock lock(&mutex_);
     const double nanos = 1e9 * static_cast<double>(bytes) / static_cast<double>(limit);

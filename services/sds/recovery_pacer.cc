@@ -7,7 +7,7 @@ namespace {
 
 constexpr double kRiseAlone = 1.5;    // a window without clients
 constexpr double kRiseQuiet = 1.006;  // a window without slow operations, however few there were
-constexpr double kRiseSearch = 1.1;   // a window before clients have felt anything
+constexpr double kRiseSearch = 1.05;  // a window before clients have felt anything
 constexpr uint64_t kForgottenNanos = 10'000'000'000;  // without copying: what is felt is found anew
 constexpr double kFall = 0.97;                        // a slow operation
 constexpr double kFallMost = 0.7;  // a window: one stall meets all that are under way
@@ -71,12 +71,13 @@ void RecoveryPacer::Observe(std::span<const uint64_t> arrived_nanos, uint64_t no
   operations_ += arrived_nanos.size();
 }
 
-uint64_t RecoveryPacer::Reserve(uint64_t bytes, uint64_t now_nanos) {
+uint64_t RecoveryPacer::Reserve(Direction direction, uint64_t bytes, uint64_t now_nanos) {
   absl::MutexLock lock(&mutex_);
   CloseWindow(now_nanos);
   copied_ = true;
-  const uint64_t begin = std::max(free_at_, now_nanos);
-  free_at_ = begin + static_cast<uint64_t>(1e9 * static_cast<double>(bytes) / rate_);
+  uint64_t& free_at = free_at_[static_cast<size_t>(direction)];
+  const uint64_t begin = std::max(free_at, now_nanos);
+  free_at = begin + static_cast<uint64_t>(1e9 * static_cast<double>(bytes) / rate_);
   return begin - now_nanos;
 }
 

@@ -1,6 +1,8 @@
 // How fast this server copies chunks, as source and as learner, beside its clients: as fast as it
 // can while there are none, and with them what they leave, but never less than a floor, so that
-// redundancy comes back whatever they do.
+// redundancy comes back whatever they do. What it gives and what it takes have the same rate and a
+// queue each: a source hands out whole chunks, a learner writes small pieces, and in one queue each
+// piece would wait for the chunks of all who copy from here.
 //
 // What clients notice is the slowest hundredth of their operations, and a mean does not show it: a
 // chunk that is copied holds up the two operations that come just then, and leaves hundreds alone.
@@ -15,6 +17,7 @@
 #ifndef TESSERA_SERVICES_SDS_RECOVERY_PACER_H_
 #define TESSERA_SERVICES_SDS_RECOVERY_PACER_H_
 
+#include <array>
 #include <cstdint>
 #include <span>
 
@@ -24,8 +27,8 @@
 namespace tessera::sds {
 
 struct RecoveryPaceRules {
-  uint64_t floor_bytes_per_second = 8u << 20;
-  uint64_t start_bytes_per_second = 8u << 20;
+  uint64_t floor_bytes_per_second = 6u << 20;
+  uint64_t start_bytes_per_second = 6u << 20;
   uint64_t ceiling_bytes_per_second = 4ull << 30;
   uint64_t window_nanos = 100'000'000;
   // An operation is slow above twice the measure and this more.
@@ -34,6 +37,8 @@ struct RecoveryPaceRules {
 
 class RecoveryPacer {
  public:
+  enum class Direction : uint8_t { kOut, kIn };
+
   explicit RecoveryPacer(const RecoveryPaceRules& rules = {})
       : rules_(rules), rate_(static_cast<double>(rules.start_bytes_per_second)) {}
 
@@ -41,7 +46,8 @@ class RecoveryPacer {
   // waited for a sync of the device, which takes its time by itself.
   void Observe(std::span<const uint64_t> arrived_nanos, uint64_t now_nanos);
   // `bytes` are about to be copied: how long to wait before.
-  [[nodiscard]] uint64_t Reserve(uint64_t bytes, uint64_t now_nanos);
+  [[nodiscard]] uint64_t Reserve(Direction direction, uint64_t bytes, uint64_t now_nanos);
+  // In each direction.
   [[nodiscard]] uint64_t bytes_per_second() const;
   // Above which an operation is slow.
   [[nodiscard]] uint64_t slow_nanos() const;
@@ -65,7 +71,8 @@ class RecoveryPacer {
   bool copied_before_ ABSL_GUARDED_BY(mutex_) = false;  // in the one before
   bool searching_ ABSL_GUARDED_BY(mutex_) = true;       // nothing was felt yet
   uint64_t last_copied_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t free_at_ ABSL_GUARDED_BY(mutex_) = 0;  // when what was reserved is paid for
+  // By direction: when what was reserved is paid for.
+  std::array<uint64_t, 2> free_at_ ABSL_GUARDED_BY(mutex_) = {0, 0};
 };
 
 }  // namespace tessera::sds

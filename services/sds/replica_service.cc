@@ -288,7 +288,8 @@ absl::Status ReplicaServiceImpl::Copy(const v1::CopyChunksRequest& request,
     // What clients leave; a stop of the server ends the call, so no wait is long.
     if (image.ok()) {
       const uint64_t now = context_->clock->BootNanos();
-      const uint64_t wait = context_->pacer->Reserve(image->blocks.size(), now);
+      const uint64_t wait =
+          context_->pacer->Reserve(RecoveryPacer::Direction::kOut, image->blocks.size(), now);
       Pause(absl::Nanoseconds(static_cast<int64_t>(std::min<uint64_t>(wait, 500'000'000))));
     }
     if (absl::IsNotFound(image.status())) {
