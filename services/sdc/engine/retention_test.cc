@@ -87,6 +87,8 @@ TEST_CASE("kept writes that a new generation drops are lost if the last replica 
       BlockRequest flush = TestCluster::Simple(Command::kFlush);
       flush.done = [&waited](const BlockReply& reply) { waited = reply.error; };
       cluster.Start(std::move(flush));
+      // The round has begun once the loop has turned twice.
+      for (int turn = 0; turn < 2; ++turn) cluster.OnLoop([] {});
       drop();
       while (waited == -1) std::this_thread::yield();
     }
