@@ -276,6 +276,14 @@ BUGS = {
             ]
         },
     ),
+    "missed_epochs": (
+        "a member that may have left and come back between two entries is asked what it has",
+        {
+            "services/sdc/rules/placement_group_writer.cc": [
+                ("const bool missed = entry.epoch > epoch_ + 1;", "const bool missed = false;")
+            ]
+        },
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

@@ -50,6 +50,8 @@ void PlacementGroupWriter::Grow() {
 
 bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
   if (entry.epoch <= epoch_) return false;
+  // Between two entries that do not follow each other a member may have left and come back.
+  const bool missed = entry.epoch > epoch_ + 1;
   epoch_ = entry.epoch;
   const auto before = std::exchange(members_, {});
   for (const MapMember& from : entry.members) {
@@ -63,8 +65,9 @@ bool PlacementGroupWriter::Adopt(const MapEntry& entry, uint64_t now_nanos) {
         std::find_if(before.begin(), before.end(), [&](const WriterMember& candidate) {
           return candidate.device_id == from.device_id && candidate.in_sync;
         });
-    member.behind =
-        from.in_sync && (old == before.end() ? retaining_ && front_sequence_ > 1 : old->behind);
+    const bool came = old == before.end() || missed;
+    member.behind = from.in_sync && ((old != before.end() && old->behind) ||
+                                     (came && retaining_ && front_sequence_ > 1));
     member.lacking = member.behind && old != before.end() && old->lacking;
     members_.push_back(member);
   }

@@ -159,6 +159,23 @@ TEST_CASE("one that comes in sync is asked also when nothing is kept any more", 
   CHECK_FALSE(writer.members()[1].behind);
 }
 
+TEST_CASE("one that may have left and come back between two entries is asked, too", "[writer]") {
+  PlacementGroupWriter writer(TwoMembers(1), 1, 1);
+  writer.Retain();
+  Acknowledge(writer, 5);
+  // Nobody can have left.
+  REQUIRE(writer.Adopt(TwoMembers(2), 0));
+  CHECK(writer.MayRelease());
+  // Out, a learner, in sync: its source may have lost what this one had made durable.
+  REQUIRE(writer.Adopt(TwoMembers(5), 0));
+  CHECK(writer.members()[0].behind);
+  CHECK(writer.members()[1].behind);
+  CHECK_FALSE(writer.MayRelease());
+  CHECK(writer.Prove(1, 3) == Proof::kCatchingUp);
+  CHECK(writer.Prove(2, 6) == Proof::kComplete);
+  CHECK_FALSE(writer.members()[1].behind);
+}
+
 TEST_CASE("nothing is released while a learner may copy from a member that lacks it", "[writer]") {
   PlacementGroupWriter writer(TwoMembers(1), 1, 1);
   writer.Retain();
