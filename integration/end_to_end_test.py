@@ -317,8 +317,11 @@ class QuickStart(unittest.TestCase):
         for pid in pids.values():
             self.assertFalse(is_running(pid.strip()), f"process {pid} still runs")
         self.assertEqual(reports_in_folder(folder / "log"), [])
+        endpoints = dict(line.split("=", 1) for line in (folder / "sdc/endpoints").read_text().splitlines())
+        self.assertTrue(pathlib.Path(endpoints["resume"]).exists())
         run([command, "clean"], env=environment)
         self.assertFalse(folder.exists())
+        self.assertFalse(pathlib.Path(endpoints["resume"]).exists())
 
 
 if __name__ == "__main__":

@@ -156,9 +156,8 @@ def measure(volume_mib, iops, kill, rate, alone_seconds=30):
             raise AssertionError(line)
         return alone, beside, samples, operation
     finally:
-        for part in cluster.parts:
-            part.kill()
-        subprocess.run(["rm", "-rf", cluster.folder], check=False)
+        cluster.kill_all()
+        cluster.stop()
 
 
 def main():

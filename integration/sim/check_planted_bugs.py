@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Takes one safeguard after another out of the services and expects the simulator to notice.
 
-    integration/sim/check_planted_bugs.py BUILD_DIRECTORY [--seeds N] [NAME..]
+    integration/sim/check_planted_bugs.py BUILD_DIRECTORY [--first N] [--seeds N] [NAME..]
 
 Each planted bug is a small change of one source file. The file is copied, changed, compiled with the
 command of the build, and linked in front of the library that has the true one; nothing in the tree
@@ -369,6 +369,7 @@ def main():
     parser.add_argument("build")
     parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("names", nargs="*")
     options = parser.parse_intermixed_args()
     source_root = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
@@ -382,7 +383,7 @@ def main():
             print(f"{name}: CAN'T BE PLANTED: {detail[:600]}", flush=True)
             status = 1
             continue
-        command = [binary, "--seeds", str(options.seeds), "--stop"]
+        command = [binary, "--first", str(options.first), "--seeds", str(options.seeds), "--stop"]
         if options.steps:
             command += ["--steps", str(options.steps)]
         run = subprocess.run(command, check=False, capture_output=True, text=True)

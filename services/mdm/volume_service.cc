@@ -64,6 +64,17 @@ absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id, const s
   return *sdc;
 }
 
+// Whether an earlier call of the same request, whose answer was lost, has done it.
+bool WasDone(SQLite::Database& db, const v1::DeleteVolumeRequest& request) {
+  if (WasVolumeDeleted(db, request.volume_id(), request.name())) return true;
+  if (request.keep_ms() == 0 || request.volume_id() != 0) return false;
+  const std::vector<VolumeRow> trash =
+      ListVolumeRows(db, {.name_contains = request.name(), .trashed = true});
+  return std::any_of(trash.begin(), trash.end(), [&](const VolumeRow& volume) {
+    return volume.trashed_name == request.name();
+  });
+}
+
 }  // namespace
 
 absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
@@ -237,54 +248,59 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRe
                         absl::StrCat(request.keep_ms(), " is more than a year, ", kKeepMaxMillis));
   }
   VolumeRow volume;
-  bool gone = false;
+  bool done = false;
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
     absl::StatusOr<VolumeRow> found = ResolveVolume(db, request.volume_id(), request.name());
-    if (absl::IsNotFound(found.status()) &&
-        WasVolumeDeleted(db, request.volume_id(), request.name())) {
-      gone = true;
+    if (absl::IsNotFound(found.status()) && WasDone(db, request)) {
+      done = true;
       return absl::OkStatus();
     }
     TESSERA_ASSIGN_OR_RETURN(volume, std::move(found));
     const auto mappings = ListMappings(db, volume.volume_id);
     if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
-    // In the trash all older generations have ended.
-    if (!volume.trashed()) RaiseGeneration(transaction, &volume, "the volume is being deleted");
-    return absl::OkStatus();
-  }));
-  if (gone) return absl::OkStatus();
-  if (!volume.trashed()) {
-    TESSERA_RETURN_IF_ERROR(
-        fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)).status());
-  }
-  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
-    SQLite::Database& db = transaction.db;
-    auto row = FindVolume(db, volume.volume_id);
-    if (!row.has_value()) return absl::OkStatus();  // somebody else deleted it, too
-    const auto mappings = ListMappings(db, volume.volume_id);
-    if (!mappings.empty()) return MappedElsewhere(db, *row, mappings.front());
-    const uint64_t now = time_->NowMillis();
-    if (request.keep_ms() == 0) {
-      DropVolume(transaction, *events_, *row, now);
+    if (volume.trashed()) {
+      // All older generations have ended, and none has begun.
+      Remove(transaction, request.keep_ms(), volume);
+      done = true;
       return absl::OkStatus();
     }
-    // A token or a mapping that came meanwhile: what was ended is not all any more, and the data
-    // stays.
-    if (row->generation != volume.generation) {
-      return absl::AbortedError("the volume was used meanwhile: try again");
-    }
-    if (!row->trashed()) row->trashed_name = std::exchange(row->name, TrashName(row->volume_id));
-    row->trashed_until_ms = now + request.keep_ms();
-    UpdateVolumeRow(db, *row);
-    transaction.changes.topology = true;
-    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_trashed", {},
-                    absl::StrCat("volume ", row->shown_name(), " (", row->volume_id, ") for ",
-                                 request.keep_ms() / 1000, " s"));
+    RaiseGeneration(transaction, &volume, "the volume is being deleted");
     return absl::OkStatus();
   }));
+  if (!done) {
+    TESSERA_RETURN_IF_ERROR(
+        fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)).status());
+    TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+      const auto row = FindVolume(transaction.db, volume.volume_id);
+      if (!row.has_value()) return absl::OkStatus();  // somebody else deleted it, too
+      const auto mappings = ListMappings(transaction.db, volume.volume_id);
+      if (!mappings.empty()) return MappedElsewhere(transaction.db, *row, mappings.front());
+      // A token or a mapping that came meanwhile: what was ended is not all any more.
+      if (row->generation != volume.generation) {
+        return absl::AbortedError("the volume was used or deleted meanwhile: try again");
+      }
+      Remove(transaction, request.keep_ms(), *row);
+      return absl::OkStatus();
+    }));
+  }
   deleted_();
   return absl::OkStatus();
+}
+
+void VolumeService::Remove(WriteTransaction& transaction, uint64_t keep_ms,
+                           VolumeRow volume) const {
+  const uint64_t now = time_->NowMillis();
+  if (keep_ms == 0) return DropVolume(transaction, *events_, volume, now);
+  if (!volume.trashed()) {
+    volume.trashed_name = std::exchange(volume.name, TrashName(volume.volume_id));
+  }
+  volume.trashed_until_ms = now + keep_ms;
+  UpdateVolumeRow(transaction.db, volume);
+  transaction.changes.topology = true;
+  events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_trashed", {},
+                  absl::StrCat("volume ", volume.shown_name(), " (", volume.volume_id, ") for ",
+                               keep_ms / 1000, " s"));
 }
 
 void VolumeService::Attach(const CallContext& call, const SdcRow& sdc, v1::VolumeMapping* mapping) {

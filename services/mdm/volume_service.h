@@ -52,6 +52,8 @@ class VolumeService final : public v1::VolumeService::CallbackService {
                                     const v1::CreateVolumeRequest& request,
                                     VolumeRow* volume) const;
   void Attach(const CallContext& call, const SdcRow& sdc, v1::VolumeMapping* mapping);
+  // Deletes the row of a volume that no IO is possible on, or puts it into the trash.
+  void Remove(WriteTransaction& transaction, uint64_t keep_ms, VolumeRow volume) const;
   [[nodiscard]] absl::Status CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
                                             uint64_t more_bytes) const;
 

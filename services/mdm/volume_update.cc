@@ -146,11 +146,16 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UpdateVolumeRe
   }));
   for (const SdcRow& sdc : resized) {
     // A client that has the volume attached renews its grant, which has the new size.
-    const auto told = control_->AttachVolume(sdc, volume.volume_id,
-                                             std::min(kTellTimeout, call.TimeLeft(kWaitMax)));
+    absl::Status told = absl::UnavailableError("it is not heard from");
+    if (health_->Reachable({v1::COMPONENT_KIND_SDC, sdc.sdc_id})) {
+      told =
+          control_
+              ->AttachVolume(sdc, volume.volume_id, std::min(kTellTimeout, call.TimeLeft(kWaitMax)))
+              .status();
+    }
     if (told.ok()) continue;
     LogWarning("a client was not told of a volume's new size",
-               {{"volume", volume.volume_id}, {"sdc", sdc.sdc_id}, {"error", told.status()}});
+               {{"volume", volume.volume_id}, {"sdc", sdc.sdc_id}, {"error", told}});
     response->add_later_sdc_ids(sdc.sdc_id);
   }
   return absl::OkStatus();

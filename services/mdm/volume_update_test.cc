@@ -13,6 +13,7 @@ namespace {
 
 using grpc::StatusCode;
 using Labels = std::map<std::string, std::string>;
+using Volumes = v1::VolumeService::Stub;
 
 std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
 
@@ -23,6 +24,13 @@ struct UpdateFixture : MdmFixture {
     REQUIRE(Register(&other).ok());
   }
 
+  // A call of VolumeService, as an administrator.
+  template <typename Method, typename Request, typename Response>
+  grpc::Status Ask(Method method, const Request& request, Response* response) {
+    grpc::ClientContext context;
+    Prepare(&context);
+    return (*Stub<v1::VolumeService>().*method)(&context, request, response);
+  }
   grpc::Status Update(const v1::Volume& volume, const v1::VolumeUpdate& wanted,
                       const std::vector<std::string>& fields,
                       v1::UpdateVolumeResponse* response = nullptr) {
@@ -31,10 +39,7 @@ struct UpdateFixture : MdmFixture {
     *request.mutable_volume() = wanted;
     for (const std::string& field : fields) request.mutable_update_mask()->add_paths(field);
     v1::UpdateVolumeResponse ignored;
-    grpc::ClientContext context;
-    Prepare(&context);
-    return Stub<v1::VolumeService>()->UpdateVolume(&context, request,
-                                                   response == nullptr ? &ignored : response);
+    return Ask(&Volumes::UpdateVolume, request, response == nullptr ? &ignored : response);
   }
   grpc::Status Resize(const v1::Volume& volume, uint64_t size_bytes,
                       v1::UpdateVolumeResponse* response = nullptr) {
@@ -52,29 +57,36 @@ struct UpdateFixture : MdmFixture {
     *wanted.mutable_labels() = {labels.begin(), labels.end()};
     return Update(volume, wanted, {"labels"});
   }
+  grpc::Status Unmap(const v1::Volume& volume) {
+    v1::UnmapVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    v1::UnmapVolumeResponse response;
+    return Ask(&Volumes::UnmapVolume, request, &response);
+  }
   grpc::Status Delete(const v1::Volume& volume, uint64_t keep_ms) {
     v1::DeleteVolumeRequest request;
     request.set_volume_id(volume.volume_id());
     request.set_keep_ms(keep_ms);
     v1::DeleteVolumeResponse response;
-    grpc::ClientContext context;
-    Prepare(&context);
-    return Stub<v1::VolumeService>()->DeleteVolume(&context, request, &response);
+    return Ask(&Volumes::DeleteVolume, request, &response);
+  }
+  grpc::Status DeleteByName(const std::string& name, uint64_t keep_ms) {
+    v1::DeleteVolumeRequest request;
+    request.set_name(name);
+    request.set_keep_ms(keep_ms);
+    v1::DeleteVolumeResponse response;
+    return Ask(&Volumes::DeleteVolume, request, &response);
   }
   grpc::Status Restore(const v1::Volume& volume, const std::string& name = "") {
     v1::RestoreVolumeRequest request;
     request.set_volume_id(volume.volume_id());
     request.set_name(name);
     v1::RestoreVolumeResponse response;
-    grpc::ClientContext context;
-    Prepare(&context);
-    return Stub<v1::VolumeService>()->RestoreVolume(&context, request, &response);
+    return Ask(&Volumes::RestoreVolume, request, &response);
   }
-  std::vector<std::string> Names(v1::ListVolumesRequest request = {}) {
+  std::vector<std::string> Names(const v1::ListVolumesRequest& request = {}) {
     v1::ListVolumesResponse response;
-    grpc::ClientContext context;
-    Prepare(&context);
-    REQUIRE(Stub<v1::VolumeService>()->ListVolumes(&context, request, &response).ok());
+    REQUIRE(Ask(&Volumes::ListVolumes, request, &response).ok());
     std::vector<std::string> names;
     for (const v1::Volume& volume : response.volumes()) names.push_back(volume.name());
     return names;
@@ -88,9 +100,7 @@ struct UpdateFixture : MdmFixture {
     v1::GetVolumeRequest request;
     request.set_volume_id(volume_id);
     v1::GetVolumeResponse response;
-    grpc::ClientContext context;
-    Prepare(&context);
-    return Stub<v1::VolumeService>()->GetVolume(&context, request, &response).error_code();
+    return Ask(&Volumes::GetVolume, request, &response).error_code();
   }
   uint64_t GrantedSize(const v1::IssuedGrant& grant) {
     return token::DecodeGrant(grant.grant())->volume_size_bytes;
@@ -142,9 +152,7 @@ TEST_CASE_METHOD(UpdateFixture, "a thick volume grows only into space that is th
   create.set_size_bytes(64 << 20);
   create.set_provisioning(v1::PROVISIONING_THICK);
   v1::CreateVolumeResponse created;
-  grpc::ClientContext context;
-  Prepare(&context);
-  REQUIRE(Stub<v1::VolumeService>()->CreateVolume(&context, create, &created).ok());
+  REQUIRE(Ask(&Volumes::CreateVolume, create, &created).ok());
   CHECK(Resize(created.volume(), 128 << 20).ok());
   const grpc::Status full = Resize(created.volume(), 1ull << 45);
   CHECK(full.error_code() == StatusCode::RESOURCE_EXHAUSTED);
@@ -157,12 +165,7 @@ TEST_CASE_METHOD(UpdateFixture, "a name is changed while nobody has the volume",
   REQUIRE(Map(volume, client).ok());
   CHECK(Reason(Rename(volume, "w")) == "VOLUME_MAPPED");
   CHECK(Rename(volume, "v").ok());  // nothing to change
-  v1::UnmapVolumeRequest unmap;
-  unmap.set_volume_id(volume.volume_id());
-  v1::UnmapVolumeResponse unmapped;
-  grpc::ClientContext context;
-  Prepare(&context);
-  REQUIRE(Stub<v1::VolumeService>()->UnmapVolume(&context, unmap, &unmapped).ok());
+  REQUIRE(Unmap(volume).ok());
   CHECK(Reason(Rename(volume, "taken")) == "NAME_TAKEN");
   CHECK(Rename(volume, "a/b").error_code() == StatusCode::INVALID_ARGUMENT);
   CHECK(Rename(volume, "w").ok());
@@ -218,16 +221,14 @@ TEST_CASE_METHOD(UpdateFixture, "the trash: no IO, its name free, and back", "[v
   REQUIRE(Label(volume, {{"tier", "gold"}}).ok());
   REQUIRE(Map(volume, client).ok());
   CHECK(Reason(Delete(volume, 60'000)) == "VOLUME_MAPPED");
-  v1::UnmapVolumeRequest unmap;
-  unmap.set_volume_id(volume.volume_id());
-  v1::UnmapVolumeResponse unmapped;
-  grpc::ClientContext context;
-  Prepare(&context);
-  REQUIRE(Stub<v1::VolumeService>()->UnmapVolume(&context, unmap, &unmapped).ok());
+  REQUIRE(Unmap(volume).ok());
   const uint64_t generation = GetVolume(volume.volume_id()).generation();
   REQUIRE(Delete(volume, 60'000).ok());
   CHECK(Names().empty());
   CHECK(Trash() == std::vector<std::string>{"v"});
+  // By name: again is done already, at once is of no such volume.
+  CHECK(DeleteByName("v", 600'000).ok());
+  CHECK(DeleteByName("v", 0).error_code() == StatusCode::NOT_FOUND);
   const v1::Volume trashed = GetVolume(volume.volume_id());
   CHECK(trashed.trashed_until_ms() > 0);
   CHECK(trashed.generation() == generation + 1);

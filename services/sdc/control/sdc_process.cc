@@ -152,6 +152,7 @@ class Process final : public SdcProcess {
       LogWarning("no resume file: a restart will need the MDM", {{"why", table.status()}});
       return ResumedState();
     }
+    endpoints_["resume"] = path;
     table_ = *std::move(table);
     engine_->SetResumeTable(table_.get());
     return left;

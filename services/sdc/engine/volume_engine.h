@@ -219,7 +219,6 @@ class VolumeEngine final : public BlockDevice {
   void ForgetWrite(Piece* piece);
   Piece* RestorePiece(const ResumedWrite& left);
   void ResumeGroupWrites(Group& group, const ResumedGroup& left);
-  void ResumeStanding(const ResumedVolume& left);
 
   // Flushes: volume_flush.cc.
   void RequestFlush(Request* request);
