@@ -1,7 +1,9 @@
 #include "services/mdm/placement_planner.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <map>
 #include <set>
 #include <utility>
@@ -47,6 +49,7 @@ class Planner {
       for (size_t device : plan_.back()) ++load_[device];
     }
     EvenOut();
+    SpreadPartners();
     return std::move(plan_);
   }
 
@@ -160,10 +163,131 @@ class Planner {
     return true;
   }
 
+  // Groups that two devices should have in common, by their loads and those of the others that may
+  // stand beside them.
+  void ExpectPartners() {
+    const size_t count = load_.size();
+    std::vector<double> beside(count, 0);
+    const auto may = [&](size_t a, size_t b) { return a != b && Fits({a}, b, 1); };
+    for (size_t a = 0; a < count; ++a) {
+      for (size_t b = 0; b < count; ++b) beside[a] += may(a, b) ? load_[b] : 0;
+    }
+    expected_.assign(count, std::vector<double>(count, 0));
+    for (size_t a = 0; a < count; ++a) {
+      for (size_t b = 0; b < count; ++b) {
+        if (!may(a, b)) continue;
+        const double both = static_cast<double>(load_[a]) * load_[b] * (request_.replica_count - 1);
+        expected_[a][b] = both * (1 / beside[a] + 1 / beside[b]) / 2;
+      }
+    }
+    common_.assign(count, std::vector<int>(count, 0));
+    for (const std::vector<size_t>& members : plan_) {
+      for (size_t a : members) {
+        for (size_t b : members) common_[a][b] += a != b;
+      }
+    }
+  }
+  // What one group more (or less) in common costs: the sum of squares of what is not as expected.
+  double Cost(size_t a, size_t b, int more) const {
+    const double off = common_[a][b] - expected_[a][b];
+    return (2 * off * more + 1) / std::max(expected_[a][b], 1.0);
+  }
+  // Two groups change a member each: of `group` the one at `slot`, of `other` that at `other_slot`.
+  double CostOfSwap(size_t group, size_t slot, size_t other, size_t other_slot) const {
+    const size_t out = plan_[group][slot];
+    const size_t in = plan_[other][other_slot];
+    double cost = 0;
+    for (size_t i = 0; i < plan_[group].size(); ++i) {
+      if (i != slot) cost += Cost(plan_[group][i], out, -1) + Cost(plan_[group][i], in, 1);
+    }
+    for (size_t i = 0; i < plan_[other].size(); ++i) {
+      if (i != other_slot) cost += Cost(plan_[other][i], in, -1) + Cost(plan_[other][i], out, 1);
+    }
+    return cost;
+  }
+  void Swap(size_t group, size_t slot, size_t other, size_t other_slot) {
+    const size_t out = plan_[group][slot];
+    const size_t in = plan_[other][other_slot];
+    const auto count = [this](size_t a, size_t b, int more) {
+      common_[a][b] += more;
+      common_[b][a] += more;
+    };
+    for (size_t i = 0; i < plan_[group].size(); ++i) {
+      if (i == slot) continue;
+      count(plan_[group][i], out, -1);
+      count(plan_[group][i], in, 1);
+    }
+    for (size_t i = 0; i < plan_[other].size(); ++i) {
+      if (i == other_slot) continue;
+      count(plan_[other][i], in, -1);
+      count(plan_[other][i], out, 1);
+    }
+    std::swap(plan_[group][slot], plan_[other][other_slot]);
+  }
+
+  // When a device is lost each of its groups is copied from a partner. So that this is the work of
+  // all devices, and not of one that happens to share most groups with it, two that have far too
+  // many in common give some away, for groups of other devices: the load stays as it is.
+  void SpreadPartners() {
+    if (request_.replica_count < 2) return;
+    ExpectPartners();
+    for (size_t swaps = 0; swaps < plan_.size() && SpreadOne(); ++swaps) {
+    }
+  }
+  bool SpreadOne() {
+    std::pair<size_t, size_t> worst;
+    double most = 0;
+    for (size_t a = 0; a < common_.size(); ++a) {
+      for (size_t b = a + 1; b < common_.size(); ++b) {
+        const double over = common_[a][b] - expected_[a][b] * (1 + kPartnersSpare) - 1;
+        if (over <= most) continue;
+        most = over;
+        worst = {a, b};
+      }
+    }
+    if (most <= 0) return false;
+    double best = 0;
+    std::array<size_t, 4> swap{};
+    size_t looked = 0;
+    for (size_t group = 0; group < plan_.size() && looked < kSwapsLooked; ++group) {
+      const std::vector<size_t>& members = plan_[group];
+      const auto at = [&](size_t device) {
+        return std::find(members.begin(), members.end(), device) - members.begin();
+      };
+      const auto end = static_cast<ptrdiff_t>(members.size());
+      if (at(worst.first) == end || at(worst.second) == end) continue;
+      for (const auto slot :
+           {static_cast<size_t>(at(worst.first)), static_cast<size_t>(at(worst.second))}) {
+        for (size_t other = 0; other < plan_.size(); ++other) {
+          for (size_t other_slot = 0; other_slot < plan_[other].size(); ++other_slot) {
+            ++looked;
+            if (plan_[other][other_slot] == members[slot]) continue;
+            if (!Fits(members, plan_[other][other_slot], slot) ||
+                !Fits(plan_[other], members[slot], other_slot)) {
+              continue;
+            }
+            const double cost = CostOfSwap(group, slot, other, other_slot);
+            if (cost >= best) continue;
+            best = cost;
+            swap = {group, slot, other, other_slot};
+          }
+        }
+      }
+    }
+    if (best >= -1e-9) return false;
+    Swap(swap[0], swap[1], swap[2], swap[3]);
+    return true;
+  }
+
+  static constexpr double kPartnersSpare = 0.1;
+  static constexpr size_t kSwapsLooked = 200'000;
+
   const PlacementRequest& request_;
   bool separate_domains_ = false;
   PlacementPlan plan_;
-  std::vector<uint32_t> load_;  // replicas by device
+  std::vector<uint32_t> load_;                 // replicas by device
+  std::vector<std::vector<double>> expected_;  // groups that two devices should have in common
+  std::vector<std::vector<int>> common_;       // and have
 };
 
 }  // namespace

@@ -4,8 +4,9 @@
 // Schomaker 2005: score -ln(u) / weight, smallest first) picks devices for each group, so that a
 // device which comes or goes moves only what must move. Failure domains: replicas of one group are
 // on different servers, and in different fault sets where the pool has enough of them. What chance
-// left uneven is then evened out by moving single replicas. The result is stored by the caller and
-// never recomputed by others.
+// left uneven is then evened out by moving single replicas; and devices that share far too many
+// groups swap some with others, so that what one of them loses is copied from all the rest. The
+// result is stored by the caller and never recomputed by others.
 //
 // Pure and deterministic: the same input gives the same plan. Threads: any.
 #ifndef TESSERA_SERVICES_MDM_PLACEMENT_PLANNER_H_

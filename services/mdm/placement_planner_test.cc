@@ -106,6 +106,35 @@ TEST_CASE("a new device takes its share and moves little else") {
   CHECK(static_cast<double>(moved.size()) < 2.0 * share);
 }
 
+TEST_CASE("partners are spread: what one device loses is copied from all others") {
+  for (uint32_t replicas : {2u, 3u}) {
+    for (uint32_t servers = replicas + 1; servers <= 12; ++servers) {
+      for (uint64_t pool = 1; pool <= 20; ++pool) {
+        PlacementRequest request = Request(servers, 1, replicas, 64);
+        request.pool_id = pool;
+        const auto plan = PlanPlacement(request);
+        REQUIRE(plan.ok());
+        std::map<std::pair<size_t, size_t>, uint32_t> common;
+        for (const auto& members : *plan) {
+          std::set<uint64_t> different(members.begin(), members.end());
+          REQUIRE(different.size() == replicas);
+          for (size_t a : members) {
+            for (size_t b : members) common[{a, b}] += a != b;
+          }
+        }
+        const double expected = 64.0 * replicas * (replicas - 1) / (servers * (servers - 1.0));
+        INFO(servers << " servers, " << replicas << " replicas, pool " << pool);
+        for (const auto& [devices, count] : common) {
+          CHECK(count <= expected * 1.2 + 2);
+        }
+        for (const auto& [device, load] : Load(request, *plan)) {
+          CHECK(std::abs(load - 64.0 * replicas / servers) <= 2);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("too few servers are refused with their number") {
   const auto plan = PlanPlacement(Request(1, 3, 2));
   REQUIRE(absl::IsFailedPrecondition(plan.status()));

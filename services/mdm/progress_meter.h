@@ -1,11 +1,11 @@
-// How fast something goes: bytes a second over the last quarter of a minute; and what is left, by
-// the rate of the last minute, because a pace that gives way to clients goes up and down.
+// How fast something goes: bytes a second over the last quarter of a minute, and over the last half
+// minute for what is told of the time left, because a pace that gives way to clients goes up and
+// down.
 //
 // Pure: time is passed in, in milliseconds of a clock that does not jump. Threads: one at a time.
 #ifndef TESSERA_SERVICES_MDM_PROGRESS_METER_H_
 #define TESSERA_SERVICES_MDM_PROGRESS_METER_H_
 
-#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <utility>
@@ -15,7 +15,7 @@ namespace tessera::mdm {
 class ProgressMeter {
  public:
   static constexpr uint64_t kRateMillis = 15'000;
-  static constexpr uint64_t kEtaMillis = 60'000;
+  static constexpr uint64_t kEtaMillis = 30'000;
 
   // `done` bytes in all at `now_ms`. Less than before (an attempt began anew): the figure starts
   // over.
@@ -28,12 +28,9 @@ class ProgressMeter {
     samples_.emplace_back(now_ms, done);
   }
   [[nodiscard]] uint64_t BytesPerSecond() const { return RateOver(kRateMillis); }
-  // Milliseconds for `left` bytes; 0: nothing left, or nothing moves.
-  [[nodiscard]] uint64_t EtaMillis(uint64_t left) const {
-    const uint64_t rate = RateOver(kEtaMillis);
-    return BytesPerSecond() == 0 || rate == 0 || left == 0
-               ? 0
-               : std::max<uint64_t>(1, left / rate * 1'000 + left % rate * 1'000 / rate);
+  // Over the longer time; 0 when nothing moved in the shorter one.
+  [[nodiscard]] uint64_t SteadyBytesPerSecond() const {
+    return BytesPerSecond() == 0 ? 0 : RateOver(kEtaMillis);
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include "services/common/placement_hash.h"
 #include "services/mdm/maintenance_rules.h"
+#include "services/mdm/operation_meter.h"
 #include "services/mdm/operation_view.h"
 #include "services/mdm/progress_meter.h"
 #include "services/mdm/volume_health.h"
@@ -15,34 +16,106 @@ constexpr auto kIn = v1::REPLICA_ROLE_IN_SYNC;
 constexpr auto kLearner = v1::REPLICA_ROLE_LEARNER;
 constexpr auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
 
-TEST_CASE("a rate is that of the last quarter of a minute, the time left that of the last minute",
+TEST_CASE("a rate is that of the last quarter of a minute, a steady one that of half a minute",
           "[figures]") {
   ProgressMeter meter;
   CHECK(meter.BytesPerSecond() == 0);
-  CHECK(meter.EtaMillis(100) == 0);
+  CHECK(meter.SteadyBytesPerSecond() == 0);
   for (uint64_t second = 0; second <= 60; ++second) meter.Add(second * 1'000, second * 500);
   CHECK(meter.BytesPerSecond() == 500);
-  CHECK(meter.EtaMillis(5'000) == 10'000);
-  CHECK(meter.EtaMillis(0) == 0);
+  CHECK(meter.SteadyBytesPerSecond() == 500);
   // Faster from now on: after the window only the new rate counts.
-  for (uint64_t second = 61; second <= 90; ++second) {
+  for (uint64_t second = 61; second <= 75; ++second) {
     meter.Add(second * 1'000, 30'000 + (second - 60) * 2'000);
   }
   CHECK(meter.BytesPerSecond() == 2'000);
-  CHECK(meter.EtaMillis(12'500) == 10'000);  // 1,250 a second over the minute
-  for (uint64_t second = 91; second <= 120; ++second) {
+  CHECK(meter.SteadyBytesPerSecond() == 1'250);
+  for (uint64_t second = 76; second <= 90; ++second) {
     meter.Add(second * 1'000, 30'000 + (second - 60) * 2'000);
   }
-  CHECK(meter.EtaMillis(20'000) == 10'000);
+  CHECK(meter.SteadyBytesPerSecond() == 2'000);
   // It stands still: the rate falls, and goes to nothing.
-  for (uint64_t second = 121; second <= 140; ++second) meter.Add(second * 1'000, 150'000);
+  for (uint64_t second = 91; second <= 105; ++second) meter.Add(second * 1'000, 90'000);
   CHECK(meter.BytesPerSecond() == 0);
-  CHECK(meter.EtaMillis(20'000) == 0);
+  CHECK(meter.SteadyBytesPerSecond() == 0);
   // An attempt began anew: no negative rate.
-  meter.Add(141'000, 10);
+  meter.Add(106'000, 10);
   CHECK(meter.BytesPerSecond() == 0);
-  meter.Add(142'000, 110);
+  meter.Add(107'000, 110);
   CHECK(meter.BytesPerSecond() == 100);
+}
+
+// Of learners, each with its device, and how far they are.
+OperationRest Learning(std::vector<RunningLearner> learners) {
+  OperationRest rest;
+  for (const RunningLearner& learner : learners) {
+    rest.running_left += learner.left;
+    rest.left_by_flow[{learner.device_id}] += learner.left;
+    if (learner.source_device_id == 0) continue;
+    rest.left_by_flow[{.device_id = learner.source_device_id, .out = true}] += learner.left;
+  }
+  rest.learners = std::move(learners);
+  return rest;
+}
+
+TEST_CASE("the time left is that of the device that ends last", "[figures]") {
+  const OperationMeter::InSync all = [](uint64_t, uint64_t) { return true; };
+  OperationMeter meter;
+  for (uint64_t second = 0; second <= 30; ++second) {
+    // Two devices: 900 and 100 bytes a second, the same left to each.
+    meter.Add(second * 1'000, second * 1'000,
+              Learning({{1, 1, 0, second * 900, 9'000}, {2, 2, 0, second * 100, 9'000}}), all);
+  }
+  CHECK(meter.BytesPerSecond() == 1'000);
+  // The slow one will go as the two do in the mean.
+  CHECK(meter.EtaMillis(18'000) == 18'000);
+  // What nobody has been given yet: at least as long as all together need for it.
+  CHECK(meter.EtaMillis(200'000) == 200'000);
+  CHECK(meter.EtaMillis(0) == 0);
+  // Groups that wait for a device count as its own.
+  OperationRest more = Learning({{1, 1, 0, 27'000, 9'000}, {2, 2, 0, 3'000, 9'000}});
+  more.left_by_flow[{1}] += 90'000;
+  more.left_by_flow[{3}] = 1'000'000;  // has not begun
+  meter.Add(30'000, 30'000, more, all);
+  CHECK(meter.EtaMillis(108'000) == 2'000'000);
+  more.left_by_flow.erase({3});
+  meter.Add(30'000, 30'000, more, all);
+  CHECK(meter.EtaMillis(108'000) == 110'000);
+}
+
+TEST_CASE("a source that has much to give sets the end, too", "[figures]") {
+  OperationMeter meter;
+  for (uint64_t second = 0; second <= 30; ++second) {
+    // Two targets that take 500 a second each; nearly all that is left is with device 9.
+    meter.Add(second * 1'000, second * 1'000,
+              Learning({{1, 1, 9, second * 250, 6'000},
+                        {2, 1, 8, second * 250, 500},
+                        {3, 2, 9, second * 250, 6'000},
+                        {4, 2, 8, second * 250, 500}}),
+              {});
+  }
+  CHECK(meter.EtaMillis(13'000) == 24'000);
+}
+
+TEST_CASE("a learner that is done brought its last part, one that was given up did not",
+          "[figures]") {
+  const auto eta = [](bool done) {
+    OperationMeter meter;
+    for (uint64_t second = 0; second <= 10; ++second) {
+      meter.Add(second * 1'000, second * 120,
+                Learning({{1, 1, 0, second * 100, 1'000}, {2, 2, 0, second * 20, 1'000}}), {});
+    }
+    OperationRest rest = Learning({{2, 2, 0, 400, 800}});
+    rest.left_by_flow[{1}] = 12'000;
+    meter.Add(20'000, 2'400, rest, [done](uint64_t group, uint64_t device) {
+      CHECK(group == 1);
+      CHECK(device == 1);
+      return done;
+    });
+    return meter.EtaMillis(12'000);
+  };
+  CHECK(eta(true) == 120'000);
+  CHECK(eta(false) == 200'000);
 }
 
 struct Pool {
@@ -84,6 +157,7 @@ struct Pool {
   }
   RepairPool pool;
   StatusOfLearner status = [](uint64_t, uint64_t, uint64_t) { return std::nullopt; };
+  SourceOfLearner source = [](uint64_t, uint64_t) { return 1; };
 };
 
 TEST_CASE("verdicts: by the worst placement group, with cause and action", "[figures]") {
@@ -161,9 +235,14 @@ TEST_CASE("what is left of an operation: waiting, running, and why it waits", "[
     status.set_listing_done(true);
     return status;
   };
-  OperationRest rest = RestOfOperation(operation, world.pool, {}, 0, world.status);
+  OperationRest rest =
+      RestOfOperation(operation, {}, world.pool, {}, 0, world.status, world.source);
   CHECK(rest.waiting == 1);
   CHECK(rest.running == 1);
+  // The waiting group has its in-sync copy on device 1: it can only go to 3.
+  CHECK(rest.left_by_flow == std::map<CopyFlow, uint64_t>{{{.device_id = 3}, 1'600},
+                                                          {{.device_id = 1, .out = true}, 1'600}});
+  CHECK(rest.learners.size() == 1);
   v1::Operation filled = operation;
   FillProgress(rest, false, &filled);
   CHECK(filled.placement_groups_total() == 3);
@@ -174,7 +253,7 @@ TEST_CASE("what is left of an operation: waiting, running, and why it waits", "[
   world.pool.groups.erase(world.pool.groups.begin() + 1);
   RepairPlan plan;
   plan.waiting[2][Obstacle::kNoRoom] = 1;
-  rest = RestOfOperation(operation, world.pool, plan, 0, world.status);
+  rest = RestOfOperation(operation, {}, world.pool, plan, 0, world.status, world.source);
   FillProgress(rest, false, &(filled = operation));
   CHECK(filled.state() == v1::OPERATION_STATE_BLOCKED);
   CHECK(filled.last_error().find("no other server has room") == 0);
@@ -182,7 +261,7 @@ TEST_CASE("what is left of an operation: waiting, running, and why it waits", "[
   CHECK(filled.state() == v1::OPERATION_STATE_PAUSED);
   // The server is back: what is left is a resync.
   world.pool.devices[1].condition = DeviceCondition::kReady;
-  CHECK(RestOfOperation(operation, world.pool, plan, 0, world.status).over());
+  CHECK(RestOfOperation(operation, {}, world.pool, plan, 0, world.status, world.source).over());
 }
 
 TEST_CASE("maintenance is safe while enough good copies are elsewhere", "[figures]") {

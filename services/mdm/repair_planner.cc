@@ -1,6 +1,8 @@
 #include "services/mdm/repair_planner.h"
 
 #include <algorithm>
+#include <limits>
+#include <map>
 #include <set>
 #include <string>
 #include <tuple>
@@ -34,6 +36,7 @@ class Planner {
     uint64_t device_id = 0;  // 0: the group just has too few members
     uint32_t safe = 0;
     uint64_t since_ms = 0;
+    uint32_t rivals = 0;  // groups that its least wanted source has to give
   };
 
   RepairDecision* Decide(const RepairGroup& group, RepairAction action, uint64_t device_id) {
@@ -202,6 +205,13 @@ class Planner {
     }
   }
 
+  template <typename Visit>
+  static void ForSources(const Want& want, const Visit& visit) {
+    for (const v1::Replica& replica : want.group->entry.replicas()) {
+      if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) visit(replica.device_id());
+    }
+  }
+
   std::vector<Want> Wants() const {
     std::vector<Want> wants;
     for (const RepairGroup& group : pool_.groups) {
@@ -223,8 +233,16 @@ class Planner {
         }
       }
     }
+    // Where much is to be copied from one device that begins first: it would be the last to end.
+    std::map<uint64_t, uint32_t> given;
+    for (const Want& want : wants) ForSources(want, [&](uint64_t device) { ++given[device]; });
+    for (Want& want : wants) {
+      want.rivals = std::numeric_limits<uint32_t>::max();
+      ForSources(want,
+                 [&](uint64_t device) { want.rivals = std::min(want.rivals, given[device]); });
+    }
     std::stable_sort(wants.begin(), wants.end(), [](const Want& a, const Want& b) {
-      return std::pair(a.safe, a.since_ms) < std::pair(b.safe, b.since_ms);
+      return std::tuple(a.safe, a.since_ms, b.rivals) < std::tuple(b.safe, b.since_ms, a.rivals);
     });
     return wants;
   }

@@ -96,6 +96,20 @@ TEST_CASE("a lost replica of three waits for the delay, then gets another device
   CHECK(world.Plan().decisions[0].move.kind == MoveKind::kRebuild);
 }
 
+TEST_CASE("the device that has most to give begins first", "[repair]") {
+  World world(2, 4);
+  world.rules.learners_per_target = 1;
+  for (const char* members : {"1i 4o", "2i 4o", "3i 4o", "3i 4o", "3i 4o"}) world.Add(members);
+  world.Away(4, 20 * kMinute);
+  std::multiset<uint64_t> sources;
+  for (const RepairDecision& decision : world.Plan().decisions) {
+    sources.insert(decision.source_device_id);
+  }
+  // It gives to both of the others, who take one group each; the third takes from one of these.
+  CHECK(sources.size() == 3);
+  CHECK(sources.count(3) == 2);
+}
+
 TEST_CASE("a single copy is made two at once, and before others", "[repair]") {
   World world(2, 4);
   world.Add("1i 2o");

@@ -1,12 +1,14 @@
 #include "services/mdm/repair_reader.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
 #include "services/common/placement_hash.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_table.h"
 
 namespace tessera::mdm {
 namespace {
@@ -43,19 +45,56 @@ RepairDevice DeviceFrom(const DeviceRow& row, const SdsRow& sds, const HealthMon
   return device;
 }
 
-// One copy of a group is about what its in-sync devices use for each of theirs.
-void EstimateBytes(RepairPool* pool) {
-  std::map<uint64_t, uint64_t> groups_on;
+// Above so many volumes or chunks the groups of a pool are about equal.
+constexpr uint64_t kVolumesLooked = 1'000;
+constexpr uint64_t kChunksLooked = 1 << 16;
+
+bool AnythingToCopy(const RepairPool& pool) {
+  return std::any_of(pool.groups.begin(), pool.groups.end(), [&pool](const RepairGroup& group) {
+    return group.move.has_value() || !group.unavailable_since_ms.empty() ||
+           group.entry.replicas_size() != static_cast<int>(pool.replica_count);
+  });
+}
+
+// Chunks of volumes by group; empty: about equal, or nobody asks.
+std::vector<uint64_t> CountChunks(SQLite::Database& db, const RepairPool& pool,
+                                  uint64_t chunk_bytes) {
+  if (!AnythingToCopy(pool) || CountVolumes(db, pool.pool_id) > kVolumesLooked) return {};
+  const auto group_count = static_cast<uint32_t>(pool.groups.size());
+  std::vector<uint64_t> chunks(group_count);
+  uint64_t looked = 0;
+  for (const VolumeRow& volume : ListVolumeRows(db, {.pool_id = pool.pool_id})) {
+    const uint64_t count = (volume.size_bytes + chunk_bytes - 1) / chunk_bytes;
+    looked += count;
+    if (looked > kChunksLooked) return {};
+    for (uint64_t chunk = 0; chunk < count; ++chunk) {
+      ++chunks[PlacementGroupIndex(volume.vtree_id, chunk, group_count)];
+    }
+  }
+  return chunks;
+}
+
+// One copy of a group is about its share of what an in-sync device uses: by the chunks that the
+// volumes could have in each, else the same for all.
+void EstimateBytes(const std::vector<uint64_t>& chunks, RepairPool* pool) {
+  const auto weight = [&chunks](const RepairGroup& group) {
+    const uint32_t index = static_cast<uint32_t>(group.entry.placement_group_id() % 65'536);
+    return index < chunks.size() ? static_cast<double>(chunks[index]) : 1.0;
+  };
+  std::map<uint64_t, double> weight_on;
   for (const RepairGroup& group : pool->groups) {
-    for (const v1::Replica& replica : group.entry.replicas()) ++groups_on[replica.device_id()];
+    for (const v1::Replica& replica : group.entry.replicas()) {
+      weight_on[replica.device_id()] += weight(group);
+    }
   }
   std::map<uint64_t, uint64_t> used;
   for (const RepairDevice& device : pool->devices) used[device.device_id] = device.used_bytes;
   for (RepairGroup& group : pool->groups) {
     for (const v1::Replica& replica : group.entry.replicas()) {
-      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC) continue;
-      group.bytes =
-          std::max(group.bytes, used[replica.device_id()] / groups_on[replica.device_id()]);
+      const double all = weight_on[replica.device_id()];
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC || all == 0) continue;
+      const double bytes = static_cast<double>(used[replica.device_id()]) * weight(group) / all;
+      group.bytes = std::max(group.bytes, static_cast<uint64_t>(bytes));
     }
   }
 }
@@ -118,7 +157,7 @@ RepairSnapshot ReadRepairSnapshot(SQLite::Database& db, const HealthMonitor& hea
       }
       group.entry = std::move(entry);
     }
-    EstimateBytes(&view.pool);
+    EstimateBytes(CountChunks(db, view.pool, pool.chunk_bytes()), &view.pool);
   }
   return snapshot;
 }

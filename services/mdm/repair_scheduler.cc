@@ -238,6 +238,9 @@ absl::Status RepairScheduler::Account(const Round& round) {
   const StatusOfLearner status = [this](uint64_t group, uint64_t device, uint64_t epoch) {
     return board_->StatusOf(group, device, epoch);
   };
+  const SourceOfLearner source = [this](uint64_t group, uint64_t device) {
+    return board_->SourceOf(group, device);
+  };
   const uint64_t now = time_->clock().BootMillis();
   std::vector<v1::Operation> kept;
   std::map<std::string, double> left_by_kind{
@@ -245,7 +248,7 @@ absl::Status RepairScheduler::Account(const Round& round) {
   for (v1::Operation& operation : running) {
     if (operation.kind() == v1::OPERATION_KIND_SCRUB) {
       if (scrub_figures_) scrub_figures_(&operation);
-      Measure(now, &operation);
+      Measure(now, snapshot, {}, &operation);
       kept.push_back(std::move(operation));
       continue;
     }
@@ -255,16 +258,8 @@ absl::Status RepairScheduler::Account(const Round& round) {
       const RepairPoolView& view = snapshot.pools[i];
       if (operation.pool_id() != 0 && operation.pool_id() != view.pool.pool_id) continue;
       const bool counts = operation.kind() == v1::OPERATION_KIND_REBALANCE;
-      const OperationRest of_pool = RestOfOperation(
-          operation, view.pool, round.plans[i], counts ? MovesNeeded(snapshot, view) : 0, status);
-      rest.waiting += of_pool.waiting;
-      rest.waiting_bytes += of_pool.waiting_bytes;
-      rest.running += of_pool.running;
-      rest.running_done += of_pool.running_done;
-      rest.running_left += of_pool.running_left;
-      rest.interruptions += of_pool.interruptions;
-      if (!of_pool.last_error.empty()) rest.last_error = of_pool.last_error;
-      rest.obstacle = std::max(rest.obstacle, of_pool.obstacle);
+      rest.Add(RestOfOperation(operation, snapshot.rules, view.pool, round.plans[i],
+                               counts ? MovesNeeded(snapshot, view) : 0, status, source));
     }
     if (rest.over()) {
       bool cancelled = false;
@@ -280,7 +275,7 @@ absl::Status RepairScheduler::Account(const Round& round) {
       continue;
     }
     FillProgress(rest, paused, &operation);
-    const uint64_t left = Measure(now, &operation);
+    const uint64_t left = Measure(now, snapshot, rest, &operation);
     left_by_kind[KindName(operation.kind())] += static_cast<double>(left);
     kept.push_back(std::move(operation));
   }
@@ -307,9 +302,20 @@ absl::Status RepairScheduler::Account(const Round& round) {
   return absl::OkStatus();
 }
 
-uint64_t RepairScheduler::Measure(uint64_t now_boot_ms, v1::Operation* operation) {
-  ProgressMeter& meter = meters_[operation->operation_id()];
-  meter.Add(now_boot_ms, operation->bytes_done());
+uint64_t RepairScheduler::Measure(uint64_t now_boot_ms, const RepairSnapshot& snapshot,
+                                  const OperationRest& rest, v1::Operation* operation) {
+  const auto learned = [&snapshot](uint64_t group_id, uint64_t device_id) {
+    for (const RepairPoolView& view : snapshot.pools) {
+      for (const RepairGroup& group : view.pool.groups) {
+        if (group.entry.placement_group_id() != group_id) continue;
+        const v1::Replica* replica = FindReplica(group.entry, device_id);
+        return replica != nullptr && replica->role() == v1::REPLICA_ROLE_IN_SYNC;
+      }
+    }
+    return false;
+  };
+  OperationMeter& meter = meters_[operation->operation_id()];
+  meter.Add(now_boot_ms, operation->bytes_done(), rest, learned);
   const uint64_t left =
       operation->bytes_total() - std::min(operation->bytes_total(), operation->bytes_done());
   operation->set_bytes_per_second(meter.BytesPerSecond());

@@ -17,8 +17,8 @@
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/learner_board.h"
 #include "services/mdm/mdm_store.h"
+#include "services/mdm/operation_meter.h"
 #include "services/mdm/operation_view.h"
-#include "services/mdm/progress_meter.h"
 #include "services/mdm/repair_reader.h"
 #include "tessera/v1/operation.pb.h"
 
@@ -66,7 +66,8 @@ class RepairScheduler {
   [[nodiscard]] absl::Status Account(const Round& round);
   [[nodiscard]] uint32_t MovesNeeded(const RepairSnapshot& snapshot, const RepairPoolView& view);
   // Sets rate and time left; returns the bytes left.
-  uint64_t Measure(uint64_t now_boot_ms, v1::Operation* operation);
+  uint64_t Measure(uint64_t now_boot_ms, const RepairSnapshot& snapshot, const OperationRest& rest,
+                   v1::Operation* operation);
   void End(const v1::Operation& operation, v1::OperationState state);
 
   MdmStore* const store_;
@@ -80,7 +81,7 @@ class RepairScheduler {
   std::atomic<uint64_t> learner_bytes_per_second_{0};
 
   // Of Run's thread.
-  std::map<uint64_t, ProgressMeter> meters_;                        // by operation
+  std::map<uint64_t, OperationMeter> meters_;                       // by operation
   std::map<uint64_t, std::pair<uint64_t, uint32_t>> moves_needed_;  // by pool: counted at, how many
 
   mutable absl::Mutex mutex_;

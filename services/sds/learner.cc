@@ -83,6 +83,15 @@ void Learner::NoteProgress(const Task& task, const LearningView& view) {
   status.set_bytes_left(view.pending_count * chunk_bytes);
 }
 
+void Learner::NotePart(const Task& task, uint64_t bytes) {
+  absl::MutexLock lock(&mutex_);
+  const auto found = running_.find({task.id.placement_group_id, task.id.epoch});
+  if (found == running_.end()) return;
+  v1::LearnerStatus& status = found->second;
+  status.set_bytes_copied(status.bytes_copied() + bytes);
+  status.set_bytes_left(status.bytes_left() - std::min(status.bytes_left(), bytes));
+}
+
 void Learner::NoteInterruption(const Task& task, const absl::Status& why) {
   absl::MutexLock lock(&mutex_);
   const auto found = running_.find({task.id.placement_group_id, task.id.epoch});
@@ -339,13 +348,14 @@ absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse&
   const uint64_t bytes = image.blocks.size();
   // Here, and not on the worker, where client IO would wait behind it.
   uint64_t paced = 0;
-  const auto pace = [this, &paced](uint64_t part) {
+  const auto pace = [&](uint64_t part) {
     Throttle(part);
+    NotePart(*task, part);
     paced += part;
   };
   absl::StatusOr<std::unique_ptr<chunk::StagedImage>> staged =
       task->worker->device()->store()->StageImage(std::move(image), pace);
-  if (bytes > paced) Throttle(bytes - paced);
+  if (bytes > paced) pace(bytes - paced);
   const std::vector<chunk::StreamCursor> needed = CursorsOf(copied.cursors());
   const uint64_t deadline =
       context_->clock->BootMillis() + static_cast<uint64_t>(options_.catch_up_timeout.count());

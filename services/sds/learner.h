@@ -136,6 +136,8 @@ class Learner final : public LearnerObserver {
     return stopping_;
   }
   void NoteProgress(const Task& task, const LearningView& view);
+  // Of a chunk that is being copied; NoteProgress tells it anew.
+  void NotePart(const Task& task, uint64_t bytes);
   void NoteInterruption(const Task& task, const absl::Status& why);
   // True when stopping.
   bool Pause(std::chrono::nanoseconds duration);
