@@ -214,7 +214,9 @@ void Application::Flush() {
     if (World::Get().tracing()) TraceIo("flushed", volume_id_, 0, 0);
     Hit(Coverage::kFlushOk);
     cluster_->Flushed();
-    history.FlushOk(cluster_->oracle().LifeNumber(life_), begin, World::Get().now());
+    Oracle& oracle = cluster_->oracle();
+    history.FlushOk(oracle.LifeNumber(life_), oracle.Counts(life_, volume_id_), begin,
+                    World::Get().now());
     cluster_->oracle().CheckHistories();
   };
   Submit(std::move(request));

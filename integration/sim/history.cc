@@ -149,10 +149,10 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
   mark->present = std::max(mark->present, begin);
 }
 
-void History::FlushOk(uint64_t life, Time begin, Time now) {
+void History::FlushOk(uint64_t life, bool holds, Time begin, Time now) {
   for (auto number = open_.begin(); number != open_.end();) {
     Write& write = Find(*number);
-    if (write.answered >= begin || write.told <= begin) {
+    if (write.answered >= begin || write.told <= begin || (!holds && write.life != life)) {
       ++number;
       continue;
     }

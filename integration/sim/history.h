@@ -49,8 +49,9 @@ class History {
   void GoOn(uint64_t before, uint64_t life);
   // A read of one cell that began at `begin` saw this number (0: zeros).
   void Read(uint64_t cell, uint64_t number, Time begin, Time now);
-  // By a life; makes durable what other lives wrote, too, but tells nothing of what these lost.
-  void FlushOk(uint64_t life, Time begin, Time now);
+  // By a life. When it `holds` the volume it makes durable what other lives wrote, too, but tells
+  // nothing of what these lost; else it speaks of its own writes alone.
+  void FlushOk(uint64_t life, bool holds, Time begin, Time now);
   void FlushTold(Time now);
   // From now on what this life, and later ones, write is kept by its client, who gives it again to
   // replicas that lost it: no loss of power excuses that it is gone, until keeping ends.

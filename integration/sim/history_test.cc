@@ -86,7 +86,7 @@ TEST_CASE("loss of power excuses nothing that was flushed, or written later, or 
   const uint64_t a = Written(history, 10, 20);
   Written(history, 30, 40);
   SECTION("flushed") {
-    history.FlushOk(1, 41, 45);
+    history.FlushOk(1, true, 41, 45);
     history.AllowLoss(kGroup, 50, 50);
   }
   SECTION("written later") { history.AllowLoss(kGroup, 25, 50); }
@@ -136,6 +136,18 @@ TEST_CASE("what a living client keeps is not lost with the power of all replicas
   }
 }
 
+TEST_CASE("the flush of a client that has lost the volume speaks of its own writes alone") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);  // by life 1
+  Written(history, 30, 40);
+  const bool holds = GENERATE(true, false);
+  const uint64_t life = GENERATE(uint64_t{1}, uint64_t{2});
+  history.FlushOk(life, holds, 41, 45);
+  history.AllowLoss(kGroup, 50, 50);
+  history.Read(0, a, 60, 70);
+  CHECK(history.violation().empty() == (!holds && life == 2));
+}
+
 TEST_CASE("a flush must tell of a loss that was seen") {
   History history = OneCell();
   const uint64_t a = Written(history, 10, 20);
@@ -144,16 +156,16 @@ TEST_CASE("a flush must tell of a loss that was seen") {
   history.Read(0, a, 60, 70);
   SECTION("it does") {
     history.FlushTold(80);
-    history.FlushOk(1, 90, 95);
+    history.FlushOk(1, true, 90, 95);
     CHECK(history.violation().empty());
   }
   SECTION("one that was under way when another did promises the contrary") {
     history.FlushTold(80);
-    history.FlushOk(1, 75, 95);
+    history.FlushOk(1, true, 75, 95);
     CHECK_FALSE(history.violation().empty());
   }
   SECTION("it does not") {
-    history.FlushOk(1, 90, 95);
+    history.FlushOk(1, true, 90, 95);
     CHECK_FALSE(history.violation().empty());
   }
 }
