@@ -14,6 +14,15 @@
 #   SKIP_SWEEP        free blocks that held space at a crash are never given back
 #   SKIP_REPAIR_CHECK a repair takes any content for a block, at any version
 #   SKIP_CRC          block checksums are not checked on reads
+#   WRITE_INHERITED   a checkpoint writes a block in place that the layer inherits
+#   FREE_INHERITED    a checkpoint frees a block that the layer has inherited
+#   KEEP_INHERITED    what a dropped layer shared has no owner afterwards
+#   DROP_SHARED       a layer that several share with is dropped for good
+#   DROP_NAMED        a layer is dropped that the journal still names
+#   SKIP_BASE_ON_REPLAY  recovery makes a layer without its base
+#   IGNORE_INHERITED  an image's inherited blocks are taken for zeros
+#   IGNORE_FLOOR      a write goes to the newest layer of its branch, though a snapshot has it
+#   CHANGE_BASE       a layer that is a base is changed
 # A crash test that stays green with one of them is itself broken. One build directory serves all:
 # only the source with the macro is compiled again for each. Exit status: 0 when all are found.
 set -eu
@@ -63,6 +72,10 @@ expect_red REUSE_SUPERSEDED --seeds 1..40
 expect_red SKIP_SWEEP --seeds 1..40
 expect_red SKIP_CRC --seeds 1..20 --operations 400 --faults flip
 expect_red SKIP_REPAIR_CHECK --seeds 1..20 --operations 400 --faults flip
+for bug in WRITE_INHERITED FREE_INHERITED KEEP_INHERITED DROP_SHARED DROP_NAMED SKIP_BASE_ON_REPLAY IGNORE_INHERITED \
+  IGNORE_FLOOR CHANGE_BASE; do
+  expect_red $bug --seeds 1..40
+done
 
 if build "" "$build_directory/none.log" && crash "$build_directory/none.log" --seeds 1..40 &&
   crash "$build_directory/none.log" --seeds 1..20 --operations 400 --faults flip; then

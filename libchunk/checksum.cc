@@ -21,7 +21,8 @@ uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t previous) {
 }
 
 BlockChecksum::BlockChecksum(const ChunkKey& key) {
-  const std::array<uint64_t, 3> words = {key.vtree_id, key.chunk_index, key.snapshot_sequence};
+  // A block that layers share has one checksum: the place of the layer is 0.
+  const std::array<uint64_t, 3> words = {key.vtree_id, key.chunk_index, 0};
   key_checksum_ = Crc32c(std::as_bytes(std::span(words)));
 }
 

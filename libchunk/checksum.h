@@ -15,8 +15,8 @@ namespace tessera::chunk {
 // bytes before them (0: none).
 uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t previous = 0);
 
-// The checksum of a block covers key, block number and content (FORMAT.md), so that a misdirected
-// or lost write shows. One BlockChecksum serves all blocks of one chunk.
+// The checksum of a block covers vtree, chunk, block number and content (FORMAT.md), so that a
+// misdirected or lost write shows. One BlockChecksum serves all blocks of one chunk, of all layers.
 class BlockChecksum {
  public:
   explicit BlockChecksum(const ChunkKey& key);

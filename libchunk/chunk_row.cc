@@ -8,6 +8,8 @@ namespace tessera::chunk {
 namespace {
 
 constexpr uint8_t kMapVersion = 1;
+constexpr uint8_t kMapVersionOfLayers = 2;  // with base and inherited blocks
+constexpr uint8_t kMapPruned = 1;
 constexpr size_t kDeviceBlockBytes = 5;
 constexpr uint32_t kExtentBlocksMax = 0xffff;
 
@@ -34,9 +36,8 @@ uint32_t RowChecksum(const ChunkKey& key, const ChunkSummary& summary,
                      std::span<const std::byte> map) {
   std::vector<std::byte> prefix;
   ByteWriter writer(&prefix);
-  for (uint64_t word :
-       {key.vtree_id, key.chunk_index, key.snapshot_sequence, summary.placement_group_id,
-        summary.version.generation, summary.version.sequence}) {
+  for (uint64_t word : {key.vtree_id, key.chunk_index, key.layer, summary.placement_group_id,
+                        summary.version.generation, summary.version.sequence}) {
     writer.Put(word);
   }
   writer.Put<uint8_t>(summary.incomplete ? 1 : 0);
@@ -45,23 +46,44 @@ uint32_t RowChecksum(const ChunkKey& key, const ChunkSummary& summary,
 
 absl::Status Damaged(const ChunkKey& key, const char* what) {
   return absl::DataLossError(absl::StrCat("the row of chunk ", key.vtree_id, "/", key.chunk_index,
-                                          "/", key.snapshot_sequence, " is damaged: ", what));
+                                          "/", key.layer, " is damaged: ", what));
+}
+
+void PutBits(ByteWriter* writer, uint32_t count, const auto& bit_of) {
+  for (uint32_t first = 0; first < count; first += 8) {
+    uint8_t bits = 0;
+    for (uint32_t i = first; i < count && i < first + 8; ++i) {
+      bits |= static_cast<uint8_t>((bit_of(i) ? 1 : 0) << (i - first));
+    }
+    writer->Put(bits);
+  }
+}
+
+bool BitOfBytes(std::span<const std::byte> bytes, uint32_t index) {
+  return (static_cast<uint8_t>(bytes[index / 8]) >> (index % 8) & 1) != 0;
 }
 
 }  // namespace
+
+void ChunkRow::Count() {
+  summary.mapped_blocks = 0;
+  for (const BlockPlace& place : blocks) summary.mapped_blocks += place.mapped() ? 1 : 0;
+  summary.own_blocks = summary.mapped_blocks - inherited.Count();
+}
 
 std::vector<std::byte> EncodeMap(const ChunkKey& key, const ChunkRow& row) {
   std::vector<std::byte> map;
   map.reserve(64 + row.blocks.size() / 8 + size_t{row.summary.mapped_blocks} * 5);
   ByteWriter writer(&map);
-  writer.Put(kMapVersion);
-  for (size_t first = 0; first < row.blocks.size(); first += 8) {
-    uint8_t bits = 0;
-    for (size_t i = first; i < row.blocks.size() && i < first + 8; ++i) {
-      bits |= static_cast<uint8_t>((row.blocks[i].mapped() ? 1 : 0) << (i - first));
-    }
-    writer.Put(bits);
+  const bool has_layers = row.summary.base.has_value() || row.summary.pruned;
+  writer.Put(has_layers ? kMapVersionOfLayers : kMapVersion);
+  const auto block_count = static_cast<uint32_t>(row.blocks.size());
+  if (has_layers) {
+    writer.Put<uint8_t>(row.summary.pruned ? kMapPruned : 0);
+    writer.Put(row.summary.base.value_or(kNoBase));
+    PutBits(&writer, block_count, [&](uint32_t block) { return row.inherited[block]; });
   }
+  PutBits(&writer, block_count, [&](uint32_t block) { return row.blocks[block].mapped(); });
   const std::vector<MapExtent> extents = ExtentsOf(row);
   writer.Put(static_cast<uint32_t>(extents.size()));
   for (const MapExtent& extent : extents) {
@@ -83,7 +105,18 @@ absl::Status DecodeMap(const ChunkKey& key, uint32_t block_count, std::span<cons
     return Damaged(key, "its checksum does not fit");
   }
   ByteReader reader(body);
-  if (reader.Get<uint8_t>() != kMapVersion) return Damaged(key, "unknown version");
+  const auto version = reader.Get<uint8_t>();
+  if (version != kMapVersion && version != kMapVersionOfLayers) {
+    return Damaged(key, "unknown version");
+  }
+  std::span<const std::byte> inherited;
+  if (version == kMapVersionOfLayers) {
+    row->summary.pruned = (reader.Get<uint8_t>() & kMapPruned) != 0;
+    const auto base = reader.Get<uint64_t>();
+    if (base != kNoBase) row->summary.base = base;
+    inherited = reader.GetBytes((block_count + 7) / 8);
+    row->inherited = BlockBits(block_count);
+  }
   const std::span<const std::byte> presence = reader.GetBytes((block_count + 7) / 8);
   std::vector<uint64_t> places;
   const uint32_t extent_count = reader.Get<uint32_t>();
@@ -96,14 +129,20 @@ absl::Status DecodeMap(const ChunkKey& key, uint32_t block_count, std::span<cons
   row->blocks.assign(block_count, BlockPlace());
   size_t next = 0;
   for (uint32_t block = 0; block < block_count && reader.ok(); ++block) {
-    if ((static_cast<uint8_t>(presence[block / 8]) >> (block % 8) & 1) == 0) continue;
+    const bool is_inherited = !inherited.empty() && BitOfBytes(inherited, block);
+    if (!BitOfBytes(presence, block)) {
+      if (is_inherited) return Damaged(key, "it inherits a block that is not mapped");
+      continue;
+    }
+    if (is_inherited) row->inherited.Set(block, true);
     if (next == places.size()) return Damaged(key, "fewer places than blocks");
     row->blocks[block] = BlockPlace(places[next++], reader.Get<uint32_t>());
   }
   if (!reader.ok() || reader.remaining() != 0 || next != places.size()) {
     return Damaged(key, "its lengths do not fit");
   }
-  row->summary.mapped_blocks = static_cast<uint32_t>(next);
+  if (!row->summary.base && row->inherited.Count() > 0) return Damaged(key, "it has no base");
+  row->Count();
   return absl::OkStatus();
 }
 

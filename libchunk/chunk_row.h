@@ -6,10 +6,12 @@
 #define TESSERA_LIBCHUNK_CHUNK_ROW_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "libchunk/block_bits.h"
 #include "libchunk/types.h"
 
 namespace tessera::chunk {
@@ -42,24 +44,33 @@ static_assert(sizeof(BlockPlace) == 9);
 struct ChunkSummary {
   bool exists = false;
   bool incomplete = false;
-  uint32_t mapped_blocks = 0;
+  bool pruned = false;         // see ChunkInfo::pruned
+  uint32_t mapped_blocks = 0;  // shared with the base or not
+  uint32_t own_blocks = 0;     // of these, not shared with the base
   uint64_t placement_group_id = 0;
   Version version;
+  std::optional<uint64_t> base;  // the layer whose blocks this one shares
 };
 
 struct ChunkRow {
   ChunkSummary summary;
   std::vector<BlockPlace> blocks;  // empty when the chunk does not exist, else one a block
+  // Mapped blocks that lie where the base has them. What is not inherited is this layer's own: it
+  // alone frees it, or writes it in place.
+  BlockBits inherited;
 
   // The place of a block; unmapped when the chunk does not exist.
   BlockPlace At(uint32_t block) const { return blocks.empty() ? BlockPlace() : blocks[block]; }
+  bool Owns(uint32_t block) const { return At(block).mapped() && !inherited[block]; }
+  // Sets the numbers of the summary by the blocks.
+  void Count();
 };
 
 // The `map` column of FORMAT.md, with the checksum that also covers key and summary.
 std::vector<std::byte> EncodeMap(const ChunkKey& key, const ChunkRow& row);
 
-// The reverse; `row->summary` but for mapped_blocks is the caller's, from the other columns.
-// DATA_LOSS when anything does not fit.
+// The reverse; `row->summary` but for blocks, base and pruned is the caller's, from the other
+// columns. DATA_LOSS when anything does not fit.
 absl::Status DecodeMap(const ChunkKey& key, uint32_t block_count, std::span<const std::byte> map,
                        ChunkRow* row);
 

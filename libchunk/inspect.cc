@@ -18,10 +18,6 @@ constexpr size_t kRowPage = 256;
 
 using Line = std::function<void(const std::string&)>;
 
-std::string KeyText(const ChunkKey& key) {
-  return absl::StrCat(key.vtree_id, "/", key.chunk_index, "/", key.snapshot_sequence);
-}
-
 const char* KindName(OperationKind kind) {
   switch (kind) {
     case OperationKind::kOpened:
@@ -42,6 +38,8 @@ const char* KindName(OperationKind kind) {
       return "drop-vtree-cursors";
     case OperationKind::kDropGroupCursors:
       return "drop-group-cursors";
+    case OperationKind::kInheritBlocks:
+      return "inherit-blocks";
   }
   return "unknown";
 }
@@ -88,7 +86,7 @@ absl::Status PrintSummary(const Inspected& store, const Line& line) {
   CHUNK_ASSIGN_OR_RETURN(const std::vector<CursorRow> cursors, store.database->LoadCursors());
   line(absl::StrFormat(
       "metadata applied_lsn=%d applied_position=%d chunks=%d mapped_blocks=%d cursors=%d",
-      applied.lsn, applied.position, totals.chunks, totals.mapped_blocks, cursors.size()));
+      applied.lsn, applied.position, totals.chunks, totals.own_blocks, cursors.size()));
   return absl::OkStatus();
 }
 
@@ -134,7 +132,8 @@ absl::Status PrintRecords(const Inspected& store, bool each, const Line& line) {
   return absl::OkStatus();
 }
 
-// Checks that each row's blocks have their checksum and that no two rows share a device block.
+// Checks that each row's blocks have their checksum, that no two rows own a device block, and that
+// what a row inherits is where its base has it.
 class Verifier {
  public:
   Verifier(const Inspected* store, const Line* line) : store_(store), line_(line) {}
@@ -145,6 +144,10 @@ class Verifier {
     for (uint32_t block = 0; block < row.blocks.size(); ++block) {
       const BlockPlace place = row.blocks[block];
       if (!place.mapped()) continue;
+      if (row.inherited[block]) {
+        CHUNK_RETURN_IF_ERROR(CheckInherited(key, row, block));
+        continue;
+      }
       GroupBitmap& group = groups_[place.device_block() / kGroupBlocks];
       if (group.Assign(place.device_block() % kGroupBlocks, 1, true) == 0) {
         Problem(key, block,
@@ -158,6 +161,26 @@ class Verifier {
         Problem(key, block,
                 absl::StrCat("checksum mismatch at device block ", place.device_block()));
       }
+    }
+    return absl::OkStatus();
+  }
+
+  // Whether the base has the block where this one has it; then it was checked with the base.
+  absl::Status CheckInherited(const ChunkKey& key, const ChunkRow& row, uint32_t block) {
+    ChunkKey base_key = key;
+    base_key.layer = *row.summary.base;
+    if (base_key != last_base_key_) {
+      absl::StatusOr<std::shared_ptr<const ChunkRow>> base = store_->database->LoadRow(base_key);
+      if (absl::IsDataLoss(base.status())) return absl::OkStatus();  // told when it was listed
+      CHUNK_RETURN_IF_ERROR(base.status());
+      last_base_ = *std::move(base);
+      last_base_key_ = base_key;
+    }
+    const BlockPlace place = row.blocks[block];
+    const BlockPlace of_base = last_base_->At(block);
+    if (!of_base.mapped() || of_base.device_block() != place.device_block() ||
+        of_base.checksum() != place.checksum()) {
+      Problem(key, block, absl::StrCat("layer ", base_key.layer, " does not have it there"));
     }
     return absl::OkStatus();
   }
@@ -189,6 +212,8 @@ class Verifier {
   const Inspected* const store_;
   const Line* const line_;
   std::map<uint64_t, GroupBitmap> groups_;
+  std::optional<ChunkKey> last_base_key_;
+  std::shared_ptr<const ChunkRow> last_base_;
   uint64_t problems_ = 0;
 };
 
@@ -201,9 +226,13 @@ absl::Status PrintChunks(const Inspected& store, bool verify, const Line& line) 
     if (rows.empty()) break;
     for (const ListedRow& row : rows) {
       line(absl::StrFormat(
-          "chunk %s placement_group=%d version=%d.%d incomplete=%d mapped_blocks=%d",
+          "chunk %s placement_group=%d version=%d.%d incomplete=%d mapped_blocks=%d%s%s",
           KeyText(row.key), row.summary.placement_group_id, row.summary.version.generation,
-          row.summary.version.sequence, row.summary.incomplete, row.summary.mapped_blocks));
+          row.summary.version.sequence, row.summary.incomplete, row.summary.mapped_blocks,
+          row.summary.base
+              ? absl::StrFormat(" base=%d own_blocks=%d", *row.summary.base, row.summary.own_blocks)
+              : "",
+          row.summary.pruned ? " pruned" : ""));
       if (!verify) continue;
       const absl::StatusOr<std::shared_ptr<const ChunkRow>> loaded =
           store.database->LoadRow(row.key);

@@ -15,8 +15,10 @@ bool CarriesChecksums(OperationKind kind) {
   return kind == OperationKind::kJournalBlocks || kind == OperationKind::kDirectBlocks;
 }
 
+bool CarriesBase(OperationKind kind) { return kind == OperationKind::kInheritBlocks; }
+
 bool Plausible(const OperationHeader& header) {
-  return header.kind >= OperationKind::kOpened && header.kind <= OperationKind::kDropGroupCursors &&
+  return header.kind >= OperationKind::kOpened && header.kind <= OperationKind::kInheritBlocks &&
          header.block_count <= kOperationBlocksMax && header.extent_count <= header.block_count;
 }
 
@@ -24,7 +26,8 @@ bool Plausible(const OperationHeader& header) {
 
 size_t EncodedBytes(const Operation& operation) {
   return sizeof(OperationHeader) + operation.checksums.size() * sizeof(uint32_t) +
-         operation.extents.size() * sizeof(DeviceExtent);
+         operation.extents.size() * sizeof(DeviceExtent) +
+         (CarriesBase(operation.header.kind) ? sizeof(uint64_t) : 0);
 }
 
 void RecordBuilder::Clear() {
@@ -38,9 +41,12 @@ void RecordBuilder::Add(const Operation& operation) {
   const size_t checksum_bytes = operation.checksums.size() * sizeof(uint32_t);
   const size_t extent_bytes = operation.extents.size() * sizeof(DeviceExtent);
   size_t at = bytes_.size();
-  bytes_.resize(at + sizeof(header) + checksum_bytes + extent_bytes);
+  const size_t base_bytes = CarriesBase(header.kind) ? sizeof(operation.base) : 0;
+  bytes_.resize(at + sizeof(header) + base_bytes + checksum_bytes + extent_bytes);
   std::memcpy(bytes_.data() + at, &header, sizeof(header));
   at += sizeof(header);
+  if (base_bytes > 0) std::memcpy(bytes_.data() + at, &operation.base, base_bytes);
+  at += base_bytes;
   if (checksum_bytes > 0)
     std::memcpy(bytes_.data() + at, operation.checksums.data(), checksum_bytes);
   at += checksum_bytes;
@@ -62,8 +68,8 @@ bool ParseRecordHeader(std::span<const std::byte> bytes, uint64_t store_id, uint
   if (bytes.size() < sizeof(RecordHeader)) return false;
   std::memcpy(header, bytes.data(), sizeof(RecordHeader));
   return header->magic == kRecordMagic && header->store_id == store_id &&
-         header->position == position && header->version == kRecordVersion &&
-         header->header_bytes >= sizeof(RecordHeader) &&
+         header->position == position && header->version >= 1 &&
+         header->version <= kRecordVersion && header->header_bytes >= sizeof(RecordHeader) &&
          header->header_bytes <= kRecordHeaderBytesMax && header->payload_bytes % kBlockBytes == 0;
 }
 
@@ -85,6 +91,7 @@ absl::StatusOr<std::vector<Operation>> ParseOperations(std::span<const std::byte
     Operation& operation = operations.emplace_back();
     std::memcpy(&operation.header, source.data(), sizeof(OperationHeader));
     if (!Plausible(operation.header)) return absl::DataLossError("an operation makes no sense");
+    if (CarriesBase(operation.header.kind)) operation.base = reader.Get<uint64_t>();
     if (CarriesChecksums(operation.header.kind)) {
       const auto checksums = reader.GetBytes(operation.header.block_count * sizeof(uint32_t));
       const auto extents = reader.GetBytes(operation.header.extent_count * sizeof(DeviceExtent));
@@ -100,7 +107,7 @@ absl::StatusOr<std::vector<Operation>> ParseOperations(std::span<const std::byte
       payload_bytes += uint64_t{operation.header.block_count} * kBlockBytes;
     }
   }
-  if (reader.remaining() != 0 || payload_bytes != header.payload_bytes) {
+  if (!reader.ok() || reader.remaining() != 0 || payload_bytes != header.payload_bytes) {
     return absl::DataLossError("the record's lengths do not fit its operations");
   }
   return operations;

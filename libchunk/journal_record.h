@@ -15,7 +15,8 @@
 namespace tessera::chunk {
 
 inline constexpr uint32_t kRecordMagic = 0x4a525354;  // "TSRJ"
-inline constexpr uint32_t kRecordVersion = 1;
+// Version 1 had no kInheritBlocks.
+inline constexpr uint32_t kRecordVersion = 2;
 // More operations than fit in this go into a further record.
 inline constexpr uint32_t kRecordHeaderBytesMax = 256u << 10;
 
@@ -44,12 +45,14 @@ enum class OperationKind : uint8_t {
   kSetCursor = 7,
   kDropVtreeCursors = 8,
   kDropGroupCursors = 9,
+  kInheritBlocks = 10,
 };
 
 inline constexpr uint8_t kOperationIncomplete = 1;
 inline constexpr uint8_t kOperationKeepCursor = 2;
 inline constexpr uint8_t kOperationGreaterVersion = 4;
 inline constexpr uint8_t kOperationClearIncomplete = 8;
+inline constexpr uint8_t kOperationPruned = 16;
 
 struct OperationHeader {
   OperationKind kind = OperationKind::kOpened;
@@ -75,12 +78,14 @@ struct Operation {
   OperationHeader header;
   absl::InlinedVector<uint32_t, 8> checksums;  // block_count of them for Journal- and DirectBlocks
   absl::InlinedVector<DeviceExtent, 2> extents;  // DirectBlocks
+  uint64_t base = kNoBase;                       // InheritBlocks: the layer, kNoBase: none
 };
 
 // Whether the operation changes the chunk of its key.
 inline bool NamesChunk(const Operation& operation) {
-  return operation.header.kind >= OperationKind::kJournalBlocks &&
-         operation.header.kind <= OperationKind::kDeleteChunk;
+  return (operation.header.kind >= OperationKind::kJournalBlocks &&
+          operation.header.kind <= OperationKind::kDeleteChunk) ||
+         operation.header.kind == OperationKind::kInheritBlocks;
 }
 
 // Collects the operations of one record. Reused from record to record to save allocations.

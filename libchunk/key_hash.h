@@ -1,4 +1,4 @@
-// Hash functors for the keys of types.h.
+// Hash functors for the keys of types.h, and the name of a chunk without its layer.
 #ifndef TESSERA_LIBCHUNK_KEY_HASH_H_
 #define TESSERA_LIBCHUNK_KEY_HASH_H_
 
@@ -19,9 +19,24 @@ inline uint64_t MixBits(uint64_t word) {
   return word ^ word >> 31;
 }
 
+// A chunk with all its layers.
+struct ChunkId {
+  uint64_t vtree_id = 0;
+  uint64_t chunk_index = 0;
+  ChunkId() = default;
+  explicit ChunkId(const ChunkKey& key) : vtree_id(key.vtree_id), chunk_index(key.chunk_index) {}
+  friend auto operator<=>(const ChunkId&, const ChunkId&) = default;
+};
+
+struct ChunkIdHash {
+  size_t operator()(const ChunkId& id) const {
+    return MixBits(id.chunk_index + MixBits(id.vtree_id + 1));
+  }
+};
+
 struct ChunkKeyHash {
   size_t operator()(const ChunkKey& key) const {
-    return MixBits(key.chunk_index + MixBits(key.vtree_id + MixBits(key.snapshot_sequence + 1)));
+    return MixBits(key.chunk_index + MixBits(key.vtree_id + MixBits(key.layer + 1)));
   }
 };
 

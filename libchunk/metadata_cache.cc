@@ -4,7 +4,7 @@ namespace tessera::chunk {
 namespace {
 
 // List node, hash slot, control block and allocator overhead of one row, rounded up.
-constexpr uint64_t kFixedCostBytes = 256;
+constexpr uint64_t kFixedCostBytes = 320;
 
 }  // namespace
 

@@ -14,7 +14,7 @@
 namespace tessera::chunk {
 namespace {
 
-constexpr int kFormat = 1;
+constexpr int kFormat = 2;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -22,6 +22,7 @@ CREATE TABLE chunk(
   vtree_id INTEGER NOT NULL, chunk_index INTEGER NOT NULL, snapshot_sequence INTEGER NOT NULL,
   placement_group_id INTEGER NOT NULL, generation INTEGER NOT NULL, sequence INTEGER NOT NULL,
   incomplete INTEGER NOT NULL, mapped_blocks INTEGER NOT NULL, map BLOB NOT NULL,
+  base INTEGER, inherited_blocks INTEGER NOT NULL DEFAULT 0, pruned INTEGER NOT NULL DEFAULT 0,
   UNIQUE(vtree_id, chunk_index, snapshot_sequence));
 CREATE INDEX chunk_by_group
   ON chunk(placement_group_id, vtree_id, chunk_index, snapshot_sequence);
@@ -30,6 +31,15 @@ CREATE TABLE cursor(
   generation INTEGER NOT NULL, sequence INTEGER NOT NULL,
   PRIMARY KEY(placement_group_id, volume_id)) WITHOUT ROWID;
 CREATE TABLE space(group_number INTEGER PRIMARY KEY, free_blocks INTEGER NOT NULL, bits BLOB NOT NULL);
+CREATE TABLE layered(vtree_id INTEGER PRIMARY KEY);
+)sql";
+
+// From format 1, which knew no layers. Touches no row: a device may have millions.
+constexpr const char* kRaise = R"sql(
+ALTER TABLE chunk ADD COLUMN base INTEGER;
+ALTER TABLE chunk ADD COLUMN inherited_blocks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE chunk ADD COLUMN pruned INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE layered(vtree_id INTEGER PRIMARY KEY);
 )sql";
 
 // Keeps the order of unsigned numbers in SQLite's signed integers.
@@ -39,7 +49,7 @@ uint64_t Unordered(int64_t value) { return static_cast<uint64_t>(value) ^ (uint6
 void BindKey(SQLite::Statement& statement, int first, const ChunkKey& key) {
   statement.bind(first, Ordered(key.vtree_id));
   statement.bind(first + 1, Ordered(key.chunk_index));
-  statement.bind(first + 2, Ordered(key.snapshot_sequence));
+  statement.bind(first + 2, Ordered(key.layer));
 }
 
 std::span<const std::byte> BlobOf(const SQLite::Column& column) {
@@ -73,16 +83,18 @@ class Use {
   SQLite::Statement& statement_;
 };
 
-std::string ListSql(const RowFilter& filter, bool after) {
+std::string ListSql(const RowFilter& filter, bool after, bool has_layers) {
   std::string sql =
       "SELECT vtree_id, chunk_index, snapshot_sequence, placement_group_id, generation, sequence,"
-      " incomplete, mapped_blocks FROM chunk";
+      " incomplete, mapped_blocks, ";
+  sql += has_layers ? "base, inherited_blocks, pruned FROM chunk" : "NULL, 0, 0 FROM chunk";
   if (filter.placement_group_id && !filter.vtree_id) sql += " INDEXED BY chunk_by_group";
   sql += after ? " WHERE (vtree_id, chunk_index, snapshot_sequence) > (?1, ?2, ?3)"
                // Without a lower bound (0, 0, 0) itself must be among the rows.
                : " WHERE (vtree_id, chunk_index, snapshot_sequence) >= (?1, ?2, ?3)";
   if (filter.vtree_id) sql += " AND vtree_id = ?5";
   if (filter.placement_group_id) sql += " AND placement_group_id = ?6";
+  if (filter.chunk_index) sql += " AND chunk_index = ?7";
   return sql + " ORDER BY vtree_id, chunk_index, snapshot_sequence LIMIT ?4";
 }
 
@@ -94,22 +106,27 @@ struct MetadataDatabase::Connection {
         blocks_per_chunk(blocks),
         database(path, SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE, 0, vfs->name()) {}
 
+  // The statements that change something only where the tables are of this format.
   void Prepare() {
     load_row.emplace(database,
                      "SELECT placement_group_id, generation, sequence, incomplete, map FROM chunk"
                      " WHERE vtree_id = ?1 AND chunk_index = ?2 AND snapshot_sequence = ?3");
+    load_group.emplace(database, "SELECT free_blocks, bits FROM space WHERE group_number = ?1");
+    if (!has_layers) return;
     update_row.emplace(database,
                        "UPDATE chunk SET generation = ?5, sequence = ?6, incomplete = ?7,"
-                       " mapped_blocks = ?8, map = ?9 WHERE vtree_id = ?1 AND chunk_index = ?2"
+                       " mapped_blocks = ?8, map = ?9, base = ?10, inherited_blocks = ?11,"
+                       " pruned = ?12 WHERE vtree_id = ?1 AND chunk_index = ?2"
                        " AND snapshot_sequence = ?3 AND placement_group_id = ?4");
     insert_row.emplace(database,
                        "INSERT OR REPLACE INTO chunk(vtree_id, chunk_index, snapshot_sequence,"
-                       " placement_group_id, generation, sequence, incomplete, mapped_blocks, map)"
-                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
+                       " placement_group_id, generation, sequence, incomplete, mapped_blocks, map,"
+                       " base, inherited_blocks, pruned)"
+                       " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
     delete_row.emplace(database,
                        "DELETE FROM chunk WHERE vtree_id = ?1 AND chunk_index = ?2 AND"
                        " snapshot_sequence = ?3");
-    load_group.emplace(database, "SELECT free_blocks, bits FROM space WHERE group_number = ?1");
+    put_layered.emplace(database, "INSERT OR IGNORE INTO layered VALUES(?1)");
     put_group.emplace(database, "INSERT OR REPLACE INTO space VALUES(?1, ?2, ?3)");
     put_cursor.emplace(database, "INSERT OR REPLACE INTO cursor VALUES(?1, ?2, ?3, ?4, ?5)");
     delete_cursor.emplace(database,
@@ -131,10 +148,11 @@ struct MetadataDatabase::Connection {
 
   const std::unique_ptr<SqliteVfs> vfs;
   const uint32_t blocks_per_chunk;
+  bool has_layers = true;  // false: of format 1, only looked at
   absl::Mutex mutex;  // held for the length of one statement; everything below is used under it
   SQLite::Database database;
   std::optional<SQLite::Statement> load_row, update_row, insert_row, delete_row, load_group,
-      put_group, put_cursor, delete_cursor, put_state;
+      put_group, put_layered, put_cursor, delete_cursor, put_state;
 };
 
 MetadataDatabase::MetadataDatabase(std::unique_ptr<Connection> connection)
@@ -184,8 +202,16 @@ absl::StatusOr<std::unique_ptr<MetadataDatabase>> MetadataDatabase::Open(Env* en
       transaction.commit();
       database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     }
-    const int format = database.execAndGet("PRAGMA user_version").getInt();
-    if (format != kFormat) {
+    int format = database.execAndGet("PRAGMA user_version").getInt();
+    if (format == 1 && mode == Mode::kUse) {
+      SQLite::Transaction transaction(database);
+      database.exec(kRaise);
+      database.exec(absl::StrCat("PRAGMA user_version=", kFormat));
+      transaction.commit();
+      format = kFormat;
+    }
+    connection->has_layers = format == kFormat;
+    if (format != kFormat && !(format == 1 && mode == Mode::kInspect)) {
       return absl::DataLossError(
           absl::StrCat("meta.db has format ", format, "; this program knows ", kFormat));
     }
@@ -224,11 +250,13 @@ absl::StatusOr<std::vector<ListedRow>> MetadataDatabase::ListRows(const RowFilte
                                                                   size_t limit) {
   std::vector<ListedRow> rows;
   CHUNK_RETURN_IF_ERROR(Run("list chunk rows", [&] {
-    SQLite::Statement query(connection_->database, ListSql(filter, after.has_value()));
+    SQLite::Statement query(connection_->database,
+                            ListSql(filter, after.has_value(), connection_->has_layers));
     BindKey(query, 1, after.value_or(ChunkKey{}));
     query.bind(4, static_cast<int64_t>(limit));
     if (filter.vtree_id) query.bind(5, Ordered(*filter.vtree_id));
     if (filter.placement_group_id) query.bind(6, Ordered(*filter.placement_group_id));
+    if (filter.chunk_index) query.bind(7, Ordered(*filter.chunk_index));
     while (query.executeStep()) {
       ListedRow& row = rows.emplace_back();
       row.key = {Unordered(query.getColumn(0).getInt64()), Unordered(query.getColumn(1).getInt64()),
@@ -239,6 +267,10 @@ absl::StatusOr<std::vector<ListedRow>> MetadataDatabase::ListRows(const RowFilte
                              Unordered(query.getColumn(5).getInt64())};
       row.summary.incomplete = query.getColumn(6).getInt() != 0;
       row.summary.mapped_blocks = static_cast<uint32_t>(query.getColumn(7).getInt());
+      if (!query.isColumnNull(8)) row.summary.base = Unordered(query.getColumn(8).getInt64());
+      row.summary.own_blocks =
+          row.summary.mapped_blocks - static_cast<uint32_t>(query.getColumn(9).getInt());
+      row.summary.pruned = query.getColumn(10).getInt() != 0;
     }
     return absl::OkStatus();
   }));
@@ -249,10 +281,24 @@ absl::StatusOr<MetadataDatabase::Totals> MetadataDatabase::LoadTotals() {
   Totals totals;
   CHUNK_RETURN_IF_ERROR(Run("read the totals", [&] {
     totals.chunks = connection_->GetState("chunks");
-    totals.mapped_blocks = connection_->GetState("mapped_blocks");
+    totals.own_blocks = connection_->GetState("mapped_blocks");
     return absl::OkStatus();
   }));
   return totals;
+}
+
+absl::StatusOr<std::vector<uint64_t>> MetadataDatabase::LoadLayered() {
+  std::vector<uint64_t> vtree_ids;
+  CHUNK_RETURN_IF_ERROR(Run("read the layered vtrees", [&] {
+    // One whose chunks are all gone is forgotten.
+    connection_->database.exec(
+        "DELETE FROM layered WHERE NOT EXISTS"
+        " (SELECT 1 FROM chunk WHERE chunk.vtree_id = layered.vtree_id)");
+    SQLite::Statement query(connection_->database, "SELECT vtree_id FROM layered");
+    while (query.executeStep()) vtree_ids.push_back(Unordered(query.getColumn(0).getInt64()));
+    return absl::OkStatus();
+  }));
+  return vtree_ids;
 }
 
 absl::StatusOr<GroupBitmap> MetadataDatabase::LoadGroup(uint64_t group_number) {
@@ -354,7 +400,19 @@ absl::Status MetadataDatabase::PutRow(const ChunkKey& key, const ChunkRow& row) 
       use->bind(7, row.summary.incomplete ? 1 : 0);
       use->bind(8, static_cast<int64_t>(row.summary.mapped_blocks));
       use->bindNoCopy(9, map.data(), static_cast<int>(map.size()));
+      if (row.summary.base) {
+        use->bind(10, Ordered(*row.summary.base));
+      } else {
+        use->bind(10);  // NULL
+      }
+      use->bind(11, static_cast<int64_t>(row.summary.mapped_blocks - row.summary.own_blocks));
+      use->bind(12, row.summary.pruned ? 1 : 0);
       if (use->exec() > 0) break;
+    }
+    if (key.layer != 0) {
+      Use use(*connection_->put_layered);
+      use->bind(1, Ordered(key.vtree_id));
+      use->exec();
     }
     return absl::OkStatus();
   });
@@ -408,12 +466,19 @@ absl::Status MetadataDatabase::DeleteCursor(const StreamId& stream) {
 }
 
 absl::Status MetadataDatabase::PutApplied(const AppliedState& applied, const Totals& totals) {
+  CHUNK_RETURN_IF_ERROR(PutTotals(totals));
   return Run("write the applied position", [&] {
     connection_->PutState("applied_lsn", applied.lsn);
     connection_->PutState("applied_position", applied.position);
     connection_->PutState("applied_incarnation", applied.incarnation);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status MetadataDatabase::PutTotals(const Totals& totals) {
+  return Run("write the totals", [&] {
     connection_->PutState("chunks", totals.chunks);
-    connection_->PutState("mapped_blocks", totals.mapped_blocks);
+    connection_->PutState("mapped_blocks", totals.own_blocks);
     return absl::OkStatus();
   });
 }

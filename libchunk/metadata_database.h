@@ -46,12 +46,14 @@ struct ListedRow {
 // Which rows ListRows gives; nullopt: any.
 struct RowFilter {
   std::optional<uint64_t> vtree_id;
+  std::optional<uint64_t> chunk_index;
   std::optional<uint64_t> placement_group_id;
 };
 
 class MetadataDatabase {
  public:
-  // kCreate makes the tables; kInspect leaves the files as they are.
+  // kCreate makes the tables; kUse raises those of an older format; kInspect leaves the files as
+  // they are.
   enum class Mode { kCreate, kUse, kInspect };
   // `env` must outlive the result.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<MetadataDatabase>> Open(
@@ -66,9 +68,11 @@ class MetadataDatabase {
                                                                 size_t limit);
   struct Totals {
     uint64_t chunks = 0;
-    uint64_t mapped_blocks = 0;
+    uint64_t own_blocks = 0;  // device blocks: each belongs to one layer of one chunk
   };
   [[nodiscard]] absl::StatusOr<Totals> LoadTotals();
+  // Vtrees that may have layers besides 0.
+  [[nodiscard]] absl::StatusOr<std::vector<uint64_t>> LoadLayered();
 
   [[nodiscard]] absl::StatusOr<GroupBitmap> LoadGroup(uint64_t group_number);
   // Free blocks of each group up to the last one that has a row.
@@ -85,7 +89,9 @@ class MetadataDatabase {
   [[nodiscard]] absl::Status PutGroup(uint64_t group_number, const GroupBitmap& bitmap);
   [[nodiscard]] absl::Status PutCursor(const CursorRow& cursor);
   [[nodiscard]] absl::Status DeleteCursor(const StreamId& stream);
-  // Also the totals that LoadTotals gives.
+  // What LoadTotals gives.
+  [[nodiscard]] absl::Status PutTotals(const Totals& totals);
+  // Also the totals.
   [[nodiscard]] absl::Status PutApplied(const AppliedState& applied, const Totals& totals);
 
  private:

@@ -31,6 +31,20 @@ OverlayEntry* OverlayChunk::FindOrAdd(uint32_t block, bool* added) {
   return &*place;
 }
 
+BlockBits OverlayChunk::Mapped() const {
+  BlockBits mapped = below_mapped;
+  for (const OverlayEntry& entry : entries)
+    mapped.Set(entry.block, Shows(&entry, entry.block).mapped);
+  return mapped;
+}
+
+BlockBits OverlayChunk::OwnAfter() const {
+  const auto blocks = static_cast<uint32_t>(below_own.words().size() * 64);
+  BlockBits own = below == Below::kOlder ? below_own : BlockBits(blocks);
+  for (const OverlayEntry& entry : entries) own.Set(entry.block, Shows(&entry, entry.block).own);
+  return own;
+}
+
 void AddBlock(std::vector<DeviceExtent>* extents, uint64_t device_block) {
   if (!extents->empty() && extents->back().first_block + extents->back().count == device_block) {
     ++extents->back().count;

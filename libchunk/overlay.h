@@ -12,6 +12,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "libchunk/block_bits.h"
 #include "libchunk/chunk_row.h"
 #include "libchunk/journal_record.h"
 #include "libchunk/key_hash.h"
@@ -19,9 +20,10 @@
 namespace tessera::chunk {
 
 enum class EntryKind : uint8_t {
-  kJournal,  // location: position in the journal
-  kDirect,   // location: device block
-  kZero,     // reads as zeros
+  kJournal,    // location: position in the journal
+  kDirect,     // location: device block
+  kZero,       // reads as zeros
+  kInherited,  // mapped, and as the base has it
 };
 
 struct OverlayEntry {
@@ -34,21 +36,45 @@ struct OverlayEntry {
 };
 static_assert(sizeof(OverlayEntry) == 16);
 
-// One chunk as changed. What lies *below* (an older overlay, the row) is logically fixed while this
-// lives: a checkpoint moves it but does not change it.
-struct OverlayChunk {
-  ChunkSummary summary;                // whole, as of the last change
-  bool hides_below = false;            // deleted since: blocks without an entry read as zeros
-  std::vector<uint64_t> below_mapped;  // one bit a block: mapped to a device block after the
-                                       // checkpoint of everything below
-  std::vector<OverlayEntry> entries;   // by block, ascending
+// Where the content of a block without an entry is.
+enum class Below : uint8_t {
+  kOlder,    // in what lies below: the older overlay, then the row
+  kNothing,  // nowhere: deleted since
+  kBase,     // in the base: made from it, or made equal to it, since
+};
 
+// What a block is to its chunk.
+struct Shown {
+  bool mapped = false;
+  bool own = false;  // and not the base's
+};
+
+// One chunk as changed. What lies *below* (an older overlay, the row) is logically fixed while this
+// lives: a checkpoint moves it but does not change it. Dropping a layer may turn blocks that the
+// row inherits into its own; it adjusts below_own and the summary.
+struct OverlayChunk {
+  ChunkSummary summary;  // whole, as of the last change
+  Below below = Below::kOlder;
+  uint8_t depth = 0;       // of the overlay chunks that a look-up may go through by way of bases
+  BlockBits below_own;     // the row will own a device block after the checkpoint of all below
+  BlockBits below_mapped;  // what blocks without an entry show
+  std::vector<OverlayEntry> entries;  // by block, ascending
+
+  [[nodiscard]] Shown Shows(const OverlayEntry* entry, uint32_t block) const {
+    if (entry == nullptr) {
+      return {below_mapped[block],
+              below == Below::kOlder && below_mapped[block] && below_own[block]};
+    }
+    return {entry->kind != EntryKind::kZero,
+            entry->kind == EntryKind::kJournal || entry->kind == EntryKind::kDirect};
+  }
   const OverlayEntry* Find(uint32_t block) const;
   // The entry of `block`, made where there is none (kZero with block set); *added says so.
   OverlayEntry* FindOrAdd(uint32_t block, bool* added);
-  bool BelowMapped(uint32_t block) const {
-    return (below_mapped[block / 64] >> (block % 64) & 1) != 0;
-  }
+  // All blocks that are mapped.
+  [[nodiscard]] BlockBits Mapped() const;
+  // Those that the row will own after the checkpoint of this, too.
+  [[nodiscard]] BlockBits OwnAfter() const;
 };
 
 struct Overlay {
@@ -57,6 +83,11 @@ struct Overlay {
   // Direct writes that were overwritten before a checkpoint: free once this overlay's is durable.
   std::vector<DeviceExtent> superseded;
   absl::flat_hash_set<StreamId, StreamIdHash> changed_cursors;
+  // Layers but 0 of each chunk that are in `chunks`.
+  absl::flat_hash_map<ChunkId, std::vector<uint64_t>, ChunkIdHash> layers;
+  // Layers that an operation since the freeze names as base: a record that could be replayed needs
+  // them.
+  absl::flat_hash_set<ChunkKey, ChunkKeyHash> bases;
 
   OverlayChunk* Find(const ChunkKey& key) const {
     const auto found = chunks.find(key);

@@ -23,6 +23,8 @@ constexpr uint32_t kChunkBytesMax = 4u << 20;
 constexpr uint64_t kJournalChunksMin = 8;
 // With fewer free blocks than this (1 GiB) checkpoints are kept small.
 constexpr uint64_t kTightBlocks = 262'144;
+// Lists of layers have an eighth of what the rows have: a list is a small part of a row.
+constexpr uint64_t kLayerListsShare = 8;
 constexpr absl::Duration kIdleInterval = absl::Seconds(5);
 
 absl::Status ValidateOptions(const StoreOptions& options) {
@@ -219,7 +221,8 @@ StoreImpl::StoreImpl(Parts parts)
     : parts_(std::move(parts)),
       journal_(parts_.journal.get()),
       active_(std::make_unique<Overlay>()),
-      cache_(parts_.options.metadata_cache_bytes) {}
+      cache_(parts_.options.metadata_cache_bytes),
+      layer_lists_(parts_.options.metadata_cache_bytes / kLayerListsShare) {}
 
 StoreImpl::~StoreImpl() { StopThreads(); }
 
@@ -436,7 +439,7 @@ StoreStats StoreImpl::stats() {
   {
     absl::MutexLock lock(&state_mutex_);
     stats.chunks = totals_.chunks;
-    stats.data_bytes = totals_.mapped_blocks * kBlockBytes;
+    stats.data_bytes = totals_.own_blocks * kBlockBytes;
   }
   stats.journal_used_bytes = journal_used_bytes_;
   stats.journal_bytes = journal_->size_bytes();

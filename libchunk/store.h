@@ -9,12 +9,15 @@
 //  of
 //    the store, one order), at least up to the last OK Flush. Never a mix, never half a change.
 //  - Every 4 KiB block read has been checked against its CRC32C; a mismatch is DATA_LOSS and names
-//    the block, never wrong bytes. The checksum covers key, block number and bytes, so a
+//    the block, never wrong bytes. The checksum covers chunk, block number and bytes, so a
 //    misdirected or lost write shows too.
 //  - An fsync or write error of the device is final: the store is failed (`failed()`), every later
 //    change and flush returns FAILED_PRECONDITION; reads go on as far as the device answers.
 //    A full device is not a failure: RESOURCE_EXHAUSTED, nothing changed, and trims and deletes
 //    still work.
+//
+//  - Layers of a chunk share the blocks that they have in common: a layer made from another copies
+//    nothing, and a layer that another was made from (its *base*) is never changed.
 //
 // Threads: all methods may be called from any thread. Changes of one stream (StreamId) must come
 // from one thread at a time, in version order; the store records them and does not judge them.
@@ -65,8 +68,14 @@ enum class ChangeKind : uint8_t {
 };
 
 // One change of one chunk: a range that does not cross the chunk's end, 512-byte aligned.
+//
+// Without `path` it changes exactly the layer of the key. With it, key.layer is the *floor*, the
+// first layer of the path's own branch that the writer has for itself: the newest layer on the path
+// is changed in place when it is of that branch and not below the floor; else the layer key.layer
+// is made, from the newest one on the path if there is one, and changed.
 struct Change {
   ChunkKey key;
+  const LayerPath* path = nullptr;  // valid until the call returns
   StreamId stream;
   Version version;
   ChangeKind kind = ChangeKind::kWrite;
@@ -77,6 +86,7 @@ struct Change {
   std::span<const std::span<const std::byte>> data;
   // The chunk here lacks earlier writes of the stream (this replica is being resynchronised): until
   // ApplyImage of it, its version is not to be trusted. Sticky: set in ChunkInfo::incomplete.
+  // A layer that such a change makes has no base.
   bool incomplete = false;
   // Do not advance the stream's cursor (changes that the replica makes by itself, such as resync).
   bool keep_cursor = false;
@@ -88,6 +98,10 @@ struct ChunkInfo {
   Version version;          // of the last change; kept when everything in it was trimmed
   bool incomplete = false;  // see Change::incomplete
   uint64_t mapped_bytes = 0;
+  std::optional<uint64_t> base;  // the layer that it was made from and may share blocks with
+  uint64_t own_bytes = 0;        // of the mapped ones, those that are not the base's
+  // Dropped, and kept for what the layers made from it share with it: the rest of it is gone.
+  bool pruned = false;
 };
 
 struct StreamCursor {
@@ -95,11 +109,13 @@ struct StreamCursor {
   Version last;
 };
 
-// The whole content of one chunk at one moment.
+// The content of one layer of a chunk at one moment.
 struct ChunkImage {
   ChunkInfo info;
   std::vector<uint64_t> mapped;   // one bit a block, least significant first
   std::vector<std::byte> blocks;  // the mapped blocks, in order
+  // Blocks that are as the layer info.base has them: in neither of the two above. Empty: none.
+  std::vector<uint64_t> inherited;
   // Of the mapped blocks, those whose content is lost: zeros in `blocks`, and DATA_LOSS to readers
   // of the store that the image is applied to. One bit a block; empty: none.
   std::vector<uint64_t> unreadable;
@@ -149,6 +165,12 @@ struct ChunkBlocks {
   std::vector<std::byte> content;
 };
 
+// What ReadImage gives of a layer that has a base.
+enum class ImageContent : uint8_t {
+  kOwn,    // its own blocks, and which ones it inherits
+  kWhole,  // all of it, as if it had no base
+};
+
 struct Extent {
   uint32_t offset_bytes = 0;
   uint32_t length_bytes = 0;
@@ -160,7 +182,7 @@ struct StoreStats {
   // Blocks, journal and metadata: what `du` says, to the block. With it the space of free blocks
   // that is kept for the next writes, at most 1 GiB and half of what is free.
   uint64_t used_bytes = 0;
-  uint64_t data_bytes = 0;  // mapped blocks only
+  uint64_t data_bytes = 0;  // mapped blocks only; what layers share is counted once
   uint64_t chunks = 0;
   uint64_t journal_used_bytes = 0;
   uint64_t journal_bytes = 0;
@@ -202,19 +224,37 @@ class Store {
   // `results[i]` is that of changes[i]: INVALID_ARGUMENT (bad range or data: says which),
   // RESOURCE_EXHAUSTED, DATA_LOSS (the range cuts a block that is bad: nothing was changed),
   // FAILED_PRECONDITION (failed device). After the first failed one, later
-  // changes of the same stream are not applied (ABORTED).
+  // changes of the same stream are not applied (ABORTED). With a path INVALID_ARGUMENT also when it
+  // does not see key.layer as one of its own branch. FAILED_PRECONDITION: the layer to be changed
+  // is the base of another, or pruned.
   virtual void Apply(std::span<const Change> changes, std::span<absl::Status> results) = 0;
 
   // Reads the range into `out`. Ranges never written read as zeros. DATA_LOSS: checksum mismatch.
-  [[nodiscard]] virtual absl::Status Read(const ChunkKey& key, uint32_t offset_bytes,
-                                          std::span<std::byte> out) = 0;
+  // With a path it reads the newest layer on it, whatever key.layer is; zeros when there is none.
+  [[nodiscard]] virtual absl::Status Read(const ChunkKey& key, const LayerPath* path,
+                                          uint32_t offset_bytes, std::span<std::byte> out) = 0;
   // As Read when all of it is in memory, else UNAVAILABLE at once and `out` unspecified.
-  [[nodiscard]] virtual absl::Status ReadCached(const ChunkKey& key, uint32_t offset_bytes,
+  [[nodiscard]] virtual absl::Status ReadCached(const ChunkKey& key, const LayerPath* path,
+                                                uint32_t offset_bytes,
                                                 std::span<std::byte> out) = 0;
   // Extents of the range in order, neighbours of one kind merged.
   [[nodiscard]] virtual absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key,
+                                                                const LayerPath* path,
                                                                 uint32_t offset_bytes,
                                                                 uint32_t length_bytes) = 0;
+  // The same of exactly one layer.
+  [[nodiscard]] absl::Status Read(const ChunkKey& key, uint32_t offset_bytes,
+                                  std::span<std::byte> out) {
+    return Read(key, nullptr, offset_bytes, out);
+  }
+  [[nodiscard]] absl::Status ReadCached(const ChunkKey& key, uint32_t offset_bytes,
+                                        std::span<std::byte> out) {
+    return ReadCached(key, nullptr, offset_bytes, out);
+  }
+  [[nodiscard]] absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key, uint32_t offset_bytes,
+                                                        uint32_t length_bytes) {
+    return Map(key, nullptr, offset_bytes, length_bytes);
+  }
 
   // Durable up to every change that returned before the call. One fdatasync serves all who wait.
   [[nodiscard]] virtual absl::Status Flush() = 0;
@@ -227,7 +267,11 @@ class Store {
       uint64_t placement_group_id, std::optional<ChunkKey> after, size_t limit) = 0;
   [[nodiscard]] virtual absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) = 0;
   // NOT_FOUND when there is no such chunk. One moment: no change falls in between.
-  [[nodiscard]] virtual absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) = 0;
+  [[nodiscard]] virtual absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key,
+                                                             ImageContent content) = 0;
+  [[nodiscard]] absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) {
+    return ReadImage(key, ImageContent::kOwn);
+  }
   // The run of blocks. Bad blocks are no error: each has its state. NOT_FOUND: no such chunk.
   [[nodiscard]] virtual absl::StatusOr<ChunkBlocks> ReadBlocks(const ChunkKey& key,
                                                                uint32_t first_block, uint32_t count,
@@ -236,26 +280,52 @@ class Store {
   // version, cursor and `incomplete` stay. The content must be what the chunk has there at
   // `version`: so its checksum is the one kept, unless the block was applied as unreadable. OK also
   // when the block reads well already. ABORTED: the chunk is not at `version`. INVALID_ARGUMENT:
-  // the content is another than was written here. NOT_FOUND; else as a change.
+  // the content is another than was written here. NOT_FOUND; else as a change. A block that the
+  // layer shares is put back for all that share it.
   [[nodiscard]] virtual absl::Status RepairBlock(const ChunkKey& key, const Version& version,
                                                  uint32_t block,
                                                  std::span<const std::byte> content) = 0;
   // The part of applying an image that takes time: checksums, and its content on the device.
-  // Changes nothing. INVALID_ARGUMENT: it maps more than a chunk, or blocks without content;
-  // RESOURCE_EXHAUSTED; else as a change.
+  // Changes nothing. INVALID_ARGUMENT: it maps more than a chunk, blocks without content, or
+  // inherits without a base; RESOURCE_EXHAUSTED; else as a change.
   // `pace` is called before each piece of at most 64 KiB is written, and may take its time: so that
   // others get their turn; null: at once.
   [[nodiscard]] virtual absl::StatusOr<std::unique_ptr<StagedImage>> StageImage(
       ChunkImage image, const std::function<void(uint64_t bytes)>& pace) = 0;
   // Makes the chunk equal to the image, but for what `merge` says. Its version becomes the greater
   // of both; `incomplete` is cleared. Takes its place in the order of changes like a Change; moves
-  // no cursor.
+  // no cursor. The chunk's base becomes the image's, or none; a kept block that it inherited from
+  // another base becomes its own. FAILED_PRECONDITION: the base is not here whole, or the chunk is
+  // the base of another layer (which is to be deleted first).
   [[nodiscard]] virtual absl::Status ApplyStaged(std::unique_ptr<StagedImage> staged,
                                                  const ImageMerge& merge) = 0;
   // Both at once. `keep` as in ImageMerge.
   [[nodiscard]] absl::Status ApplyImage(ChunkImage image, std::span<const uint64_t> keep);
   // Forgets the chunk and gives its space back. In the order of changes. OK when there is none.
+  // FAILED_PRECONDITION: it is the base of another layer.
   [[nodiscard]] virtual absl::Status DeleteChunk(const ChunkKey& key) = 0;
+
+  // ---- Layers that nobody sees any more ------------------------------------------------------
+  // The layers of a chunk, in order.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<ChunkInfo>> ListLayers(uint64_t vtree_id,
+                                                                          uint64_t chunk_index) = 0;
+  // What dropping the layer would free: its own blocks that no layer made from it shares.
+  // NOT_FOUND: there is no such layer.
+  [[nodiscard]] virtual absl::StatusOr<uint64_t> ExclusiveBytes(const ChunkKey& key) = 0;
+  // Drops layers that nobody sees: no path will be used again that has one of them as its newest.
+  // What a layer shares with one other becomes that one's own, and the layer is gone; when it
+  // shares blocks with several it stays, pruned, with these blocks alone, and may be dropped again
+  // when one of them has changed. Not in the order of changes: a change that is flushed later does
+  // not bring it back, and one that is lost neither. Durable when it returns. `results[i]` is that
+  // of keys[i]: OK, also when there is no such layer or it is pruned already; ABORTED: not just now
+  // (a change that has come in between names it), try later; else the same for all.
+  virtual void DropLayers(std::span<const ChunkKey> keys, std::span<absl::Status> results) = 0;
+  [[nodiscard]] absl::Status DropLayer(const ChunkKey& key) {
+    absl::Status result;
+    DropLayers(std::span(&key, 1), std::span(&result, 1));
+    return result;
+  }
+
   // Forgets all chunks and cursors of the vtree (of one placement group; 0: of all). May take
   // several journal records; resumable by calling it again.
   [[nodiscard]] virtual absl::Status DeleteVtree(uint64_t vtree_id,

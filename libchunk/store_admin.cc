@@ -19,15 +19,26 @@ bool Fits(const RowFilter& filter, const ChunkKey& key, const ChunkSummary& summ
          (!filter.placement_group_id || *filter.placement_group_id == summary.placement_group_id);
 }
 
-ChunkInfo InfoOf(const ListedRow& row) {
-  return {.key = row.key,
-          .placement_group_id = row.summary.placement_group_id,
-          .version = row.summary.version,
-          .incomplete = row.summary.incomplete,
-          .mapped_bytes = uint64_t{row.summary.mapped_blocks} * kBlockBytes};
+}  // namespace
+
+ChunkInfo InfoOf(const ChunkKey& key, const ChunkSummary& summary) {
+  return {.key = key,
+          .placement_group_id = summary.placement_group_id,
+          .version = summary.version,
+          .incomplete = summary.incomplete,
+          .mapped_bytes = uint64_t{summary.mapped_blocks} * kBlockBytes,
+          .base = summary.base,
+          .own_bytes = uint64_t{summary.own_blocks} * kBlockBytes,
+          .pruned = summary.pruned};
 }
 
-}  // namespace
+std::string KeyText(const ChunkKey& key) {
+  return absl::StrCat(key.vtree_id, "/", key.chunk_index, "/", key.layer);
+}
+
+absl::Status NoChunk(const ChunkKey& key) {
+  return absl::NotFoundError(absl::StrCat("there is no chunk ", KeyText(key)));
+}
 
 absl::Status StoreImpl::CommitOperation(const Operation& operation) {
   Group group;
@@ -46,26 +57,43 @@ absl::Status StoreImpl::DeleteChunk(const ChunkKey& key) {
   return CommitOperation(operation);
 }
 
+absl::Status StoreImpl::DeleteChunks(std::span<const ChunkInfo> chunks) {
+  for (size_t done = 0; done < chunks.size();) {
+    Group group;
+    const size_t end = std::min(chunks.size(), done + kDeletionsPerRecord);
+    for (; done < end; ++done) {
+      Operation operation;
+      operation.header.kind = OperationKind::kDeleteChunk;
+      // From the end: a layer goes before the one that it was made from.
+      operation.header.key = chunks[chunks.size() - 1 - done].key;
+      group.header_bytes += EncodedBytes(operation);
+      group.operations.push_back(std::move(operation));
+    }
+    CHUNK_RETURN_IF_ERROR(Commit(&group));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StoreImpl::DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) {
   CHUNK_RETURN_IF_ERROR(CheckAlive());
   RowFilter filter{.vtree_id = vtree_id};
   if (placement_group_id != 0) filter.placement_group_id = placement_group_id;
   std::optional<ChunkKey> after;
+  std::vector<ChunkInfo> chunks;  // in order, not yet deleted
   for (;;) {
-    CHUNK_ASSIGN_OR_RETURN(const std::vector<ChunkInfo> chunks,
+    CHUNK_ASSIGN_OR_RETURN(const std::vector<ChunkInfo> page,
                            ListMerged(filter, after, kDeletionsPerRecord));
-    if (chunks.empty()) break;
-    Group group;
-    for (const ChunkInfo& chunk : chunks) {
-      Operation operation;
-      operation.header.kind = OperationKind::kDeleteChunk;
-      operation.header.key = chunk.key;
-      group.operations.push_back(operation);
-      group.header_bytes += EncodedBytes(operation);
-    }
-    CHUNK_RETURN_IF_ERROR(Commit(&group));
-    after = chunks.back().key;
+    if (!page.empty()) after = page.back().key;
+    chunks.insert(chunks.end(), page.begin(), page.end());
+    if (page.empty()) break;
+    // The last chunk may have more layers than are listed yet.
+    const auto last = std::find_if(chunks.begin(), chunks.end(), [&](const ChunkInfo& chunk) {
+      return ChunkId(chunk.key) == ChunkId(chunks.back().key);
+    });
+    CHUNK_RETURN_IF_ERROR(DeleteChunks(std::span(chunks.begin(), last)));
+    chunks.erase(chunks.begin(), last);
   }
+  CHUNK_RETURN_IF_ERROR(DeleteChunks(chunks));
   Operation operation;
   operation.header.kind = OperationKind::kDropVtreeCursors;
   operation.header.key.vtree_id = vtree_id;
@@ -125,7 +153,7 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& fi
     std::vector<ChunkInfo> infos;
     for (const auto& [key, summary] : found) {
       if (infos.size() == limit || (complete_up_to && key > *complete_up_to)) break;
-      if (summary.exists && Fits(filter, key, summary)) infos.push_back(InfoOf({key, summary}));
+      if (summary.exists && Fits(filter, key, summary)) infos.push_back(InfoOf(key, summary));
     }
     return infos;
   }
@@ -177,8 +205,13 @@ absl::Status StoreImpl::VerifyChunk(
     const ChunkKey& key,
     const std::function<void(const ChunkKey&, uint32_t block, const absl::Status&)>& bad) {
   std::array<std::byte, kBlockBytes> bytes;
+  Found found;
+  CHUNK_RETURN_IF_ERROR(LookUpLoading(key, nullptr, 0, blocks_per_chunk(), Depth::kRow, &found));
   for (uint32_t block = 0; block < blocks_per_chunk(); ++block) {
-    const absl::Status status = ReadRange(key, block * kBlockBytes, bytes, Temperature::kAny);
+    // What layers share is checked once, in the layer that it belongs to.
+    if (found.sources[block].inherited) continue;
+    const absl::Status status =
+        ReadRange(key, nullptr, block * kBlockBytes, bytes, Temperature::kAny);
     if (!status.ok()) bad(key, block, status);
   }
   return absl::OkStatus();

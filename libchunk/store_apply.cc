@@ -60,6 +60,11 @@ Operation OperationFor(const Change& change, OperationKind kind) {
 absl::Status StoreImpl::Validate(const Change& change) const {
   CHUNK_RETURN_IF_ERROR(ValidateRange(change.offset_bytes, change.length_bytes));
   if (change.length_bytes == 0) return absl::InvalidArgumentError("the range is empty");
+  if (change.path != nullptr && (change.path->branch() != BranchOf(change.key.layer) ||
+                                 !change.path->Sees(change.key.layer))) {
+    return absl::InvalidArgumentError(absl::StrCat("the path does not see layer ", change.key.layer,
+                                                   " as one of its own branch"));
+  }
   if (change.kind != ChangeKind::kWrite) {
     if (change.kind == ChangeKind::kTrim || change.kind == ChangeKind::kWriteZeroes ||
         change.kind == ChangeKind::kMissed) {
@@ -113,7 +118,7 @@ bool StoreImpl::DependsOnGroup(const Change& change, const Group& group) const {
   const BlockRange range = RangeOf(change);
   if (!range.head && !range.tail) return false;
   for (const Operation& operation : group.operations) {
-    if (operation.header.key != change.key) continue;
+    if (ChunkId(operation.header.key) != ChunkId(change.key)) continue;
     for (const auto& block : {range.head, range.tail}) {
       if (block && *block >= operation.header.first_block &&
           *block < operation.header.first_block + operation.header.block_count) {
@@ -142,7 +147,13 @@ size_t StoreImpl::ApplyGroup(std::span<const Change> changes, std::span<absl::St
                         group.header_bytes > kGroupHeaderBytesMax)) {
         break;
       }
-      status = Prepare(change, &group);
+      absl::StatusOr<Target> target = FindTargetLoading(change, &group);
+      status = target.status();
+      if (!status.ok()) break;
+      const bool has_layers = change.path != nullptr || change.key.layer != 0;
+      if (taken > 0 && (has_layers || group.has_layers) && !MayJoin(*target, group)) break;
+      group.has_layers |= has_layers;
+      status = Prepare(change, *target, &group);
       if (!status.ok()) break;
       bytes += change.kind == ChangeKind::kWrite ? change.length_bytes : 0;
       ++taken;
@@ -162,10 +173,21 @@ size_t StoreImpl::ApplyGroup(std::span<const Change> changes, std::span<absl::St
   }
 }
 
-absl::Status StoreImpl::Prepare(const Change& change, Group* group) {
+absl::Status StoreImpl::Prepare(const Change& change, const Target& target, Group* group) {
   const size_t first = group->operations.size();
-  CHUNK_RETURN_IF_ERROR(change.kind == ChangeKind::kWrite ? PrepareWrite(change, group)
-                                                          : PrepareZeroes(change, group));
+  Change to_layer = change;
+  to_layer.key = target.key;
+  ChunkKey below = target.key;
+  if (change.path != nullptr) group->targets.emplace_back(&change, target);
+  if (target.base != kNoBase) {
+    below.layer = target.base;
+    Operation made = OperationFor(to_layer, OperationKind::kInheritBlocks);
+    made.header.block_count = blocks_per_chunk();
+    made.base = target.base;
+    group->operations.push_back(std::move(made));
+  }
+  CHUNK_RETURN_IF_ERROR(change.kind == ChangeKind::kWrite ? PrepareWrite(to_layer, below, group)
+                                                          : PrepareZeroes(to_layer, below, group));
   for (size_t i = first; i < group->operations.size(); ++i) {
     group->header_bytes += EncodedBytes(group->operations[i]);
   }
@@ -176,11 +198,12 @@ absl::StatusOr<StoreImpl::MergedBlock> StoreImpl::BeginMerge(const ChunkKey& key
   MergedBlock merged{.key = key, .block = block};
   merged.bytes = std::make_unique<std::array<std::byte, kBlockBytes>>();
   for (int attempt = 0;; ++attempt) {
-    BlockSources sources;
-    CHUNK_RETURN_IF_ERROR(LookUpLoading(key, block, 1, &sources, nullptr));
-    const bool unchanged = attempt > 0 && sources[0] == merged.before;
-    merged.before = sources[0];
-    absl::Status read = ReadSources(key, block, sources, 0, *merged.bytes, Temperature::kAny);
+    Found found;
+    merged.depth = attempt == 0 ? Depth::kRow : Depth::kOwner;
+    CHUNK_RETURN_IF_ERROR(LookUpLoading(key, nullptr, block, 1, merged.depth, &found));
+    const bool unchanged = attempt > 0 && found.sources[0] == merged.before;
+    merged.before = found.sources[0];
+    absl::Status read = ReadSources(key, block, found.sources, 0, *merged.bytes, Temperature::kAny);
     if (read.ok()) return merged;
     if (!absl::IsDataLoss(read) || (unchanged && attempt > 1)) {
       if (absl::IsDataLoss(read)) checksum_errors_.fetch_add(1, std::memory_order_relaxed);
@@ -232,13 +255,13 @@ absl::Status StoreImpl::WriteDirect(Group* group) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::PrepareWrite(const Change& change, Group* group) {
+absl::Status StoreImpl::PrepareWrite(const Change& change, const ChunkKey& below, Group* group) {
   const BlockRange range = RangeOf(change);
   const BlockChecksum checksum(change.key);
   SliceCursor cursor(change.data);
   Operation operation = OperationFor(change, OperationKind::kJournalBlocks);
   const auto merge = [&](uint32_t block, uint32_t begin, uint32_t end) -> absl::Status {
-    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(change.key, block));
+    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(below, block));
     std::byte* target = merged.bytes->data() + begin;
     cursor.Take(end - begin, [&](std::span<const std::byte> piece) {
       std::memcpy(target, piece.data(), piece.size());
@@ -295,7 +318,7 @@ absl::Status StoreImpl::PrepareWrite(const Change& change, Group* group) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
+absl::Status StoreImpl::PrepareZeroes(const Change& change, const ChunkKey& below, Group* group) {
   const BlockRange range = RangeOf(change);
   const BlockChecksum checksum(change.key);
   const uint32_t end = change.offset_bytes + change.length_bytes;
@@ -311,7 +334,7 @@ absl::Status StoreImpl::PrepareZeroes(const Change& change, Group* group) {
   if (change.kind == ChangeKind::kMissed) return absl::OkStatus();
   for (const auto& block : {range.head, range.tail}) {
     if (!block) continue;
-    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(change.key, *block));
+    CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(below, *block));
     const uint32_t base = *block * kBlockBytes;
     if (merged.before.kind != BlockSource::Kind::kZero) {
       const uint32_t from = std::max(base, change.offset_bytes) - base;
@@ -347,15 +370,6 @@ absl::Status StoreImpl::MakeRoom(uint64_t seen) {
   return Checkpoint();
 }
 
-absl::Status StoreImpl::LoadRowInto(const ChunkKey& key, Group* group) {
-  uint64_t epoch = 0;
-  CHUNK_ASSIGN_OR_RETURN(SharedRow row, LoadRow(key, &epoch));
-  if (epoch != group->rows_epoch) group->rows.clear();
-  group->rows_epoch = epoch;
-  group->rows[key] = std::move(row);
-  return absl::OkStatus();
-}
-
 absl::Status StoreImpl::Commit(Group* group) {
   CHUNK_RETURN_IF_ERROR(WriteDirect(group));
   int space_attempts = 0;
@@ -364,7 +378,12 @@ absl::Status StoreImpl::Commit(Group* group) {
     Shortage shortage;
     absl::Status status = CommitOnce(group, &shortage);
     if (shortage.row) {
-      CHUNK_RETURN_IF_ERROR(LoadRowInto(*shortage.row, group));
+      CHUNK_RETURN_IF_ERROR(LoadRowInto(*shortage.row, &group->loaded));
+    } else if (shortage.layers) {
+      CHUNK_ASSIGN_OR_RETURN(LayerLists::Pin pin, LoadLayers(*shortage.layers));
+      group->pins.push_back(std::move(pin));
+    } else if (shortage.drop) {
+      absl::MutexLock until_it_is_over(&checkpoint_mutex_);
     } else if (shortage.journal || (shortage.space && space_attempts++ < kSpaceAttemptsMax)) {
       ++attempt;
       CHUNK_RETURN_IF_ERROR(MakeRoom(seen));
@@ -375,23 +394,50 @@ absl::Status StoreImpl::Commit(Group* group) {
   return absl::ResourceExhaustedError("the journal stays full: checkpoints do not keep up");
 }
 
-absl::Status StoreImpl::FindRows(const Group& group, Shortage* shortage) {
-  for (const Operation& operation : group.operations) {
-    if (NamesChunk(operation) && TouchChunk(operation.header.key, &group) == nullptr) {
-      shortage->row = operation.header.key;
+absl::Status StoreImpl::FindRows(Group* group, Shortage* shortage) {
+  for (const auto& [change, target] : group->targets) {
+    const std::optional<Target> now = FindTarget(*change);
+    if (!now) {
+      shortage->layers = ChunkId(change->key);
       return absl::OkStatus();
+    }
+    if (*now != target) return absl::AbortedError("the chunk's layers have changed");
+  }
+  for (size_t i = 0; i < group->operations.size(); ++i) {
+    Operation& operation = group->operations[i];
+    const OperationHeader& header = operation.header;
+    if (!NamesChunk(operation)) continue;
+    // One change has all its operations in a row.
+    if (i == 0 || header.kind == OperationKind::kInheritBlocks ||
+        header.key != group->operations[i - 1].header.key) {
+      CHUNK_RETURN_IF_ERROR(CheckLayers(*group, i, shortage));
+      if (shortage->drop || shortage->layers) return absl::OkStatus();
+    }
+    if (header.kind == OperationKind::kInheritBlocks) {
+      CHUNK_RETURN_IF_ERROR(FindBase(&operation, group, shortage));
+      if (shortage->row) return absl::OkStatus();
+    }
+    const OverlayChunk* chunk = TouchChunk(header.key, group->loaded);
+    if (chunk == nullptr) {
+      shortage->row = header.key;
+      return absl::OkStatus();
+    }
+    const bool is_change = header.kind != OperationKind::kDeleteChunk && !group->repairs &&
+                           (header.flags & kOperationClearIncomplete) == 0;
+    if (is_change && chunk->summary.pruned) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(KeyText(header.key), " is pruned and can't be changed"));
+    }
+    if (group->present_base && group->present_base->first == header.key &&
+        group->present_base->second != chunk->summary.base) {
+      return absl::AbortedError("the chunk has another base now");
     }
   }
-  for (const MergedBlock& merged : group.merged) {
-    BlockSources now;
-    const auto row = group.rows.find(merged.key);
-    const bool row_is_current = row != group.rows.end() && group.rows_epoch == base_epoch_;
-    if (!LookUp(merged.key, merged.block, 1, &now, nullptr,
-                row_is_current ? &row->second : nullptr)) {
-      shortage->row = merged.key;
-      return absl::OkStatus();
-    }
-    if (now[0] != merged.before) return absl::AbortedError("a merged block has changed");
+  for (const MergedBlock& merged : group->merged) {
+    Found now;
+    shortage->row = LookUp(merged.key, merged.block, 1, merged.depth, &group->loaded, &now);
+    if (shortage->row) return absl::OkStatus();
+    if (now.sources[0] != merged.before) return absl::AbortedError("a merged block has changed");
   }
   return absl::OkStatus();
 }
@@ -407,8 +453,8 @@ absl::Status StoreImpl::CommitOnce(Group* group, Shortage* shortage) {
   uint64_t needed = 0;
   {
     absl::MutexLock state_lock(&state_mutex_);
-    CHUNK_RETURN_IF_ERROR(FindRows(*group, shortage));
-    if (shortage->row) return absl::OkStatus();
+    CHUNK_RETURN_IF_ERROR(FindRows(group, shortage));
+    if (shortage->row || shortage->layers || shortage->drop) return absl::OkStatus();
     needed = BlocksToReserve(*group);
     if (needed > 0 && !allocator_->Reserve(needed)) {
       shortage->space = CheckpointGivesSpace(*group);
@@ -428,7 +474,7 @@ absl::Status StoreImpl::CommitOnce(Group* group, Shortage* shortage) {
   }
   {
     absl::MutexLock state_lock(&state_mutex_);
-    Install(group->operations, *position, needed);
+    Install(*group, *position, needed);
   }
   appended_lsn_ = journal_->head().next_lsn - 1;
   journal_used_bytes_ = journal_->used_bytes();

@@ -55,6 +55,7 @@ bool StoreImpl::CheckpointDue() {
   // reserve.
   return journal_used_bytes_ > journal_->size_bytes() / 2 ||
          overlay_entries_ > kOverlayEntriesSoft || freeable_ > kFreeableBlocksMax ||
+         overlay_is_deep_ ||
          (space_is_tight_ &&
           overlay_chunks_ * kTransactionBytesPerChunk > parts_.options.reserve_bytes / 2);
 }
@@ -74,6 +75,7 @@ bool StoreImpl::Freeze() {
         stream, found == cursors_.end() ? std::nullopt : std::optional<CursorValue>(found->second));
   }
   freeable_ = 0;
+  overlay_is_deep_ = false;
   return true;
 }
 
@@ -149,24 +151,39 @@ absl::Status StoreImpl::PlaceAll(Placement* placement) {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::PlaceChunk(const ChunkKey& key, const OverlayChunk& chunk,
-                                   Placement* placement) {
-  SharedRow before;
+absl::StatusOr<SharedRow> StoreImpl::LoadRowForPlacing(const ChunkKey& key) {
   {
     absl::MutexLock lock(&state_mutex_);
-    if (const SharedRow* cached = cache_.Find(key)) before = *cached;
+    if (const SharedRow* cached = cache_.Find(key)) return *cached;
   }
-  if (before == nullptr) {
-    CHUNK_ASSIGN_OR_RETURN(before, parts_.database->LoadRow(key));
-  }
+  return parts_.database->LoadRow(key);
+}
+
+absl::Status StoreImpl::PlaceChunk(const ChunkKey& key, const OverlayChunk& chunk,
+                                   Placement* placement) {
+  CHUNK_ASSIGN_OR_RETURN(const SharedRow before, LoadRowForPlacing(key));
   if (!chunk.summary.exists && !before->summary.exists) return absl::OkStatus();
   auto after = std::make_shared<ChunkRow>();
+  SharedRow base;
+  if (chunk.summary.exists) {
+    after->blocks.assign(blocks_per_chunk(), BlockPlace());
+    if (chunk.summary.base) {
+      // Placed before, in this checkpoint or an earlier one: a base has a smaller number.
+      ChunkKey base_key = key;
+      base_key.layer = *chunk.summary.base;
+      CHUNK_ASSIGN_OR_RETURN(base, LoadRowForPlacing(base_key));
+      after->inherited = BlockBits(blocks_per_chunk());
+    }
+  }
+  CHUNK_RETURN_IF_ERROR(PlaceBlocks(chunk, *before, base.get(), after.get(), placement));
   after->summary = chunk.summary;
-  if (chunk.summary.exists) after->blocks.assign(blocks_per_chunk(), BlockPlace());
-  CHUNK_RETURN_IF_ERROR(PlaceBlocks(chunk, *before, after.get(), placement));
+  after->Count();
+  CHUNK_CHECK(after->summary.mapped_blocks == chunk.summary.mapped_blocks);
+  CHUNK_CHECK(after->summary.own_blocks == chunk.summary.own_blocks);
   if (chunk.summary.exists) {
     CHUNK_RETURN_IF_ERROR(CopyFromJournal(key, chunk, *after));
     CHUNK_RETURN_IF_ERROR(parts_.database->PutRow(key, *after));
+    CHUNK_RETURN_IF_ERROR(PassOnChecksums(key, chunk, *before, *after));
   } else {
     CHUNK_RETURN_IF_ERROR(parts_.database->DeleteRow(key));
   }
@@ -176,16 +193,48 @@ absl::Status StoreImpl::PlaceChunk(const ChunkKey& key, const OverlayChunk& chun
   return absl::OkStatus();
 }
 
+absl::Status StoreImpl::PassOnChecksums(const ChunkKey& key, const OverlayChunk& chunk,
+                                        const ChunkRow& before, const ChunkRow& after) {
+  // Only a repair gives a block of a base another checksum, and only where nobody knew its content.
+  const BlockChecksum checksum(key);
+  BlockBits repaired(blocks_per_chunk());
+  for (const OverlayEntry& entry : chunk.entries) {
+    const bool was_lost = entry.kind == EntryKind::kJournal && before.Owns(entry.block) &&
+                          before.At(entry.block).checksum() == checksum.OfUnreadable(entry.block);
+    if (was_lost) repaired.Set(entry.block, true);
+  }
+  if (repaired.Count() == 0) return absl::OkStatus();
+  CHUNK_ASSIGN_OR_RETURN(const std::vector<ListedRow> rows, ListLayerRows(ChunkId(key)));
+  std::map<uint64_t, BlockBits> repaired_of = {{key.layer, repaired}};
+  for (const ListedRow& row : rows) {
+    const auto of_base = repaired_of.find(row.summary.base.value_or(kNoBase));
+    if (of_base == repaired_of.end()) continue;
+    CHUNK_ASSIGN_OR_RETURN(const SharedRow old_row, LoadRowForPlacing(row.key));
+    auto new_row = std::make_shared<ChunkRow>(*old_row);
+    BlockBits inherited(blocks_per_chunk());
+    for (uint32_t block = 0; block < blocks_per_chunk(); ++block) {
+      if (!of_base->second[block] || !old_row->inherited[block]) continue;
+      inherited.Set(block, true);
+      new_row->blocks[block] = after.At(block);
+    }
+    if (inherited.Count() == 0) continue;
+    repaired_of[row.key.layer] = inherited;
+    CHUNK_RETURN_IF_ERROR(parts_.database->PutRow(row.key, *new_row));
+    absl::MutexLock lock(&state_mutex_);
+    cache_.Put(row.key, std::move(new_row));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status StoreImpl::PlaceBlocks(const OverlayChunk& chunk, const ChunkRow& before,
-                                    ChunkRow* after, Placement* placement) {
+                                    const ChunkRow* base, ChunkRow* after, Placement* placement) {
   // Blocks to place anew are allocated in one piece, near the chunk's other blocks.
   uint64_t fresh_count = 0;
   std::optional<uint64_t> near;
   for (const OverlayEntry& entry : chunk.entries) {
     if (entry.kind != EntryKind::kJournal) continue;
     placement->data_written = true;
-    const bool in_place = before.At(entry.block).mapped();
-    CHUNK_CHECK(in_place != entry.reserved);
+    CHUNK_CHECK(entry.reserved || before.Owns(entry.block));
     if (entry.reserved && fresh_count++ == 0 && entry.block > 0) {
       const BlockPlace previous = before.At(entry.block - 1);
       if (previous.mapped()) near = previous.device_block() + 1;
@@ -207,33 +256,46 @@ absl::Status StoreImpl::PlaceBlocks(const OverlayChunk& chunk, const ChunkRow& b
     }
     return fresh[extent].first_block + used++;
   };
-  uint32_t mapped_blocks = 0;
+  const auto inherit = [&](uint32_t block) {
+    after->blocks[block] = base->At(block);
+    after->inherited.Set(block, base->At(block).mapped());
+  };
   auto entry = chunk.entries.begin();
   for (uint32_t block = 0; block < blocks_per_chunk(); ++block) {
     const BlockPlace old_place = before.At(block);
-    BlockPlace place;
     if (entry != chunk.entries.end() && entry->block == block) {
       if (entry->kind == EntryKind::kJournal) {
-        place = BlockPlace(old_place.mapped() ? old_place.device_block() : next_fresh(),
-                           entry->checksum);
+        // Reserved also where the row has come to own a block since: that one is freed.
+#ifdef TESSERA_PLANT_WRITE_INHERITED  // see check_planted_bugs.sh
+        const bool in_place = old_place.mapped();
+#else
+        const bool in_place = !entry->reserved;
+#endif
+        after->blocks[block] =
+            BlockPlace(in_place ? old_place.device_block() : next_fresh(), entry->checksum);
       } else if (entry->kind == EntryKind::kDirect) {
-        place = BlockPlace(entry->location, entry->checksum);
+        after->blocks[block] = BlockPlace(entry->location, entry->checksum);
         AddBlock(&placement->mapped, entry->location);
+      } else if (entry->kind == EntryKind::kInherited) {
+        inherit(block);
       }
       ++entry;
-    } else if (!chunk.hides_below) {
-      place = old_place;
+    } else if (chunk.below == Below::kBase) {
+      inherit(block);
+    } else if (chunk.below == Below::kOlder && old_place.mapped()) {
+      after->blocks[block] = old_place;
+      if (before.inherited[block]) after->inherited.Set(block, true);
     }
-    if (old_place.mapped() &&
-        (!place.mapped() || place.device_block() != old_place.device_block())) {
+#ifdef TESSERA_PLANT_FREE_INHERITED  // see check_planted_bugs.sh
+    const bool was_own = old_place.mapped();
+#else
+    const bool was_own = before.Owns(block);
+#endif
+    const BlockPlace place = after->At(block);
+    if (was_own && (!place.mapped() || place.device_block() != old_place.device_block())) {
       AddBlock(&placement->freed, old_place.device_block());
     }
-    if (place.mapped()) {
-      ++mapped_blocks;
-      after->blocks[block] = place;
-    }
   }
-  CHUNK_CHECK(mapped_blocks == chunk.summary.mapped_blocks);
   return absl::OkStatus();
 }
 
@@ -272,12 +334,13 @@ absl::Status StoreImpl::CopyFromJournal(const ChunkKey& key, const OverlayChunk&
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::PutSpace(Placement* placement) {
-  placement->mapped = Merged(std::move(placement->mapped));
-  placement->freed = Merged(std::move(placement->freed));
+absl::Status StoreImpl::PutSpace(std::vector<DeviceExtent>* freed,
+                                 std::vector<DeviceExtent>* mapped, bool* freed_held) {
+  *mapped = Merged(std::move(*mapped));
+  *freed = Merged(std::move(*freed));
   // Before the transaction changes what the allocator's loader sees.
-  CHUNK_RETURN_IF_ERROR(allocator_->HoldFreed(placement->freed));
-  placement->freed_held = true;
+  CHUNK_RETURN_IF_ERROR(allocator_->HoldFreed(*freed));
+  *freed_held = true;
   struct Change {
     uint32_t first, count;
     bool in_use;
@@ -290,8 +353,8 @@ absl::Status StoreImpl::PutSpace(Placement* placement) {
       });
     }
   };
-  collect(placement->freed, false);
-  collect(placement->mapped, true);
+  collect(*freed, false);
+  collect(*mapped, true);
   for (const auto& [group_number, of_group] : changes) {
     CHUNK_ASSIGN_OR_RETURN(GroupBitmap bitmap, parts_.database->LoadGroup(group_number));
     for (const Change& change : of_group) {
@@ -305,7 +368,7 @@ absl::Status StoreImpl::PutSpace(Placement* placement) {
 }
 
 absl::Status StoreImpl::CommitMetadata(Placement* placement) {
-  CHUNK_RETURN_IF_ERROR(PutSpace(placement));
+  CHUNK_RETURN_IF_ERROR(PutSpace(&placement->freed, &placement->mapped, &placement->freed_held));
   for (const auto& [stream, value] : frozen_cursors_) {
     if (value) {
       CHUNK_RETURN_IF_ERROR(parts_.database->PutCursor(
@@ -322,6 +385,7 @@ absl::Status StoreImpl::CommitMetadata(Placement* placement) {
   // A commit that failed may still be found on the device after a restart. What it would free must
   // then not be in use for something else, and what it maps must be intact: the store is failed.
   if (!committed.ok()) return Fail(committed);
+  row_totals_ = frozen_totals_;
   return absl::OkStatus();
 }
 

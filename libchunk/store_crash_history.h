@@ -1,6 +1,6 @@
 // One run of the crash test, from the inside: the store, the model that knows what it must hold,
-// and the simulated disk under it. For store_crash_operations.cc (what a caller does) and
-// store_crash_run.cc (what befalls it) alone.
+// and the simulated disk under it. For store_crash_operations.cc (what a caller does),
+// store_crash_layers.cc (what it does with layers) and store_crash_run.cc (what befalls it) alone.
 //
 // Threads: one.
 #ifndef TESSERA_LIBCHUNK_STORE_CRASH_HISTORY_H_
@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,7 +30,7 @@ inline constexpr uint32_t kBlocksInChunk = kChunkBytes / kBlockBytes;
 inline constexpr uint64_t kPlacementGroups = 2;
 inline constexpr uint64_t kVtrees = 3;
 inline constexpr uint64_t kChunksOfVtree = 4;
-inline constexpr uint64_t kSnapshots = 2;
+inline constexpr size_t kVolumesOfVtree = 3;
 inline constexpr size_t kBatchMax = 8;
 inline constexpr uint64_t kOperationsBetweenTroublesMax = 400;
 
@@ -40,10 +41,17 @@ inline constexpr uint64_t kOperationsBetweenTroublesMax = 400;
 // What a change in a batch was made of; outlives the call.
 struct PlannedChange {
   Change change;
+  std::optional<LayerPath> path;  // change.path is set to it when the change is in its place
   std::vector<uint64_t> stamps;
   std::vector<std::byte> bytes;
   std::vector<std::span<const std::byte>> slices;
   bool valid = true;
+};
+
+// A volume of a vtree: what it sees, and from which layer on its branch is its own.
+struct CrashVolume {
+  LayerPath path;
+  uint32_t floor = 0;
 };
 
 class CrashRun {
@@ -53,7 +61,8 @@ class CrashRun {
         statistics_(statistics),
         random_(options.seed),
         disk_({.seed = options.seed ^ 0x5deece66du}),
-        model_(kChunkBytes) {}
+        model_(kChunkBytes),
+        volumes_(kVtrees, std::vector<CrashVolume>(1)) {}
 
   absl::Status Run();
 
@@ -77,6 +86,26 @@ class CrashRun {
   absl::Status DoDropAll();
   absl::Status DoObserve();
 
+  // ---- The same, of layers (store_crash_layers.cc).
+  absl::Status DoLayers();
+  // A snapshot raises the floor of a volume; a clone begins a branch.
+  void MakeSnapshotOrClone();
+  absl::Status DropSome();
+  // Drops `keys`, layers of one chunk, and has the model follow.
+  absl::Status DropLayers(const std::vector<ChunkKey>& keys);
+  absl::Status DropOneExactly(const ChunkKey& key);
+  // Drops all layers of a chunk but some, which then hold all its space.
+  absl::Status DropAllBut();
+  absl::Status FollowDrop(std::vector<ChunkKey> keys);
+  absl::Status CheckDataBytes();
+  CrashVolume& PickVolume(uint64_t vtree_id);
+  // The path of a volume, or of a snapshot of it.
+  LayerPath PickPath(uint64_t vtree_id);
+  // Gives the change a path and a floor.
+  void PlanPath(PlannedChange& planned);
+  // The layer to read: the key's own, or the newest on the path.
+  std::optional<ChunkKey> Seen(const ChunkKey& key, const LayerPath* path) const;
+
   PlannedChange PlanChange();
   void PlanRange(PlannedChange& planned);
   ChunkKey PickKey();
@@ -92,7 +121,7 @@ class CrashRun {
   absl::Status Excuse(const std::string& what, const absl::Status& status);
   bool TroubleStruck() { return disk_.off() || disk_.fault_struck(); }
   bool StoreIsFailed() { return !store_->failed().ok(); }
-  absl::Status CompareRange(const ChunkKey& key, uint32_t offset_bytes,
+  absl::Status CompareRange(const std::optional<ChunkKey>& key, uint32_t offset_bytes,
                             std::span<const std::byte> bytes);
 
   // ---- Troubles (store_crash_run.cc).
@@ -101,6 +130,7 @@ class CrashRun {
   absl::Status Endure(Trouble trouble);
   absl::Status CheckFailedStore();
   absl::Status CheckSpaceGivenBack(const std::string& when);
+  absl::Status Inspect();
   absl::Status Restart(bool close);
   absl::Status FlipAndRead();
   absl::Status RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> bad);
@@ -118,6 +148,9 @@ class CrashRun {
   std::unique_ptr<Store> store_;
   std::unique_ptr<StagedImage> staged_;  // not applied yet; never outlives the store
   ModelChunk staged_content_;
+  std::vector<std::vector<CrashVolume>> volumes_;  // of each vtree
+  uint32_t next_branch_ = 1;
+  std::vector<ChunkKey> drops_in_flight_;  // may or may not have been dropped
   uint64_t incarnation_ = 0;
   uint64_t sequence_ = 0;
   uint64_t stamp_ = 0;

@@ -16,7 +16,9 @@ namespace tessera::chunk {
 
 ChunkKey CrashRun::PickKey() {
   if (random_.Chance(1, 3)) return {1, 0, 0};  // hot
-  return {random_.Between(1, kVtrees), random_.Below(kChunksOfVtree), random_.Below(kSnapshots)};
+  ChunkKey key = {random_.Between(1, kVtrees), random_.Below(kChunksOfVtree), random_.Below(2)};
+  const std::vector<ChunkKey> layers = model_.Layers(key);
+  return layers.empty() || random_.Chance(1, 4) ? key : layers[random_.Below(layers.size())];
 }
 
 StreamId CrashRun::StreamOf(const ChunkKey& key) const {
@@ -57,6 +59,7 @@ PlannedChange CrashRun::PlanChange() {
                            : ChangeKind::kTrim;
   if (random_.Chance(1, 64)) change.kind = ChangeKind::kMissed;
   PlanRange(planned);
+  if (random_.Chance(3, 4)) PlanPath(planned);
   if (change.kind == ChangeKind::kWrite) {
     ++stamp_;
     const bool zeros = random_.Chance(1, 32);
@@ -127,6 +130,7 @@ absl::Status CrashRun::DoApply() {
   for (size_t i = 0; i < count; ++i) planned.push_back(PlanChange());
   for (PlannedChange& plan : planned) {
     plan.change.data = plan.slices;
+    if (plan.path) plan.change.path = &*plan.path;
     changes.push_back(plan.change);
   }
   std::vector<absl::Status> results(count);
@@ -156,6 +160,18 @@ absl::Status CrashRun::DoApply() {
       if (absl::IsInvalidArgument(result) || excused) continue;
       return Violation(absl::StrCat(what, " is invalid but got ", result.ToString()));
     }
+    if (model_.MustRefuse(change)) {
+      Trace(absl::StrCat(what, ": ", result.ToString()));
+      broken.insert(change.stream);
+      ++statistics_.refused;
+      // Space is asked for first.
+      const bool exhausted = absl::IsResourceExhausted(result) &&
+                             (change.kind == ChangeKind::kWrite || device_is_tight_);
+      if (absl::IsFailedPrecondition(result) || exhausted || excused) continue;
+      return Violation(
+          absl::StrCat(what, " goes to a base, or a pruned layer, but got ", result.ToString()));
+    }
+    const bool needs_space = change.kind == ChangeKind::kWrite || model_.CutsInherited(change);
     const size_t before = model_.steps();
     if (result.ok()) {
       model_.Apply(change, planned[i].stamps);
@@ -166,26 +182,32 @@ absl::Status CrashRun::DoApply() {
       uncertain.insert(change.stream);
       in_flight.push_back(i);
     }
-    CHUNK_RETURN_IF_ERROR(Settle(what, before, result, change.kind == ChangeKind::kWrite));
+    CHUNK_RETURN_IF_ERROR(Settle(what, before, result, needs_space));
   }
   if (!in_flight.empty() && (disk_.off() || StoreIsFailed())) {
+    std::set<StreamId> refused;
     for (const size_t i : in_flight) {
-      if (planned[i].valid) model_.Apply(changes[i], planned[i].stamps);
+      if (refused.contains(changes[i].stream)) continue;
+      if (!planned[i].valid || model_.MustRefuse(changes[i])) {
+        refused.insert(changes[i].stream);
+      } else {
+        model_.Apply(changes[i], planned[i].stamps);
+      }
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status CrashRun::CompareRange(const ChunkKey& key, uint32_t offset_bytes,
+absl::Status CrashRun::CompareRange(const std::optional<ChunkKey>& key, uint32_t offset_bytes,
                                     std::span<const std::byte> bytes) {
-  const ModelChunkPointer chunk = model_.Find(key);
+  const ModelChunkPointer chunk = key ? model_.Find(*key) : nullptr;
   for (size_t i = 0; i * kSectorBytes < bytes.size(); ++i) {
     const size_t sector = offset_bytes / kSectorBytes + i;
     const uint64_t expected = chunk == nullptr ? 0 : chunk->stamps[sector];
     const auto found = StampOfSector(bytes.subspan(size_t{i} * kSectorBytes).first<kSectorBytes>());
     if (found == expected) continue;
     return Violation(absl::StrCat(
-        "read of ", Describe(key), " sector ", sector, " gave ",
+        "read of ", key ? Describe(*key) : "no layer", " sector ", sector, " gave ",
         found.has_value() ? absl::StrCat("stamp ", absl::Hex(*found)) : "bytes nobody wrote",
         ", expected stamp ", absl::Hex(expected)));
   }
@@ -196,32 +218,40 @@ absl::Status CrashRun::DoRead() {
   PlannedChange planned;
   PlanRange(planned);
   const ChunkKey key = PickKey();
+  if (random_.Chance(1, 2)) planned.path = PickPath(key.vtree_id);
+  const LayerPath* path = planned.path ? &*planned.path : nullptr;
   std::vector<std::byte> out(planned.change.length_bytes, std::byte{0xee});
   ++statistics_.reads;
-  const absl::Status status = store_->Read(key, planned.change.offset_bytes, out);
+  const absl::Status status = store_->Read(key, path, planned.change.offset_bytes, out);
   if (!status.ok()) return Excuse(absl::StrCat("read of ", Describe(key)), status);
-  return CompareRange(key, planned.change.offset_bytes, out);
+  return CompareRange(Seen(key, path), planned.change.offset_bytes, out);
 }
 
 absl::Status CrashRun::DoReadCached() {
   PlannedChange planned;
   PlanRange(planned);
   const ChunkKey key = PickKey();
+  if (random_.Chance(1, 2)) planned.path = PickPath(key.vtree_id);
+  const LayerPath* path = planned.path ? &*planned.path : nullptr;
   std::vector<std::byte> out(planned.change.length_bytes, std::byte{0xee});
   ++statistics_.reads;
-  const absl::Status status = store_->ReadCached(key, planned.change.offset_bytes, out);
+  const absl::Status status = store_->ReadCached(key, path, planned.change.offset_bytes, out);
   if (absl::IsUnavailable(status)) return absl::OkStatus();
   if (!status.ok()) return Excuse(absl::StrCat("cached read of ", Describe(key)), status);
-  return CompareRange(key, planned.change.offset_bytes, out);
+  return CompareRange(Seen(key, path), planned.change.offset_bytes, out);
 }
 
 absl::Status CrashRun::DoMap() {
   const ChunkKey key = PickKey();
   const uint32_t first = static_cast<uint32_t>(random_.Below(kBlocksInChunk));
   const uint32_t count = static_cast<uint32_t>(random_.Between(1, kBlocksInChunk - first));
-  const auto extents = store_->Map(key, first * kBlockBytes, count * kBlockBytes);
+  std::optional<LayerPath> path;
+  if (random_.Chance(1, 2)) path = PickPath(key.vtree_id);
+  const auto extents =
+      store_->Map(key, path ? &*path : nullptr, first * kBlockBytes, count * kBlockBytes);
   if (!extents.ok()) return Excuse(absl::StrCat("map of ", Describe(key)), extents.status());
-  const ModelChunkPointer chunk = model_.Find(key);
+  const std::optional<ChunkKey> seen = Seen(key, path ? &*path : nullptr);
+  const ModelChunkPointer chunk = seen ? model_.Find(*seen) : nullptr;
   uint32_t at = first * kBlockBytes;
   std::optional<bool> last;
   for (const Extent& extent : *extents) {
@@ -293,7 +323,10 @@ absl::Status CrashRun::StageImage() {
   ChunkKey to = PickKey();
   to.chunk_index = from.chunk_index;  // the same placement group
   const ModelChunkPointer source = model_.Find(from);
-  auto image = store_->ReadImage(from);
+  // With its base where that is one for the target, too; or whole.
+  const bool with_base = source != nullptr && source->base && *source->base < to.layer &&
+                         from.vtree_id == to.vtree_id && random_.Chance(7, 8);
+  auto image = store_->ReadImage(from, with_base ? ImageContent::kOwn : ImageContent::kWhole);
   if (!image.ok()) {
     if (source == nullptr && absl::IsNotFound(image.status())) return absl::OkStatus();
     return Excuse(absl::StrCat("image of ", Describe(from)), image.status());
@@ -302,6 +335,10 @@ absl::Status CrashRun::StageImage() {
   image->info.key = to;
   if (random_.Chance(1, 4)) image->info.version = NextVersion();
   staged_content_ = *source;
+  if (!with_base) {
+    staged_content_.base.reset();
+    staged_content_.inherited.assign(kBlocksInChunk, false);
+  }
   staged_content_.version = image->info.version;
   const std::string what = absl::StrCat("staging of ", Describe(from), " to ", Describe(to));
   auto staged = store_->StageImage(*std::move(image), nullptr);
@@ -323,12 +360,14 @@ absl::Status CrashRun::ApplyStagedImage() {
   ImageMerge merge{.version = content.version};
   if (random_.Chance(1, 2)) merge.keep.assign((kBlocksInChunk + 63) / 64, random_.Next());
   size_t ordinal = 0;
+  std::vector<bool> taken(kBlocksInChunk);
   for (uint32_t block = 0; block < kBlocksInChunk; ++block) {
-    const bool mapped = content.mapped[block];
+    const bool mapped = content.mapped[block] && !content.inherited[block];
     const std::span<const std::byte> bytes =
         std::span(image.blocks).subspan(ordinal * kBlockBytes, mapped ? kBlockBytes : 0);
     ordinal += mapped ? 1 : 0;
     const bool kept = !merge.keep.empty() && (merge.keep[block / 64] >> (block % 64) & 1) != 0;
+    taken[block] = !kept;
     if (kept || !random_.Chance(1, 16)) continue;
     ImageMerge::Block& replaced = merge.replaced.emplace_back();
     replaced.block = block;
@@ -336,12 +375,20 @@ absl::Status CrashRun::ApplyStagedImage() {
       replaced.content.assign(bytes.begin(), bytes.end());
     } else {
       content.mapped[block] = false;
+      content.inherited[block] = false;
       std::fill_n(content.stamps.begin() + size_t{block} * (kBlockBytes / kSectorBytes),
                   kBlockBytes / kSectorBytes, 0);
     }
   }
   const size_t before = model_.steps();
+  const bool must_refuse = model_.MustRefuse(to, content, taken);
   const absl::Status status = store_->ApplyStaged(std::move(staged_), merge);
+  if (must_refuse) {
+    ++statistics_.refused;
+    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();
+    return status.ok() ? Violation(absl::StrCat("image to ", Describe(to), " was taken"))
+                       : Excuse(absl::StrCat("image to ", Describe(to)), status);
+  }
   model_.ApplyImage(to, content, merge.keep);
   return Settle(absl::StrCat("image to ", Describe(to)), before, status,
                 /*may_be_exhausted=*/true);
@@ -350,7 +397,14 @@ absl::Status CrashRun::ApplyStagedImage() {
 absl::Status CrashRun::DoDelete() {
   const ChunkKey key = PickKey();
   const size_t before = model_.steps();
+  const bool must_refuse = model_.IsBase(key);
   const absl::Status status = store_->DeleteChunk(key);
+  if (must_refuse) {
+    ++statistics_.refused;
+    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();
+    return status.ok() ? Violation(absl::StrCat("delete of ", Describe(key), ", a base, was done"))
+                       : Excuse(absl::StrCat("delete of ", Describe(key)), status);
+  }
   model_.DeleteChunk(key);
   return Settle(absl::StrCat("delete of ", Describe(key)), before, status,
                 /*may_be_exhausted=*/false);
@@ -401,10 +455,7 @@ absl::Status CrashRun::DoObserve() {
     return Violation(
         absl::StrCat("stats: ", stats.chunks, " chunks, expected ", model_.state().chunks.size()));
   }
-  if (stats.data_bytes != model_.mapped_blocks() * kBlockBytes) {
-    return Violation(absl::StrCat("stats: ", stats.data_bytes, " data bytes, expected ",
-                                  model_.mapped_blocks() * kBlockBytes));
-  }
+  CHUNK_RETURN_IF_ERROR(CheckDataBytes());
   if (stats.checksum_errors != 0) return Violation("stats: checksum errors");
   return absl::OkStatus();
 }
@@ -419,8 +470,9 @@ absl::Status CrashRun::Operate() {
   if (draw < 200) return DoMap();
   if (draw < 222) return DoFlush();
   if (draw < 230) return DoBackgroundWork();
-  if (draw < 238) return DoCopyImage();
-  if (draw < 246) return DoDelete();
+  if (draw < 236) return DoCopyImage();
+  if (draw < 243) return DoLayers();
+  if (draw < 247) return DoDelete();
   if (draw < 251) return DoCursor();
   if (draw < 254) return DoObserve();
   return DoDropAll();

@@ -86,6 +86,7 @@ absl::Status CrashRun::CheckFailedStore() {
     PlannedChange planned = PlanChange();
     if (!planned.valid) continue;
     planned.change.data = planned.slices;
+    if (planned.path) planned.change.path = &*planned.path;
     absl::Status result;
     store_->Apply({&planned.change, 1}, {&result, 1});
     if (!absl::IsFailedPrecondition(result)) {
@@ -99,6 +100,11 @@ absl::Status CrashRun::CheckFailedStore() {
     const ChunkKey key = PickKey();
     std::vector<std::byte> out(kChunkBytes);
     if (!store_->Read(key, 0, out).ok()) continue;
+    const bool may_be_dropped =
+        std::any_of(drops_in_flight_.begin(), drops_in_flight_.end(), [&](const ChunkKey& dropped) {
+          return dropped.vtree_id == key.vtree_id && dropped.chunk_index == key.chunk_index;
+        });
+    if (may_be_dropped) continue;
     const size_t steps = model_.steps();
     absl::Status same = CompareRange(key, 0, out);
     if (!same.ok() && steps > model_.acknowledged() && model_.TouchedSinceFlush(key)) continue;
@@ -127,7 +133,8 @@ absl::Status CrashRun::FlipAndRead() {
       if (status.ok()) {
         CHUNK_RETURN_IF_ERROR(CompareRange(key, block * kBlockBytes, out));
       } else if (absl::IsDataLoss(status)) {
-        bad.emplace_back(key, block);
+        // What layers share is lost to all of them, and counted once.
+        if (!chunk->inherited[block]) bad.emplace_back(key, block);
       } else {
         return Violation(absl::StrCat("read after flipped bits: ", status.ToString()));
       }
@@ -166,7 +173,15 @@ absl::Status CrashRun::FlipAndRead() {
 
 // Puts back what the model says, after trying what must be refused.
 absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> bad) {
-  for (const auto& [key, block] : bad) {
+  for (const auto& [owner, block] : bad) {
+    // By way of any layer that shares it: it comes back for all.
+    std::vector<ChunkKey> sharers;
+    for (const ChunkKey& layer : model_.Layers(owner)) {
+      ChunkKey at = layer;
+      while (model_.Find(at)->inherited[block]) at.layer = *model_.Find(at)->base;
+      if (at == owner) sharers.push_back(layer);
+    }
+    const ChunkKey key = sharers[random_.Below(sharers.size())];
     const ModelChunkPointer chunk = model_.Find(key);
     std::vector<std::byte> content(kBlockBytes);
     constexpr uint32_t kSectorsInBlock = kBlockBytes / kSectorBytes;
@@ -190,9 +205,11 @@ absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> 
     const absl::Status repaired = store_->RepairBlock(key, chunk->version, block, content);
     if (!repaired.ok()) return Violation(absl::StrCat(what, ": ", repaired.ToString()));
     ++statistics_.repairs;
-    std::vector<std::byte> out(kBlockBytes);
-    CHUNK_RETURN_IF_ERROR(store_->Read(key, block * kBlockBytes, out));
-    CHUNK_RETURN_IF_ERROR(CompareRange(key, block * kBlockBytes, out));
+    for (const ChunkKey& sharer : sharers) {
+      std::vector<std::byte> out(kBlockBytes);
+      CHUNK_RETURN_IF_ERROR(store_->Read(sharer, block * kBlockBytes, out));
+      CHUNK_RETURN_IF_ERROR(CompareRange(sharer, block * kBlockBytes, out));
+    }
   }
   return absl::OkStatus();
 }
@@ -218,10 +235,20 @@ absl::Status CrashRun::CheckSpaceGivenBack(const std::string& when) {
   CHUNK_RETURN_IF_ERROR(file.status());
   const auto allocated_bytes = (*file)->AllocatedBytes();
   CHUNK_RETURN_IF_ERROR(allocated_bytes.status());
-  const uint64_t mapped_bytes = model_.mapped_blocks() * kBlockBytes;
+  const uint64_t mapped_bytes = model_.own_blocks() * kBlockBytes;
   if (*allocated_bytes == mapped_bytes) return absl::OkStatus();
   return Violation(absl::StrCat(when, ": the data file occupies ", *allocated_bytes, " bytes, ",
                                 mapped_bytes, " are mapped"));
+}
+
+// Rows, bitmaps and blocks fit together, of a store that is closed.
+absl::Status CrashRun::Inspect() {
+  std::string problem;
+  CHUNK_RETURN_IF_ERROR(
+      InspectStore(&disk_, kFolder, InspectDepth::kVerify, [&](const std::string& line) {
+        if (line.starts_with("problem") && problem.empty()) problem = line;
+      }));
+  return problem.empty() ? absl::OkStatus() : Violation(problem);
 }
 
 absl::Status CrashRun::Restart(bool close) {
@@ -235,6 +262,7 @@ absl::Status CrashRun::Restart(bool close) {
   const bool holes_are_durable = !sync_failed_since_boot_;
   Stop(power_lost);
   if (holes_are_durable) CHUNK_RETURN_IF_ERROR(CheckSpaceGivenBack("closed"));
+  CHUNK_RETURN_IF_ERROR(Inspect());
   CHUNK_RETURN_IF_ERROR(
       OpenAndCheck(power_lost, model_.steps(), /*faults_struck=*/false, /*clean=*/true));
   CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/false));
@@ -287,6 +315,7 @@ absl::Status CrashRun::OpenAndCheck(bool power_lost, size_t least, bool faults_s
     return Violation("volatile_state_lost after a mere end of the process");
   }
   loss_ = report.volatile_state_lost ? Loss::kUntold : Loss::kNone;
+  CHUNK_RETURN_IF_ERROR(FollowDrop(std::exchange(drops_in_flight_, {})));
   const auto found = ObserveStore(
       *store_, kPlacementGroups, model_.state(),
       [&](const ChunkKey& key) { return model_.TouchedSinceFlush(key) || random_.Chance(1, 8); });
@@ -384,6 +413,11 @@ void CrashRunStatistics::Add(const CrashRunStatistics& other) {
   flushes += other.flushes;
   checkpoints += other.checkpoints;
   exhausted += other.exhausted;
+  refused += other.refused;
+  snapshots += other.snapshots;
+  clones += other.clones;
+  layers_gone += other.layers_gone;
+  layers_pruned += other.layers_pruned;
   opens += other.opens;
   crashes_in_open += other.crashes_in_open;
   steps_lost += other.steps_lost;

@@ -117,6 +117,11 @@ void PrintSummary(const CrashRunStatistics& sum, uint64_t seeds, double seconds)
   line("  flushes", sum.flushes);
   line("  background runs", sum.checkpoints);
   line("  refused: no space", sum.exhausted);
+  line("  refused: base or pruned", sum.refused);
+  line("  snapshots", sum.snapshots);
+  line("  clones", sum.clones);
+  line("  layers dropped: gone", sum.layers_gone);
+  line("  layers dropped: pruned", sum.layers_pruned);
   line("crash and fault points", sum.points());
   for (int i = 0; i < kTroubleCount; ++i) {
     line((std::string("  ") + TroubleName(static_cast<Trouble>(i))).c_str(),

@@ -1,13 +1,14 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
-// threads), store_apply.cc, store_install.cc, store_read.cc, store_admin.cc, store_image.cc,
-// store_checkpoint.cc, store_space.cc, store_repair.cc and store_recovery.cc. FORMAT.md argues why
-// it is safe; this header says how the parts share memory.
+// threads), store_apply.cc, store_install.cc, store_read.cc, store_layers.cc, store_drop.cc,
+// store_admin.cc, store_image.cc, store_checkpoint.cc, store_space.cc, store_repair.cc and
+// store_recovery.cc. FORMAT.md argues why it is safe; this header says how the parts share memory.
 //
-// Layers of a chunk: *active* overlay (changes since the last freeze), *frozen* overlay (what a
-// checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint changes
-// the row while the frozen overlay lies over it, so a reader may see the row before or after: the
-// answer is the same. `base_epoch_` grows when the frozen overlay goes; a row loaded before that
-// and not yet used is loaded again.
+// Where a chunk's state is: *active* overlay (changes since the last freeze), *frozen* overlay
+// (what a checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint
+// changes the row while the frozen overlay lies over it, so a reader may see the row before or
+// after: the answer is the same. `base_epoch_` grows when the frozen overlay goes; a row loaded
+// before that and not yet used is loaded again. Dropping layers changes rows with nothing over
+// them: `drop_` has them as they were until all of it shows at once.
 //
 // Locks, in the order in which they may be nested:
 //  - checkpoint_mutex_: one checkpoint at a time; held over its disk work.
@@ -23,6 +24,7 @@
 #include <array>
 #include <atomic>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -36,6 +38,7 @@
 #include "libchunk/allocator.h"
 #include "libchunk/checksum.h"
 #include "libchunk/journal.h"
+#include "libchunk/layer_lists.h"
 #include "libchunk/metadata_cache.h"
 #include "libchunk/metadata_database.h"
 #include "libchunk/overlay.h"
@@ -56,9 +59,16 @@ struct BlockSource {
   uint64_t location = 0;  // journal position or device block
   uint32_t checksum = 0;
   Kind kind = Kind::kZero;
+  bool inherited = false;  // not the chunk's own, but that of a layer it was made from
   friend bool operator==(const BlockSource&, const BlockSource&) = default;
 };
 using BlockSources = absl::InlinedVector<BlockSource, 16>;
+
+// What a user is told of a chunk, and that there is none.
+[[nodiscard]] ChunkInfo InfoOf(const ChunkKey& key, const ChunkSummary& summary);
+[[nodiscard]] absl::Status NoChunk(const ChunkKey& key);
+// vtree/chunk/layer
+[[nodiscard]] std::string KeyText(const ChunkKey& key);
 
 class StoreImpl final : public Store {
  public:
@@ -87,18 +97,19 @@ class StoreImpl final : public Store {
   absl::Status AcknowledgeLoss() override;
   uint32_t chunk_bytes() const override { return parts_.options.chunk_bytes; }
   void Apply(std::span<const Change> changes, std::span<absl::Status> results) override;
-  absl::Status Read(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out) override;
-  absl::Status ReadCached(const ChunkKey& key, uint32_t offset_bytes,
+  absl::Status Read(const ChunkKey& key, const LayerPath* path, uint32_t offset_bytes,
+                    std::span<std::byte> out) override;
+  absl::Status ReadCached(const ChunkKey& key, const LayerPath* path, uint32_t offset_bytes,
                           std::span<std::byte> out) override;
-  absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key, uint32_t offset_bytes,
-                                          uint32_t length_bytes) override;
+  absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key, const LayerPath* path,
+                                          uint32_t offset_bytes, uint32_t length_bytes) override;
   absl::Status Flush() override;
   void FlushAsync(std::function<void(absl::Status)> done) override;
   absl::StatusOr<std::vector<ChunkInfo>> ListChunks(uint64_t placement_group_id,
                                                     std::optional<ChunkKey> after,
                                                     size_t limit) override;
   absl::StatusOr<std::optional<ChunkInfo>> GetChunk(const ChunkKey& key) override;
-  absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) override;
+  absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key, ImageContent content) override;
   absl::StatusOr<ChunkBlocks> ReadBlocks(const ChunkKey& key, uint32_t first_block, uint32_t count,
                                          BlockRead what) override;
   absl::Status RepairBlock(const ChunkKey& key, const Version& version, uint32_t block,
@@ -107,6 +118,10 @@ class StoreImpl final : public Store {
       ChunkImage image, const std::function<void(uint64_t bytes)>& pace) override;
   absl::Status ApplyStaged(std::unique_ptr<StagedImage> staged, const ImageMerge& merge) override;
   absl::Status DeleteChunk(const ChunkKey& key) override;
+  absl::StatusOr<std::vector<ChunkInfo>> ListLayers(uint64_t vtree_id,
+                                                    uint64_t chunk_index) override;
+  absl::StatusOr<uint64_t> ExclusiveBytes(const ChunkKey& key) override;
+  void DropLayers(std::span<const ChunkKey> keys, std::span<absl::Status> results) override;
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) override;
   Version Cursor(const StreamId& stream) override;
   std::vector<StreamCursor> Cursors(uint64_t placement_group_id) override;
@@ -121,10 +136,32 @@ class StoreImpl final : public Store {
 
  private:
   class Staged;
+  // Rows that a caller has loaded and that the cache may have let go.
+  struct LoadedRows {
+    absl::flat_hash_map<ChunkKey, SharedRow, ChunkKeyHash> rows;
+    uint64_t epoch = 0;  // of all of them
+  };
+  // How far a look-up goes for a block that a row inherits. The row has place and checksum of it;
+  // the layer that owns it has more when the block was found bad and is being put back.
+  enum class Depth : uint8_t { kRow, kOwner };
+  // What a look-up finds, all at one moment.
+  struct Found {
+    ChunkKey key;          // the layer looked at
+    ChunkKey owner;        // the layer that the last block was found in
+    ChunkSummary summary;  // of `key`
+    BlockSources sources;
+  };
+  // The layer that a change goes to.
+  struct Target {
+    ChunkKey key;
+    uint64_t base = kNoBase;  // what the layer is to be made from first
+    friend bool operator==(const Target&, const Target&) = default;
+  };
   // A block that a change cuts: its present content, merged with the change's bytes.
   struct MergedBlock {
     ChunkKey key;
     uint32_t block = 0;
+    Depth depth = Depth::kRow;
     BlockSource before;  // what the merge started from; still so when the record is appended
     std::unique_ptr<std::array<std::byte, kBlockBytes>> bytes;
   };
@@ -143,8 +180,21 @@ class StoreImpl final : public Store {
     std::vector<DeviceExtent> direct;        // not yet recorded: to be given back on failure
     std::vector<DirectWrite> direct_writes;  // still to be done
     uint64_t direct_bytes = 0;
-    absl::flat_hash_map<ChunkKey, SharedRow, ChunkKeyHash> rows;  // loaded at rows_epoch
-    uint64_t rows_epoch = 0;
+    LoadedRows loaded;
+    std::vector<LayerLists::Pin> pins;
+    // Where changes with a path go; still so when the record is appended.
+    std::vector<std::pair<const Change*, Target>> targets;
+    // The base that an image finds at its chunk; still so when the record is appended.
+    std::optional<std::pair<ChunkKey, std::optional<uint64_t>>> present_base;
+    // Mapped blocks of the layers that InheritBlocks operations name.
+    absl::flat_hash_map<ChunkKey, BlockBits, ChunkKeyHash> base_mapped;
+    bool has_layers = false;  // a change with a path, or of a layer but 0
+    bool repairs = false;     // changes no content: also of a layer that is a base
+  };
+  // Layers on their way out: what their chunks' rows were before.
+  struct DropInProgress {
+    absl::flat_hash_set<ChunkKey, ChunkKeyHash> keys;
+    absl::flat_hash_map<ChunkKey, SharedRow, ChunkKeyHash> rows;
   };
   enum class Temperature { kAny, kCachedOnly };
   struct CursorValue {
@@ -177,9 +227,10 @@ class StoreImpl final : public Store {
   bool DependsOnGroup(const Change& change, const Group& group) const;
   size_t ApplyGroup(std::span<const Change> changes, std::span<absl::Status> results,
                     size_t changes_max);
-  absl::Status Prepare(const Change& change, Group* group);
-  absl::Status PrepareWrite(const Change& change, Group* group);
-  absl::Status PrepareZeroes(const Change& change, Group* group);
+  // `change.key` is the layer that it goes to; what it cuts is merged with the content of `below`.
+  absl::Status Prepare(const Change& change, const Target& target, Group* group);
+  absl::Status PrepareWrite(const Change& change, const ChunkKey& below, Group* group);
+  absl::Status PrepareZeroes(const Change& change, const ChunkKey& below, Group* group);
   // Adds the blocks to `operation` as direct write; false when there is no fresh space for them.
   absl::StatusOr<bool> PrepareDirect(uint32_t count, const PayloadSlices& slices, Group* group,
                                      Operation* operation);
@@ -194,26 +245,68 @@ class StoreImpl final : public Store {
   absl::Status Commit(Group* group);
   // What keeps a group from being committed and can be got.
   struct Shortage {
-    std::optional<ChunkKey> row;  // to be loaded
-    bool journal = false;         // the journal or the overlay is full: a checkpoint empties it
-    bool space = false;           // no device blocks, but a checkpoint frees some or saves them
+    std::optional<ChunkKey> row;    // to be loaded
+    std::optional<ChunkId> layers;  // of which chunk they are to be loaded
+    bool drop = false;              // a layer is being dropped: it is over soon
+    bool journal = false;           // the journal or the overlay is full: a checkpoint empties it
+    bool space = false;             // no device blocks, but a checkpoint frees some or saves them
   };
   // Does all of Commit or, with *shortage set, nothing.
   absl::Status CommitOnce(Group* group, Shortage* shortage);
-  // The group's chunks are in the active overlay and its merged blocks as they were, or ABORTED, or
-  // shortage->row.
-  absl::Status FindRows(const Group& group, Shortage* shortage)
+  // The group's chunks are in the active overlay, its targets and merged blocks as they were, or
+  // ABORTED, or the first three of *shortage.
+  absl::Status FindRows(Group* group, Shortage* shortage)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   void GiveBack(Group* group);
   void GiveBack(std::span<const DeviceExtent> extents);
   // Frees journal and device space by a checkpoint, unless one has been done since `seen`.
   absl::Status MakeRoom(uint64_t seen);
-  absl::Status LoadRowInto(const ChunkKey& key, Group* group);
+  absl::Status LoadRowInto(const ChunkKey& key, LoadedRows* loaded);
+
+  // ---- store_layers.cc
+
+  // Whether the vtree may have layers besides 0.
+  bool IsLayered(uint64_t vtree_id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_) {
+    return !layered_.empty() && layered_.contains(vtree_id);
+  }
+  // Where the change goes; nullopt: the chunk's layers must be loaded.
+  std::optional<Target> FindTarget(const Change& change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The same from outside the lock.
+  absl::StatusOr<Target> FindTargetLoading(const Change& change, Group* group);
+  // Whether the change may be in the group's record: nothing in that has to be seen by it first.
+  static bool MayJoin(const Target& target, const Group& group);
+  // Whether the operation may be done to its layer as the layers are; or *shortage.
+  absl::Status CheckLayers(const Group& group, size_t index, Shortage* shortage)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Looks at the base that the operation names, for Install; or *shortage.
+  absl::Status FindBase(Operation* operation, Group* group, Shortage* shortage)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The newest state of a chunk in the overlays; null: it is all in the row.
+  const OverlayChunk* FindOverlay(const ChunkKey& key) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The list of the chunk's layers, which the cache keeps up to date as long as the pin is held.
+  absl::StatusOr<LayerLists::Pin> LoadLayers(const ChunkId& chunk);
+  // The chunk's layers, from the rows that were listed at `epoch` and the overlays; false: the rows
+  // must be listed again.
+  bool MergeLayers(const ChunkId& chunk, std::span<const ListedRow> rows, uint64_t epoch,
+                   std::map<uint64_t, ChunkSummary>* layers)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // All of the chunk's layers in the database.
+  absl::StatusOr<std::vector<ListedRow>> ListLayerRows(const ChunkId& chunk);
+
+  // ---- store_image.cc
+
+  struct ImageRecord;
+  absl::Status PrepareImage(const Staged& staged, const ImageMerge& merge, ImageRecord* record);
+  // Adds what the chunk keeps and does not own: it leaves its base.
+  absl::Status KeepAsOwn(const ChunkKey& key, const ImageMerge& merge, const Operation& start,
+                         Group* group);
 
   // ---- store_install.cc
 
   // The active overlay's chunk, made from what lies below; null when the row must be loaded first.
-  OverlayChunk* TouchChunk(const ChunkKey& key, const Group* group)
+  OverlayChunk* TouchChunk(const ChunkKey& key, const LoadedRows& loaded)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   // Device blocks that the next checkpoint will need for the group's journal blocks.
   uint64_t BlocksToReserve(const Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
@@ -221,12 +314,23 @@ class StoreImpl final : public Store {
   // that only replaces blocks (a trim that cuts them) always gets through on a full store.
   bool CheckpointGivesSpace(const Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   // Makes one record's operations visible. `reserved` blocks were reserved for them; gives back
-  // what they turn out not to need. TouchChunk has succeeded for all their chunks.
-  void Install(std::span<const Operation> operations, uint64_t payload_position, uint64_t reserved)
+  // what they turn out not to need. TouchChunk has succeeded for all their chunks, FindBase for
+  // their bases.
+  void Install(const Group& group, uint64_t payload_position, uint64_t reserved)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   void InstallBlocks(const Operation& operation, uint64_t payload_position, OverlayChunk* chunk,
                      int64_t* reserved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
-  void InstallDelete(OverlayChunk* chunk, int64_t* reserved)
+  // Makes the block's entry one of this kind, and counts what that changes.
+  OverlayEntry* ReplaceEntry(OverlayChunk* chunk, uint32_t block, EntryKind kind, int64_t* reserved)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Forgets all entries: what is reserved or was written for them is free.
+  void ClearEntries(OverlayChunk* chunk, int64_t* reserved)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallInherit(const Operation& operation, const BlockBits& base_mapped, OverlayChunk* chunk,
+                      int64_t* reserved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The chunk has another base from now on, or none: what it has of the old one reads as zeros.
+  void LeaveBase(OverlayChunk* chunk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  void InstallDelete(const ChunkKey& key, OverlayChunk* chunk, int64_t* reserved)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   void InstallSummary(const Operation& operation, OverlayChunk* chunk)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
@@ -234,14 +338,25 @@ class StoreImpl final : public Store {
 
   // ---- store_read.cc
 
-  // The sources of the blocks and the chunk's summary at one moment; false when the row must be
-  // loaded.
-  bool LookUp(const ChunkKey& key, uint32_t first_block, uint32_t count, BlockSources* sources,
-              ChunkSummary* summary, const SharedRow* loaded)
+  // The row as the cache or the caller has it; null when it must be loaded.
+  const ChunkRow* RowAtHand(const ChunkKey& key, const LoadedRows* loaded)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
-  // The same from outside the lock, loading the row where needed.
-  absl::Status LookUpLoading(const ChunkKey& key, uint32_t first_block, uint32_t count,
-                             BlockSources* sources, ChunkSummary* summary);
+  // Finds the blocks of exactly this layer; nullopt, or the chunk whose row must be loaded.
+  std::optional<ChunkKey> LookUp(const ChunkKey& key, uint32_t first_block, uint32_t count,
+                                 Depth depth, const LoadedRows* loaded, Found* found)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The same of the newest layer on `path` (null: exactly key.layer); where there is none, nothing
+  // exists. Never touches the disk: false when something must be loaded first.
+  struct Missing {
+    std::optional<ChunkKey> row;
+    std::optional<ChunkId> layers;
+  };
+  bool LookUpOnPath(const ChunkKey& key, const LayerPath* path, uint32_t first_block,
+                    uint32_t count, Depth depth, const LoadedRows* loaded, Found* found,
+                    Missing* missing) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // The same from outside the lock, loading what is needed.
+  absl::Status LookUpLoading(const ChunkKey& key, const LayerPath* path, uint32_t first_block,
+                             uint32_t count, Depth depth, Found* found);
   // A row from the database, put into the cache, current as of *epoch.
   absl::StatusOr<SharedRow> LoadRow(const ChunkKey& key, uint64_t* epoch);
   // Bytes [offset, offset + out) of the blocks `sources`, the first of which is number first_block.
@@ -249,8 +364,10 @@ class StoreImpl final : public Store {
   absl::Status ReadSources(const ChunkKey& key, uint32_t first_block, const BlockSources& sources,
                            uint32_t skip_bytes, std::span<std::byte> out, Temperature temperature);
   absl::Status ReadRun(const BlockSource& first, std::span<std::byte> out, Temperature temperature);
-  absl::Status ReadRange(const ChunkKey& key, uint32_t offset_bytes, std::span<std::byte> out,
-                         Temperature temperature);
+  absl::Status ReadRange(const ChunkKey& key, const LayerPath* path, uint32_t offset_bytes,
+                         std::span<std::byte> out, Temperature temperature);
+  // One attempt of ReadImage.
+  absl::Status ReadSourcesOf(const Found& found, ImageContent content, ChunkImage* image);
   absl::Status ValidateRange(uint64_t offset_bytes, uint64_t length_bytes) const;
 
   // ---- store_repair.cc
@@ -264,6 +381,8 @@ class StoreImpl final : public Store {
   // ---- store_admin.cc
 
   absl::Status CommitOperation(const Operation& operation);
+  // Deletes the chunks, which are in order and with all their layers, the last one first.
+  absl::Status DeleteChunks(std::span<const ChunkInfo> chunks);
   // Overlay chunks that fit the filter, by key; the newest summary of each.
   std::vector<ListedRow> ListOverlay(const RowFilter& filter, std::optional<ChunkKey> after)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
@@ -284,15 +403,35 @@ class StoreImpl final : public Store {
   bool Freeze() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   absl::Status PlaceAll(Placement* placement) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   absl::Status PlaceChunk(const ChunkKey& key, const OverlayChunk& chunk, Placement* placement);
-  absl::Status PlaceBlocks(const OverlayChunk& chunk, const ChunkRow& before, ChunkRow* after,
-                           Placement* placement);
+  // `base`: the row of the chunk's base, where it inherits what is not in `before`.
+  absl::Status PlaceBlocks(const OverlayChunk& chunk, const ChunkRow& before, const ChunkRow* base,
+                           ChunkRow* after, Placement* placement);
+  // A row as this checkpoint has it so far.
+  absl::StatusOr<SharedRow> LoadRowForPlacing(const ChunkKey& key);
+  // Layers that share an unreadable block which got a content again have its new checksum, too.
+  absl::Status PassOnChecksums(const ChunkKey& key, const OverlayChunk& chunk,
+                               const ChunkRow& before, const ChunkRow& after);
   absl::Status CopyFromJournal(const ChunkKey& key, const OverlayChunk& chunk,
                                const ChunkRow& after);
   absl::Status CommitMetadata(Placement* placement)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
-  absl::Status PutSpace(Placement* placement);
+  // The blocks into the free-space bitmaps; holds `freed`, and says so.
+  absl::Status PutSpace(std::vector<DeviceExtent>* freed, std::vector<DeviceExtent>* mapped,
+                        bool* freed_held);
   void Thaw() ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
   void UndoPlacement(Placement* placement);
+
+  // ---- store_drop.cc
+
+  struct Dropping;  // layers on their way out
+  // Whether nothing that could still be replayed names the layer.
+  bool MayDrop(const ChunkKey& key) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // What becomes of the rows.
+  absl::Status PlanDrop(const ChunkKey& key, Dropping* dropping);
+  absl::Status CommitDrop(Dropping* dropping) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+  // All of it shows from now on.
+  void ShowDrop(const Dropping& dropping) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  absl::Status Drop(Dropping* dropping) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
 
   // ---- store_space.cc
 
@@ -336,6 +475,7 @@ class StoreImpl final : public Store {
   std::vector<std::pair<StreamId, std::optional<CursorValue>>> frozen_cursors_
       ABSL_GUARDED_BY(checkpoint_mutex_);
   MetadataDatabase::Totals frozen_totals_ ABSL_GUARDED_BY(checkpoint_mutex_);
+  MetadataDatabase::Totals row_totals_ ABSL_GUARDED_BY(checkpoint_mutex_);  // in the database
   // Device blocks that the sweep has still to look at.
   uint64_t sweep_next_ ABSL_GUARDED_BY(checkpoint_mutex_) = 0;
   uint64_t sweep_end_ ABSL_GUARDED_BY(checkpoint_mutex_) = 0;
@@ -353,6 +493,9 @@ class StoreImpl final : public Store {
   MetadataCache cache_ ABSL_GUARDED_BY(state_mutex_);
   absl::flat_hash_map<StreamId, CursorValue, StreamIdHash> cursors_ ABSL_GUARDED_BY(state_mutex_);
   MetadataDatabase::Totals totals_ ABSL_GUARDED_BY(state_mutex_);
+  absl::flat_hash_set<uint64_t> layered_ ABSL_GUARDED_BY(state_mutex_);  // see IsLayered
+  LayerLists layer_lists_ ABSL_GUARDED_BY(state_mutex_);
+  const DropInProgress* drop_ ABSL_GUARDED_BY(state_mutex_) = nullptr;  // DropLayers' own
   uint64_t base_epoch_ ABSL_GUARDED_BY(state_mutex_) = 1;
 
   absl::Mutex sync_mutex_;
@@ -385,6 +528,9 @@ class StoreImpl final : public Store {
   std::atomic<uint64_t> freeable_ = 0;
   std::atomic<uint64_t> journal_used_bytes_ = 0, overlay_entries_ = 0, overlay_chunks_ = 0;
   std::atomic<bool> space_is_tight_ = false;  // as of the last checkpoint
+  // A layer in the active overlay was made from one that was made from one, and so on: reads go
+  // through all of them.
+  std::atomic<bool> overlay_is_deep_ = false;
 };
 
 }  // namespace tessera::chunk

@@ -44,7 +44,15 @@ std::string DescribeDifference(const ModelChunkPointer& expected, const ModelChu
     if (expected->mapped[i] != found->mapped[i]) {
       return absl::StrCat("block ", i, found->mapped[i] ? " is mapped" : " is not mapped");
     }
+    if (expected->inherited[i] != found->inherited[i]) {
+      return absl::StrCat("block ", i, found->inherited[i] ? " is" : " is not", " inherited");
+    }
   }
+  if (expected->base != found->base) {
+    return absl::StrCat("base is ", found->base.value_or(kNoBase), ", expected ",
+                        expected->base.value_or(kNoBase));
+  }
+  if (expected->pruned != found->pruned) return found->pruned ? "is pruned" : "is not pruned";
   return "";
 }
 
@@ -60,6 +68,10 @@ template <typename Map>
 auto Lookup(const Map& map, const typename Map::key_type& key) {
   const auto entry = map.find(key);
   return entry == map.end() ? std::optional<typename Map::mapped_type>() : entry->second;
+}
+
+bool IsSameChunk(const ChunkKey& a, const ChunkKey& b) {
+  return a.vtree_id == b.vtree_id && a.chunk_index == b.chunk_index;
 }
 
 ModelChunkPointer LookupChunk(const ModelState& state, const ChunkKey& key) {
@@ -91,8 +103,13 @@ uint64_t ModelChunk::mapped_blocks() const {
   return static_cast<uint64_t>(std::count(mapped.begin(), mapped.end(), true));
 }
 
+uint64_t ModelChunk::own_blocks() const {
+  return mapped_blocks() -
+         static_cast<uint64_t>(std::count(inherited.begin(), inherited.end(), true));
+}
+
 std::string Describe(const ChunkKey& key) {
-  return absl::StrCat("chunk ", key.vtree_id, "/", key.chunk_index, "@", key.snapshot_sequence);
+  return absl::StrCat("chunk ", key.vtree_id, "/", key.chunk_index, "@", key.layer);
 }
 
 StoreModel::StoreModel(uint32_t chunk_bytes) : chunk_bytes_(chunk_bytes) {}
@@ -103,9 +120,9 @@ ModelChunkPointer StoreModel::Find(const ChunkKey& key) const { return LookupChu
 
 ModelChunkPointer StoreModel::Put(const ChunkKey& key, ModelChunkPointer chunk) {
   ModelChunkPointer before = Find(key);
-  if (before != nullptr) mapped_blocks_ -= before->mapped_blocks();
+  if (before != nullptr) own_blocks_ -= before->own_blocks();
   if (chunk != nullptr) {
-    mapped_blocks_ += chunk->mapped_blocks();
+    own_blocks_ += chunk->own_blocks();
     state_.chunks[key] = std::move(chunk);
   } else {
     state_.chunks.erase(key);
@@ -132,14 +149,26 @@ void StoreModel::AddCursor(Step& step, const StreamId& stream, std::optional<Mod
 }
 
 void StoreModel::Apply(const Change& change, std::span<const uint64_t> stamps) {
-  const ModelChunkPointer before = Find(change.key);
+  const Target target = TargetOf(change);
+  ModelChunkPointer before = Find(target.key);
   auto after =
       before == nullptr ? std::make_shared<ModelChunk>() : std::make_shared<ModelChunk>(*before);
   if (before == nullptr) {
-    after->placement_group_id = change.stream.placement_group_id;
     after->stamps.resize(chunk_bytes_ / kSectorBytes);
     after->mapped.resize(chunk_bytes_ / kBlockBytes);
+    after->inherited.resize(chunk_bytes_ / kBlockBytes);
   }
+  if (target.base) {
+    ChunkKey base_key = target.key;
+    base_key.layer = *target.base;
+    const ModelChunkPointer base = Find(base_key);
+    after->incomplete = base->incomplete;
+    after->stamps = base->stamps;
+    after->mapped = base->mapped;
+    after->inherited = base->mapped;
+    after->base = target.base;
+  }
+  if (before == nullptr) after->placement_group_id = change.stream.placement_group_id;
   after->version = change.version;
   const bool missed = change.kind == ChangeKind::kMissed;
   after->incomplete = after->incomplete || change.incomplete || missed;
@@ -158,9 +187,11 @@ void StoreModel::Apply(const Change& change, std::span<const uint64_t> stamps) {
     } else if (whole) {
       after->mapped[block] = false;
     }
+    // A block that is cut is written, too, where there is one.
+    after->inherited[block] = false;
   }
   Step step;
-  AddChunk(step, change.key, std::move(after));
+  AddChunk(step, target.key, std::move(after));
   if (!change.keep_cursor) {
     AddCursor(step, change.stream, ModelCursor{change.version, change.key.vtree_id});
   }
@@ -179,6 +210,8 @@ void StoreModel::ApplyImage(const ChunkKey& key, const ModelChunk& image,
   for (size_t block = 0; block < after->mapped.size(); ++block) {
     if (!Bit(keep, block)) continue;
     after->mapped[block] = before != nullptr && before->mapped[block];
+    after->inherited[block] =
+        before != nullptr && before->inherited[block] && before->base == image.base;
     for (uint32_t i = 0; i < kSectorsInBlock; ++i) {
       const size_t sector = block * kSectorsInBlock + i;
       after->stamps[sector] = before == nullptr ? 0 : before->stamps[sector];
@@ -253,7 +286,7 @@ void StoreModel::GoBackTo(size_t count) {
 bool StoreModel::TouchedSinceFlush(const ChunkKey& key) const {
   return std::any_of(steps_.begin(), steps_.end(), [&](const Step& step) {
     return std::any_of(step.chunks.begin(), step.chunks.end(),
-                       [&](const ChunkStep& part) { return part.key == key; });
+                       [&](const ChunkStep& part) { return IsSameChunk(part.key, key); });
   });
 }
 
@@ -339,44 +372,66 @@ absl::StatusOr<size_t> StoreModel::AdoptPrefix(const ModelState& found, size_t l
 
 namespace {
 
-absl::StatusOr<ModelChunkPointer> ReadWholeChunk(Store& store, const ChunkInfo& info) {
-  absl::StatusOr<ChunkImage> image = store.ReadImage(info.key);
-  CHUNK_RETURN_IF_ERROR(image.status());
-  auto chunk = std::make_shared<ModelChunk>();
-  chunk->placement_group_id = info.placement_group_id;
-  chunk->version = info.version;
-  chunk->incomplete = info.incomplete;
-  chunk->stamps.resize(store.chunk_bytes() / kSectorBytes);
-  chunk->mapped.resize(store.chunk_bytes() / kBlockBytes);
-  const std::span<const std::byte> bytes = image->blocks;
+absl::Status FillStamps(const ChunkImage& image, ModelChunk* chunk) {
+  const std::span<const std::byte> bytes = image.blocks;
   size_t block_offset = 0;
   for (size_t block = 0; block < chunk->mapped.size(); ++block) {
-    if (!Bit(image->mapped, block)) continue;
+    if (!Bit(image.mapped, block)) continue;
     chunk->mapped[block] = true;
     if (block_offset + kBlockBytes > bytes.size()) {
-      return absl::DataLossError(absl::StrCat(Describe(info.key), ": image too short"));
+      return absl::DataLossError(absl::StrCat(Describe(image.info.key), ": image too short"));
     }
     for (uint32_t i = 0; i < kSectorsInBlock; ++i) {
       const size_t sector = block * kSectorsInBlock + i;
       const auto stamp = StampOfSector(
           bytes.subspan(block_offset + size_t{i} * kSectorBytes).first<kSectorBytes>());
       if (!stamp.has_value()) {
-        return absl::DataLossError(
-            absl::StrCat(Describe(info.key), " sector ", sector, " holds bytes nobody wrote"));
+        return absl::DataLossError(absl::StrCat(Describe(image.info.key), " sector ", sector,
+                                                " holds bytes nobody wrote"));
       }
       chunk->stamps[sector] = *stamp;
     }
     block_offset += kBlockBytes;
   }
-  if (block_offset != bytes.size() || block_offset != info.mapped_bytes) {
-    return absl::DataLossError(absl::StrCat(Describe(info.key), ": mapped_bytes ",
-                                            info.mapped_bytes, ", image ", bytes.size(), " for ",
-                                            block_offset));
+  if (block_offset == bytes.size() && block_offset == image.info.mapped_bytes) {
+    return absl::OkStatus();
   }
-  return chunk;
+  return absl::DataLossError(absl::StrCat(Describe(image.info.key), ": mapped_bytes ",
+                                          image.info.mapped_bytes, ", image ", bytes.size(),
+                                          " for ", block_offset));
 }
 
 }  // namespace
+
+absl::StatusOr<ModelChunkPointer> ObserveChunk(Store& store, const ChunkKey& key) {
+  const absl::StatusOr<ChunkImage> image = store.ReadImage(key, ImageContent::kWhole);
+  if (absl::IsNotFound(image.status())) return ModelChunkPointer();
+  CHUNK_RETURN_IF_ERROR(image.status());
+  const absl::StatusOr<ChunkImage> own = store.ReadImage(key, ImageContent::kOwn);
+  CHUNK_RETURN_IF_ERROR(own.status());
+  const ChunkInfo& info = own->info;
+  auto chunk = std::make_shared<ModelChunk>();
+  chunk->placement_group_id = info.placement_group_id;
+  chunk->version = info.version;
+  chunk->incomplete = info.incomplete;
+  chunk->base = info.base;
+  chunk->pruned = info.pruned;
+  chunk->stamps.resize(store.chunk_bytes() / kSectorBytes);
+  chunk->mapped.resize(store.chunk_bytes() / kBlockBytes);
+  chunk->inherited.resize(store.chunk_bytes() / kBlockBytes);
+  CHUNK_RETURN_IF_ERROR(FillStamps(*image, chunk.get()));
+  for (size_t block = 0; block < chunk->mapped.size(); ++block) {
+    chunk->inherited[block] = Bit(own->inherited, block);
+    if (chunk->mapped[block] != (Bit(own->mapped, block) || Bit(own->inherited, block))) {
+      return absl::DataLossError(
+          absl::StrCat(Describe(key), ": the two images differ in block ", block));
+    }
+  }
+  if (info.own_bytes != chunk->own_blocks() * kBlockBytes || info.own_bytes != own->blocks.size()) {
+    return absl::DataLossError(absl::StrCat(Describe(key), ": own_bytes ", info.own_bytes));
+  }
+  return ModelChunkPointer(std::move(chunk));
+}
 
 absl::StatusOr<ModelState> ObserveStore(Store& store, uint64_t placement_groups,
                                         const ModelState& expected,
@@ -402,12 +457,17 @@ absl::StatusOr<ModelState> ObserveStore(Store& store, uint64_t placement_groups,
         const bool agrees = known != nullptr && known->version == info.version &&
                             known->incomplete == info.incomplete &&
                             known->placement_group_id == info.placement_group_id &&
+                            known->base == info.base && known->pruned == info.pruned &&
+                            known->own_blocks() * kBlockBytes == info.own_bytes &&
                             known->mapped_blocks() * kBlockBytes == info.mapped_bytes;
         if (agrees && !whole(info.key)) {
           found.chunks[info.key] = known;
           continue;
         }
-        CHUNK_ASSIGN_OR_RETURN(found.chunks[info.key], ReadWholeChunk(store, info));
+        CHUNK_ASSIGN_OR_RETURN(found.chunks[info.key], ObserveChunk(store, info.key));
+        if (found.chunks[info.key] == nullptr) {
+          return absl::DataLossError(absl::StrCat(Describe(info.key), " is listed but not there"));
+        }
       }
       if (page->size() < kListLimit) break;
     }

@@ -38,8 +38,12 @@ struct ModelChunk {
   bool incomplete = false;
   std::vector<uint64_t> stamps;  // one a sector
   std::vector<bool> mapped;      // one a block
+  std::optional<uint64_t> base;
+  std::vector<bool> inherited;  // one a block: mapped, and the base's
+  bool pruned = false;
   friend bool operator==(const ModelChunk&, const ModelChunk&) = default;
   [[nodiscard]] uint64_t mapped_blocks() const;
+  [[nodiscard]] uint64_t own_blocks() const;
 };
 // Shared by the state and the steps that remember it; never changed once made. Null: no such chunk.
 using ModelChunkPointer = std::shared_ptr<const ModelChunk>;
@@ -60,7 +64,29 @@ class StoreModel {
 
   [[nodiscard]] const ModelState& state() const { return state_; }
   [[nodiscard]] ModelChunkPointer Find(const ChunkKey& key) const;
-  [[nodiscard]] uint64_t mapped_blocks() const { return mapped_blocks_; }
+  // Device blocks: what layers share counts once.
+  [[nodiscard]] uint64_t own_blocks() const { return own_blocks_; }
+
+  // The newest layer of the chunk on the path.
+  [[nodiscard]] std::optional<uint64_t> Newest(const LayerPath& path, uint64_t vtree_id,
+                                               uint64_t chunk_index) const;
+  // The layers of the key's chunk, in order.
+  [[nodiscard]] std::vector<ChunkKey> Layers(const ChunkKey& key) const;
+  [[nodiscard]] bool IsBase(const ChunkKey& key) const;
+  struct Target {
+    ChunkKey key;
+    std::optional<uint64_t> base;  // what the layer is to be made from
+  };
+  [[nodiscard]] Target TargetOf(const Change& change) const;
+  // Whether a store must refuse the change, or the image, as the layers are.
+  [[nodiscard]] bool MustRefuse(const Change& change) const;
+  [[nodiscard]] bool MustRefuse(const ChunkKey& key, const ModelChunk& image,
+                                const std::vector<bool>& taken) const;
+  // Whether the change leaves a part of a block that its layer shares: a copy needs space then.
+  [[nodiscard]] bool CutsInherited(const Change& change) const;
+  // Blocks that the layers of the key's chunk given would need if there were no others: each block
+  // that several of them share counts once.
+  [[nodiscard]] uint64_t BlocksSeenBy(std::span<const ChunkKey> layers) const;
 
   // Each adds one step. `stamps`: one a sector of the change, for kWrite.
   void Apply(const Change& change, std::span<const uint64_t> stamps);
@@ -70,6 +96,10 @@ class StoreModel {
   void DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id);
   void SetCursor(const StreamId& stream, const Version& version);
   void DropPlacementGroup(uint64_t placement_group_id);
+
+  // A layer is dropped: no step, and none of the steps since the last flush can bring it back.
+  // `found`: what the store has of it now; null when it is gone. An error when that is not right.
+  absl::Status DropLayer(const ChunkKey& key, const ModelChunkPointer& found);
 
   // Steps since the last flush, and how many of them the store has acknowledged.
   [[nodiscard]] size_t steps() const { return steps_.size(); }
@@ -86,7 +116,7 @@ class StoreModel {
   // the model holds that state.
   [[nodiscard]] absl::StatusOr<size_t> AdoptPrefix(const ModelState& found, size_t least);
 
-  // Keys that a step since the last flush has touched.
+  // Whether a step since the last flush has touched the key's chunk, in whichever layer.
   [[nodiscard]] bool TouchedSinceFlush(const ChunkKey& key) const;
 
  private:
@@ -111,6 +141,9 @@ class StoreModel {
   void AddChunk(Step& step, const ChunkKey& key, ModelChunkPointer after);
   void AddCursor(Step& step, const StreamId& stream, std::optional<ModelCursor> after);
   void UndoLast();
+  // Every state of the key's chunk that is remembered, in whichever layer.
+  void ForEachState(const ChunkKey& key,
+                    const std::function<void(const ChunkKey&, ModelChunkPointer*)>& visit);
   // The first difference between the present state and `found`, in words; empty when equal.
   [[nodiscard]] std::string Difference(const ModelState& found) const;
   // True when what differs from `found` is only parts of the undone, divisible `step` that were
@@ -119,10 +152,13 @@ class StoreModel {
 
   const uint32_t chunk_bytes_;
   ModelState state_;
-  uint64_t mapped_blocks_ = 0;
+  uint64_t own_blocks_ = 0;
   std::vector<Step> steps_;
   size_t acknowledged_ = 0;
 };
+
+// One layer as the store has it; null: there is none.
+[[nodiscard]] absl::StatusOr<ModelChunkPointer> ObserveChunk(Store& store, const ChunkKey& key);
 
 // What `store` answers for all its chunks and cursors in placement groups 1 to `placement_groups`.
 // Chunks for which `whole` says false are only compared by their information: where that agrees

@@ -66,7 +66,7 @@ TEST_CASE("every prefix is accepted, down to the least") {
       CHECK(*prefix == kept);
       CHECK(model.steps() == kept);
       CHECK(model.acknowledged() == kept);
-      CHECK(model.mapped_blocks() == std::min<size_t>(kept, 2));
+      CHECK(model.own_blocks() == std::min<size_t>(kept, 2));
     }
   }
 }
@@ -159,6 +159,88 @@ TEST_CASE(
   CHECK_FALSE(model.Find(kFirst)->incomplete);
   CHECK_FALSE(model.Find(kFirst)->mapped[0]);
   CHECK(model.Find(kFirst)->stamps[8] == 99);
+}
+
+// A write of one block by way of a path.
+void WriteOn(StoreModel& model, const LayerPath& path, uint64_t floor, uint32_t block,
+             uint64_t stamp, bool incomplete = false) {
+  Change change;
+  change.key = {1, 0, floor};
+  change.path = &path;
+  change.stream = kStream;
+  change.version = {1, stamp};
+  change.offset_bytes = block * kBlockBytes;
+  change.length_bytes = kBlockBytes;
+  change.incomplete = incomplete;
+  const std::vector<uint64_t> stamps(kBlockBytes / kSectorBytes, stamp);
+  REQUIRE_FALSE(model.MustRefuse(change));
+  model.Apply(change, stamps);
+  model.AcknowledgeAll();
+}
+
+TEST_CASE("a layer is made from the newest on the path below the floor, and shares with it") {
+  StoreModel model(kChunkBytes);
+  WriteOn(model, LayerPath(), 0, 0, 11);
+  WriteOn(model, LayerPath(), 0, 1, 22);
+  WriteOn(model, LayerPath(), 3, 1, 33);
+  const ModelChunkPointer made = model.Find({1, 0, 3});
+  REQUIRE(made != nullptr);
+  CHECK(made->base == 0);
+  CHECK(made->stamps[0] == 11);
+  CHECK(made->stamps[8] == 33);
+  CHECK(made->inherited[0]);
+  CHECK_FALSE(made->inherited[1]);
+  CHECK(model.own_blocks() == 3);
+  CHECK(model.Newest(LayerPath(), 1, 0) == 3);
+  CHECK(model.Newest(*LayerPath::Make({{0, 2}}), 1, 0) == 0);
+  CHECK(model.IsBase({1, 0, 0}));
+  CHECK_FALSE(model.IsBase({1, 0, 3}));
+  Change change;
+  change.key = {1, 0, 0};
+  CHECK(model.MustRefuse(change));
+  WriteOn(model, LayerPath(), 5, 0, 44, /*incomplete=*/true);
+  CHECK_FALSE(model.Find({1, 0, 5})->base.has_value());
+  CHECK(model.BlocksSeenBy(std::vector<ChunkKey>{{1, 0, 0}, {1, 0, 3}}) == 3);
+  CHECK(model.BlocksSeenBy(std::vector<ChunkKey>{{1, 0, 3}}) == 2);
+}
+
+TEST_CASE("what is dropped is in no state that the model can go back to") {
+  StoreModel model(kChunkBytes);
+  WriteOn(model, LayerPath(), 0, 0, 11);
+  WriteOn(model, LayerPath(), 1, 1, 22);
+  WriteOn(model, LayerPath(), 2, 2, 33);
+  REQUIRE(model.DropLayer({1, 0, 1}, nullptr).ok());
+  CHECK(model.Find({1, 0, 1}) == nullptr);
+  CHECK(model.Find({1, 0, 2})->base == 0);
+  CHECK(model.Find({1, 0, 2})->inherited == [] {
+    std::vector<bool> inherited(kChunkBytes / kBlockBytes);
+    inherited[0] = true;
+    return inherited;
+  }());
+  CHECK(model.own_blocks() == 3);
+  WriteOn(model, LayerPath(), 2, 2, 44);
+  model.GoBackTo(3);
+  CHECK(model.Find({1, 0, 1}) == nullptr);
+  CHECK(model.Find({1, 0, 2})->base == 0);
+}
+
+TEST_CASE("a layer that two share with may not go, and may not lose what they share") {
+  StoreModel model(kChunkBytes);
+  WriteOn(model, LayerPath(), 0, 0, 11);
+  WriteOn(model, LayerPath(), 0, 1, 22);
+  const LayerPath clone = *LayerPath::Make({{1, LayerPath::kHead}, {0, 0}});
+  WriteOn(model, LayerPath(), 1, 0, 33);
+  WriteOn(model, clone, MakeLayer(1, 0), 2, 44);
+  const ModelChunkPointer before = model.Find({1, 0, 0});
+  CHECK_FALSE(model.DropLayer({1, 0, 0}, nullptr).ok());
+  auto pruned = std::make_shared<ModelChunk>(*before);
+  CHECK_FALSE(model.DropLayer({1, 0, 0}, pruned).ok());  // does not say so
+  pruned->pruned = true;
+  auto wrong = std::make_shared<ModelChunk>(*pruned);
+  wrong->mapped[1] = false;
+  CHECK_FALSE(model.DropLayer({1, 0, 0}, wrong).ok());
+  CHECK(model.DropLayer({1, 0, 0}, pruned).ok());
+  CHECK(model.Find({1, 0, 0})->pruned);
 }
 
 }  // namespace

@@ -42,13 +42,17 @@ absl::Status StoreImpl::LoadMetadata() {
                                   [database = parts_.database.get()](uint64_t group_number) {
                                     return database->LoadGroup(group_number);
                                   });
-  if (allocator_->space().in_use_blocks != totals.mapped_blocks) {
+  CHUNK_ASSIGN_OR_RETURN(const std::vector<uint64_t> layered, parts_.database->LoadLayered());
+  if (allocator_->space().in_use_blocks != totals.own_blocks) {
     return absl::DataLossError(absl::StrCat("meta.db: ", allocator_->space().in_use_blocks,
-                                            " blocks are in use, but ", totals.mapped_blocks,
+                                            " blocks are in use, but ", totals.own_blocks,
                                             " are mapped"));
   }
+  absl::MutexLock checkpoint_lock(&checkpoint_mutex_);
   absl::MutexLock lock(&state_mutex_);
+  row_totals_ = totals;
   totals_ = totals;
+  layered_.insert(layered.begin(), layered.end());
   for (const CursorRow& cursor : cursors) {
     cursors_[cursor.stream] = {.last = cursor.last, .vtree_id = cursor.vtree_id};
   }
@@ -184,19 +188,33 @@ absl::Status StoreImpl::ReplayRecord(const LiveRecord& record) {
     for (bool touched = !NamesChunk(operation); !touched;) {
       {
         absl::MutexLock lock(&state_mutex_);
-        touched = TouchChunk(header.key, &group) != nullptr;
+        touched = TouchChunk(header.key, group.loaded) != nullptr;
       }
-      if (!touched) CHUNK_RETURN_IF_ERROR(LoadRowInto(header.key, &group));
+      if (!touched) CHUNK_RETURN_IF_ERROR(LoadRowInto(header.key, &group.loaded));
     }
   }
   group.operations.assign(record.operations.begin(), record.operations.end());
+  for (Operation& operation : group.operations) {
+#ifdef TESSERA_PLANT_SKIP_BASE_ON_REPLAY  // see check_planted_bugs.sh
+    operation.base = kNoBase;
+#endif
+    for (bool found = operation.header.kind != OperationKind::kInheritBlocks; !found;) {
+      Shortage shortage;
+      {
+        absl::MutexLock lock(&state_mutex_);
+        CHUNK_RETURN_IF_ERROR(FindBase(&operation, &group, &shortage));
+      }
+      found = !shortage.row.has_value();
+      if (!found) CHUNK_RETURN_IF_ERROR(LoadRowInto(*shortage.row, &group.loaded));
+    }
+  }
   absl::MutexLock lock(&state_mutex_);
   const uint64_t needed = BlocksToReserve(group);
   if (!allocator_->Reserve(needed)) {
     return absl::FailedPreconditionError(
         "capacity_bytes is smaller than what the store already holds");
   }
-  Install(group.operations, record.payload_position, needed);
+  Install(group, record.payload_position, needed);
   return absl::OkStatus();
 }
 

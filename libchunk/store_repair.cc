@@ -14,11 +14,6 @@ constexpr int kVerifyAttemptsMin = 3;
 // A block that a checkpoint or a writer moves is looked up again.
 constexpr int kRepairAttemptsMax = 16;
 
-absl::Status NoChunk(const ChunkKey& key) {
-  return absl::NotFoundError(absl::StrCat("there is no chunk ", key.vtree_id, "/", key.chunk_index,
-                                          "/", key.snapshot_sequence));
-}
-
 }  // namespace
 
 void StoreImpl::VerifyBlocks(const ChunkKey& key, const BlockSources& sources,
@@ -42,70 +37,73 @@ absl::StatusOr<ChunkBlocks> StoreImpl::ReadBlocks(const ChunkKey& key, uint32_t 
       ValidateRange(uint64_t{first_block} * kBlockBytes, uint64_t{count} * kBlockBytes));
   BlockSources before;
   for (int attempt = 1;; ++attempt) {
-    BlockSources sources;
-    ChunkSummary summary;
-    CHUNK_RETURN_IF_ERROR(LookUpLoading(key, first_block, count, &sources, &summary));
-    if (!summary.exists) return NoChunk(key);
+    Found found;
+    CHUNK_RETURN_IF_ERROR(LookUpLoading(key, nullptr, first_block, count,
+                                        attempt == 1 ? Depth::kRow : Depth::kOwner, &found));
+    if (!found.summary.exists) return NoChunk(key);
     ChunkBlocks blocks;
-    blocks.info = {.key = key,
-                   .placement_group_id = summary.placement_group_id,
-                   .version = summary.version,
-                   .incomplete = summary.incomplete,
-                   .mapped_bytes = uint64_t{summary.mapped_blocks} * kBlockBytes};
+    blocks.info = InfoOf(key, found.summary);
     blocks.first_block = first_block;
-    for (const BlockSource& source : sources) {
+    for (const BlockSource& source : found.sources) {
       blocks.states.push_back(
           {.mapped = source.kind != BlockSource::Kind::kZero, .checksum = source.checksum});
     }
     if (what == BlockRead::kMetadata) return blocks;
-    VerifyBlocks(key, sources, &blocks);
+    VerifyBlocks(key, found.sources, &blocks);
     const auto bad = static_cast<uint64_t>(
         std::count_if(blocks.states.begin(), blocks.states.end(),
                       [](const BlockState& state) { return !state.readable; }));
-    if (bad == 0 || (attempt >= kVerifyAttemptsMin && sources == before)) {
+    if (bad == 0 || (attempt >= kVerifyAttemptsMin && found.sources == before)) {
       checksum_errors_.fetch_add(bad, std::memory_order_relaxed);
       return blocks;
     }
-    before = sources;
+    before = found.sources;
   }
 }
 
 absl::Status StoreImpl::TryRepair(const ChunkKey& key, const Version& version, uint32_t block,
                                   std::span<const std::byte> content, bool* moved) {
   *moved = false;
-  BlockSources sources;
-  ChunkSummary summary;
-  CHUNK_RETURN_IF_ERROR(LookUpLoading(key, block, 1, &sources, &summary));
-  if (!summary.exists) return NoChunk(key);
+  // At the layer whose block it is: all that share it have it again.
+  Found found;
+  CHUNK_RETURN_IF_ERROR(LookUpLoading(key, nullptr, block, 1, Depth::kOwner, &found));
+  if (!found.summary.exists) return NoChunk(key);
+  const BlockSource& bad = found.sources[0];
 #ifndef TESSERA_PLANT_SKIP_REPAIR_CHECK  // see check_planted_bugs.sh
-  if (summary.version != version) {
-    return absl::AbortedError(absl::StrCat("the chunk is at version ", summary.version.generation,
-                                           ".", summary.version.sequence, ", not ",
-                                           version.generation, ".", version.sequence));
+  if (found.summary.version != version) {
+    return absl::AbortedError(absl::StrCat(
+        "the chunk is at version ", found.summary.version.generation, ".",
+        found.summary.version.sequence, ", not ", version.generation, ".", version.sequence));
   }
   std::array<std::byte, kBlockBytes> present;
-  if (ReadSources(key, block, sources, 0, present, Temperature::kAny).ok()) {
+  if (ReadSources(key, block, found.sources, 0, present, Temperature::kAny).ok()) {
     return absl::OkStatus();
   }
 #endif
   const BlockChecksum checksum(key);
   const uint32_t offered = checksum.Of(block, content);
 #ifndef TESSERA_PLANT_SKIP_REPAIR_CHECK
-  if (sources[0].checksum != offered && sources[0].checksum != checksum.OfUnreadable(block)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("block ", block, " was written here with checksum ", sources[0].checksum,
-                     ", the content offered has ", offered));
+  if (bad.checksum != offered && bad.checksum != checksum.OfUnreadable(block)) {
+    return absl::InvalidArgumentError(absl::StrCat("block ", block,
+                                                   " was written here with checksum ", bad.checksum,
+                                                   ", the content offered has ", offered));
   }
 #endif
-  // A write of the block like any other, by the replica itself: the chunk's own version under the
+  CHUNK_ASSIGN_OR_RETURN(const std::optional<ChunkInfo> owner, GetChunk(found.owner));
+  if (!owner) {
+    *moved = true;
+    return absl::AbortedError("the block's layer is gone");
+  }
+  // A write of the block like any other, by the replica itself: the layer's own version under the
   // flag that lets the greater count, so that it moves nothing.
   Group group;
+  group.repairs = true;
   Operation operation;
   operation.header.kind = OperationKind::kJournalBlocks;
   operation.header.flags = kOperationKeepCursor | kOperationGreaterVersion;
-  operation.header.key = key;
-  operation.header.stream.placement_group_id = summary.placement_group_id;
-  operation.header.version = summary.version;
+  operation.header.key = found.owner;
+  operation.header.stream.placement_group_id = owner->placement_group_id;
+  operation.header.version = owner->version;
   operation.header.first_block = block;
   operation.header.block_count = 1;
   operation.checksums.push_back(offered);
@@ -113,11 +111,13 @@ absl::Status StoreImpl::TryRepair(const ChunkKey& key, const Version& version, u
   group.payload.push_back(content);
   group.payload_bytes = kBlockBytes;
   group.header_bytes += EncodedBytes(group.operations.back());
-  // Only over exactly the block that was found bad.
+  // Only over exactly the block that was found bad. In the layer that it was found in it is not
+  // inherited.
   MergedBlock replaced;
-  replaced.key = key;
+  replaced.key = found.owner;
   replaced.block = block;
-  replaced.before = sources[0];
+  replaced.before = bad;
+  replaced.before.inherited = false;
   group.merged.push_back(std::move(replaced));
   absl::Status committed = Commit(&group);
   *moved = absl::IsAborted(committed);

@@ -13,7 +13,7 @@ namespace tessera::chunk {
 namespace {
 
 constexpr uint64_t kMagic = 0x4b4e554843525354;  // "TSRCHUNK"
-constexpr uint32_t kFormatVersion = 1;
+constexpr uint32_t kFormatVersion = 2;
 constexpr uint32_t kFlagClean = 1;
 constexpr uint32_t kFlagLossUntold = 2;
 constexpr uint32_t kFlagSyncFailed = 4;
@@ -65,7 +65,8 @@ absl::StatusOr<Superblock> DecodeSuperblock(const SuperblockCopy& copy) {
   if (LoadInteger<uint32_t>(bytes + kChecksumOffset) != ChecksumOf(copy)) {
     return absl::DataLossError("the superblock's checksum does not fit");
   }
-  if (uint32_t version = LoadInteger<uint32_t>(bytes + kCheckedOffset); version != kFormatVersion) {
+  if (uint32_t version = LoadInteger<uint32_t>(bytes + kCheckedOffset);
+      version < 1 || version > kFormatVersion) {
     return absl::FailedPreconditionError(absl::StrCat("the store has format version ", version,
                                                       "; this program knows ", kFormatVersion));
   }

@@ -36,17 +36,18 @@ class SimStore final : public chunk::Store {
   absl::Status AcknowledgeLoss() override { return store_->AcknowledgeLoss(); }
   uint32_t chunk_bytes() const override { return store_->chunk_bytes(); }
   void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override;
-  absl::Status Read(const chunk::ChunkKey& key, uint32_t offset,
+  absl::Status Read(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                     std::span<std::byte> out) override {
-    return store_->Read(key, offset, out);
+    return store_->Read(key, path, offset, out);
   }
-  absl::Status ReadCached(const chunk::ChunkKey& key, uint32_t offset,
+  absl::Status ReadCached(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                           std::span<std::byte> out) override {
-    return store_->ReadCached(key, offset, out);
+    return store_->ReadCached(key, path, offset, out);
   }
-  absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key, uint32_t offset,
+  absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key,
+                                                 const chunk::LayerPath* path, uint32_t offset,
                                                  uint32_t length) override {
-    return store_->Map(key, offset, length);
+    return store_->Map(key, path, offset, length);
   }
   absl::Status Flush() override { return store_->Flush(); }
   void FlushAsync(std::function<void(absl::Status)> done) override;
@@ -58,8 +59,9 @@ class SimStore final : public chunk::Store {
   absl::StatusOr<std::optional<chunk::ChunkInfo>> GetChunk(const chunk::ChunkKey& key) override {
     return store_->GetChunk(key);
   }
-  absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key) override {
-    return store_->ReadImage(key);
+  absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key,
+                                              chunk::ImageContent content) override {
+    return store_->ReadImage(key, content);
   }
   absl::StatusOr<chunk::ChunkBlocks> ReadBlocks(const chunk::ChunkKey& key, uint32_t first_block,
                                                 uint32_t count, chunk::BlockRead what) override {
@@ -76,6 +78,16 @@ class SimStore final : public chunk::Store {
   absl::Status ApplyStaged(std::unique_ptr<chunk::StagedImage> staged,
                            const chunk::ImageMerge& merge) override;
   absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return store_->DeleteChunk(key); }
+  absl::StatusOr<std::vector<chunk::ChunkInfo>> ListLayers(uint64_t vtree_id,
+                                                           uint64_t chunk_index) override {
+    return store_->ListLayers(vtree_id, chunk_index);
+  }
+  absl::StatusOr<uint64_t> ExclusiveBytes(const chunk::ChunkKey& key) override {
+    return store_->ExclusiveBytes(key);
+  }
+  void DropLayers(std::span<const chunk::ChunkKey> keys, std::span<absl::Status> results) override {
+    store_->DropLayers(keys, results);
+  }
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {
     return store_->DeleteVtree(vtree_id, group);
   }

@@ -31,7 +31,7 @@ const char* FinderName(v1::CorruptBlockFinder finder) {
 
 std::string Describe(const BlockId& id) {
   return absl::StrCat("block ", id.block, " of chunk ", id.key.vtree_id, "/", id.key.chunk_index,
-                      "/", id.key.snapshot_sequence, " on device ", id.device_id);
+                      "/", id.key.layer, " on device ", id.device_id);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ chunk::ChangeKind KindOf(v1::IoOperationType type) {
 chunk::ChunkKey KeyOf(const IoOperationRef& operation) {
   return {.vtree_id = operation.grant->grant.vtree_id,
           .chunk_index = operation.operation->chunk_index(),
-          .snapshot_sequence = operation.operation->snapshot_sequence()};
+          .layer = operation.operation->snapshot_sequence()};
 }
 
 chunk::StreamId StreamOf(const IoOperationRef& operation) {

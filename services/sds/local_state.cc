@@ -479,7 +479,7 @@ absl::Status LocalState::SaveUnreadableBlock(const CorruptBlock& block) {
     save.bind(1, Signed(block.id.device_id));
     save.bind(2, Signed(block.id.key.vtree_id));
     save.bind(3, Signed(block.id.key.chunk_index));
-    save.bind(4, Signed(block.id.key.snapshot_sequence));
+    save.bind(4, Signed(block.id.key.layer));
     save.bind(5, static_cast<int64_t>(block.id.block));
     save.bind(6, Signed(block.placement_group_id));
     save.bind(7, static_cast<int>(block.finder));
@@ -498,7 +498,7 @@ absl::Status LocalState::ForgetUnreadableBlock(const BlockId& id) {
     forget.bind(1, Signed(id.device_id));
     forget.bind(2, Signed(id.key.vtree_id));
     forget.bind(3, Signed(id.key.chunk_index));
-    forget.bind(4, Signed(id.key.snapshot_sequence));
+    forget.bind(4, Signed(id.key.layer));
     forget.bind(5, static_cast<int64_t>(id.block));
     forget.exec();
     return absl::OkStatus();
@@ -534,8 +534,8 @@ absl::Status LocalState::SaveScrub(const ScrubRecord& record) {
     int column = 1;
     for (const uint64_t value :
          {record.started_ms, record.operation_id, record.vtree_id, record.placement_group_id,
-          record.key.vtree_id, record.key.chunk_index, record.key.snapshot_sequence,
-          record.bytes_done, record.completed_ms, record.completed_operation_id}) {
+          record.key.vtree_id, record.key.chunk_index, record.key.layer, record.bytes_done,
+          record.completed_ms, record.completed_operation_id}) {
       save.bind(++column, Signed(value));
     }
     save.exec();
@@ -555,8 +555,8 @@ absl::StatusOr<ScrubRecord> LocalState::Scrub(const std::string& device_uuid) {
     int column = -1;
     for (uint64_t* value :
          {&record.started_ms, &record.operation_id, &record.vtree_id, &record.placement_group_id,
-          &record.key.vtree_id, &record.key.chunk_index, &record.key.snapshot_sequence,
-          &record.bytes_done, &record.completed_ms, &record.completed_operation_id}) {
+          &record.key.vtree_id, &record.key.chunk_index, &record.key.layer, &record.bytes_done,
+          &record.completed_ms, &record.completed_operation_id}) {
       *value = Unsigned(read.getColumn(++column));
     }
     return absl::OkStatus();

@@ -33,13 +33,13 @@ std::vector<uint64_t> WordsOf(const std::string& bytes) {
 void SetChunkKey(const chunk::ChunkKey& key, v1::ChunkKey* out) {
   out->set_vtree_id(key.vtree_id);
   out->set_chunk_index(key.chunk_index);
-  out->set_snapshot_sequence(key.snapshot_sequence);
+  out->set_snapshot_sequence(key.layer);
 }
 
 chunk::ChunkKey ChunkKeyOf(const v1::ChunkKey& key) {
   return {.vtree_id = key.vtree_id(),
           .chunk_index = key.chunk_index(),
-          .snapshot_sequence = key.snapshot_sequence()};
+          .layer = key.snapshot_sequence()};
 }
 
 void SetVersion(const chunk::Version& version, v1::Version* out) {

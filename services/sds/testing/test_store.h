@@ -69,19 +69,20 @@ class FaultyStore final : public chunk::Store {
       }
     }
   }
-  absl::Status Read(const chunk::ChunkKey& key, uint32_t offset,
+  absl::Status Read(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                     std::span<std::byte> out) override {
     if (faults_->read_corrupt) return absl::DataLossError("checksum of block 0 is wrong");
-    return inner_->Read(key, offset, out);
+    return inner_->Read(key, path, offset, out);
   }
-  absl::Status ReadCached(const chunk::ChunkKey& key, uint32_t offset,
+  absl::Status ReadCached(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                           std::span<std::byte> out) override {
     if (faults_->never_cached || faults_->read_corrupt) return absl::UnavailableError("cold");
-    return inner_->ReadCached(key, offset, out);
+    return inner_->ReadCached(key, path, offset, out);
   }
-  absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key, uint32_t offset,
+  absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key,
+                                                 const chunk::LayerPath* path, uint32_t offset,
                                                  uint32_t length) override {
-    return inner_->Map(key, offset, length);
+    return inner_->Map(key, path, offset, length);
   }
   absl::Status Flush() override {
     ++faults_->flushes;
@@ -103,8 +104,9 @@ class FaultyStore final : public chunk::Store {
   absl::StatusOr<std::optional<chunk::ChunkInfo>> GetChunk(const chunk::ChunkKey& key) override {
     return inner_->GetChunk(key);
   }
-  absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key) override {
-    return inner_->ReadImage(key);
+  absl::StatusOr<chunk::ChunkImage> ReadImage(const chunk::ChunkKey& key,
+                                              chunk::ImageContent content) override {
+    return inner_->ReadImage(key, content);
   }
   absl::StatusOr<chunk::ChunkBlocks> ReadBlocks(const chunk::ChunkKey& key, uint32_t first_block,
                                                 uint32_t count, chunk::BlockRead what) override {
@@ -123,6 +125,16 @@ class FaultyStore final : public chunk::Store {
     return inner_->ApplyStaged(std::move(staged), merge);
   }
   absl::Status DeleteChunk(const chunk::ChunkKey& key) override { return inner_->DeleteChunk(key); }
+  absl::StatusOr<std::vector<chunk::ChunkInfo>> ListLayers(uint64_t vtree_id,
+                                                           uint64_t chunk_index) override {
+    return inner_->ListLayers(vtree_id, chunk_index);
+  }
+  absl::StatusOr<uint64_t> ExclusiveBytes(const chunk::ChunkKey& key) override {
+    return inner_->ExclusiveBytes(key);
+  }
+  void DropLayers(std::span<const chunk::ChunkKey> keys, std::span<absl::Status> results) override {
+    inner_->DropLayers(keys, results);
+  }
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t group) override {
     return inner_->DeleteVtree(vtree_id, group);
   }
