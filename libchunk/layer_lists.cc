@@ -1,6 +1,7 @@
 #include "libchunk/layer_lists.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tessera::chunk {
 namespace {
@@ -13,6 +14,9 @@ bool IsBefore(const LayerEntry& entry, uint64_t layer) { return entry.layer < la
 }  // namespace
 
 std::optional<uint64_t> NewestOn(const LayerPath& path, const LayerList& list) {
+  if (list.empty()) return std::nullopt;
+  // The head's, most of the time.
+  if (path.Sees(list.back().layer)) return list.back().layer;
   // Branches fall along the path: the first part that has a layer has the greatest.
   for (const LayerPath::Part& part : path.parts()) {
     const auto after = std::upper_bound(
@@ -51,17 +55,18 @@ uint64_t LayerLists::CostBytes(const LayerList& list) {
 const LayerList* LayerLists::Find(const ChunkId& chunk) {
   const auto found = places_.find(chunk);
   if (found == places_.end()) return nullptr;
-  if (found->second != order_.begin()) order_.splice(order_.begin(), order_, found->second);
-  return found->second->second.get();
+  found->second->is_used = true;
+  return found->second->list.get();
 }
 
 LayerLists::Pin LayerLists::Put(const ChunkId& chunk, LayerList list) {
-  if (Find(chunk) == nullptr) {
+  auto [place, added] = places_.try_emplace(chunk);
+  if (added) {
     size_bytes_ += CostBytes(list);
-    order_.emplace_front(chunk, std::make_shared<LayerList>(std::move(list)));
-    places_[chunk] = order_.begin();
+    order_.push_front({.chunk = chunk, .list = std::make_shared<LayerList>(std::move(list))});
+    place->second = order_.begin();
   }
-  Pin pin = order_.front().second;
+  Pin pin = place->second->list;
   Shrink();
   return pin;
 }
@@ -69,7 +74,7 @@ LayerLists::Pin LayerLists::Put(const ChunkId& chunk, LayerList list) {
 void LayerLists::Set(const ChunkKey& key, uint64_t base) {
   const auto found = places_.find(ChunkId(key));
   if (found == places_.end()) return;
-  LayerList* list = found->second->second.get();
+  LayerList* list = found->second->list.get();
   size_bytes_ -= CostBytes(*list);
   PutLayer(list, {.layer = key.layer, .base = base});
   size_bytes_ += CostBytes(*list);
@@ -77,16 +82,20 @@ void LayerLists::Set(const ChunkKey& key, uint64_t base) {
 
 void LayerLists::Remove(const ChunkKey& key) {
   const auto found = places_.find(ChunkId(key));
-  if (found != places_.end()) RemoveLayer(found->second->second.get(), key.layer);
+  if (found != places_.end()) RemoveLayer(found->second->list.get(), key.layer);
 }
 
 void LayerLists::Shrink() {
-  for (auto place = order_.end(); size_bytes_ > limit_bytes_ && place != order_.begin();) {
-    --place;
-    if (place->second.use_count() > 1) continue;
-    size_bytes_ -= CostBytes(*place->second);
-    places_.erase(place->first);
-    place = order_.erase(place);
+  // Each list is passed over twice at most: once as used, once as pinned.
+  for (size_t left = 2 * order_.size(); size_bytes_ > limit_bytes_ && left > 0; --left) {
+    const auto last = std::prev(order_.end());
+    if (std::exchange(last->is_used, false) || last->list.use_count() > 1) {
+      order_.splice(order_.begin(), order_, last);
+      continue;
+    }
+    size_bytes_ -= CostBytes(*last->list);
+    places_.erase(last->chunk);
+    order_.pop_back();
   }
 }
 

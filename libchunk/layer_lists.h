@@ -1,6 +1,6 @@
-// Which layers a chunk has, and their bases: an LRU cache of lists, bounded in bytes. A list is
-// whole and as of now: who changes the layers of a chunk says it to the list, if that is here. A
-// list that is pinned stays.
+// Which layers a chunk has, and their bases: a cache of lists, bounded in bytes, from which goes
+// what was not used since it came by last (second chance). A list is whole and as of now: who
+// changes the layers of a chunk says it to the list, if that is here. A list that is pinned stays.
 //
 // Threads: needs the caller's lock (the store's state lock).
 #ifndef TESSERA_LIBCHUNK_LAYER_LISTS_H_
@@ -39,7 +39,7 @@ class LayerLists {
 
   using Pin = std::shared_ptr<const LayerList>;
 
-  // Null when the list is not here. Makes it the most recently used.
+  // Null when the list is not here.
   const LayerList* Find(const ChunkId& chunk);
   // The list, put here if there is none. It can be let go without the lock, and be read with it.
   Pin Put(const ChunkId& chunk, LayerList list);
@@ -48,14 +48,19 @@ class LayerLists {
   void Remove(const ChunkKey& key);
 
  private:
-  using Order = std::list<std::pair<ChunkId, std::shared_ptr<LayerList>>>;
+  struct Cached {
+    ChunkId chunk;
+    std::shared_ptr<LayerList> list;
+    bool is_used = false;  // since it was put or last passed over
+  };
+  using Order = std::list<Cached>;
 
   static uint64_t CostBytes(const LayerList& list);
   void Shrink();
 
   const uint64_t limit_bytes_;
   uint64_t size_bytes_ = 0;
-  Order order_;  // most recently used first
+  Order order_;  // the last one is looked at first
   absl::flat_hash_map<ChunkId, Order::iterator, ChunkIdHash> places_;
 };
 

@@ -290,8 +290,8 @@ absl::StatusOr<MetadataDatabase::Totals> MetadataDatabase::LoadTotals() {
 absl::StatusOr<std::vector<uint64_t>> MetadataDatabase::LoadLayered() {
   std::vector<uint64_t> vtree_ids;
   CHUNK_RETURN_IF_ERROR(Run("read the layered vtrees", [&] {
-    // One whose chunks are all gone is forgotten.
-    connection_->database.exec(
+    // One whose chunks are all gone is forgotten; on a full device, another time.
+    connection_->database.tryExec(
         "DELETE FROM layered WHERE NOT EXISTS"
         " (SELECT 1 FROM chunk WHERE chunk.vtree_id = layered.vtree_id)");
     SQLite::Statement query(connection_->database, "SELECT vtree_id FROM layered");

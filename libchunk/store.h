@@ -318,7 +318,8 @@ class Store {
   // when one of them has changed. Not in the order of changes: a change that is flushed later does
   // not bring it back, and one that is lost neither. Durable when it returns. `results[i]` is that
   // of keys[i]: OK, also when there is no such layer or it is pruned already; ABORTED: not just now
-  // (a change that has come in between names it), try later; else the same for all.
+  // (a change that has come in between names it), try later; else the same for all. One
+  // transaction, for which a checkpoint waits: some hundreds of layers at once, not thousands.
   virtual void DropLayers(std::span<const ChunkKey> keys, std::span<absl::Status> results) = 0;
   [[nodiscard]] absl::Status DropLayer(const ChunkKey& key) {
     absl::Status result;

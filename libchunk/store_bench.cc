@@ -20,6 +20,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -40,6 +41,11 @@ constexpr uint32_t kLargeBytes = 128u << 10;
 constexpr uint32_t kHugeBytes = 1u << 20;
 constexpr uint64_t kPlainFileBytes = 256u << 20;
 constexpr uint64_t kStream = 1;
+constexpr uint64_t kPlainVtree = 1;
+// A volume with snapshots; each chunk has been written after each of them.
+constexpr uint64_t kLayeredVtree = 2;
+constexpr uint64_t kLayeredChunks = 64;
+constexpr uint32_t kLayers = 200;
 
 // Aligned to pages: where a buffer begins by chance can double the time of a copy.
 struct FreeBuffer {
@@ -101,6 +107,7 @@ class Bench {
       CHUNK_RETURN_IF_ERROR(WriteSmall(1));
       return store_->Flush();
     }));
+    CHUNK_RETURN_IF_ERROR(MeasureLayers());
     return MeasurePlain();
   }
 
@@ -190,6 +197,73 @@ class Bench {
     return store_->Read(key, offset_bytes, out);
   }
 
+  // The same working set without layers and with 200, by way of a path.
+  absl::Status MeasureLayers() {
+    bool is_warm = false;
+    for (const uint64_t vtree_id : {kPlainVtree, kLayeredVtree}) {
+      const std::string what = vtree_id == kPlainVtree ? "0 layers" : "200 layers";
+      const std::vector<std::pair<std::string, size_t>> cases = {
+          {"read 4k, cached, " + what, 0},
+          {"write 4k, batches of 1, " + what, 1},
+          {"write 4k, batches of 32, " + what, 32}};
+      for (const auto& [name, batch] : cases) {
+        if (!IsWanted(name)) continue;
+        if (vtree_id == kLayeredVtree && !std::exchange(is_warm, true)) {
+          CHUNK_RETURN_IF_ERROR(WarmLayers());
+        }
+        CHUNK_RETURN_IF_ERROR(Measure(name, std::max<size_t>(batch, 1), [&, size = batch] {
+          return size == 0 ? ReadOnPath(vtree_id) : WriteOnPath(vtree_id, size);
+        }));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status WarmLayers() {
+    const LayerPath path;
+    for (uint32_t floor = 0; floor <= kLayers; ++floor) {
+      for (uint64_t chunk = 0; chunk < kLayeredChunks; ++chunk) {
+        std::span<const std::byte> slice;
+        Change change = MakeChange({kLayeredVtree, chunk, floor}, floor * kSmallBytes,
+                                   floor == 0 ? kHugeBytes : kSmallBytes, slice);
+        change.path = &path;
+        absl::Status result;
+        store_->Apply({&change, 1}, {&result, 1});
+        CHUNK_RETURN_IF_ERROR(result);
+      }
+      CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/false));
+    }
+    CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/true));
+    for (uint64_t chunk = 0; chunk < kLayeredChunks; ++chunk) {
+      CHUNK_RETURN_IF_ERROR(
+          store_->Read({kLayeredVtree, chunk, 0}, &path, 0, out_.first(kHugeBytes)));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadOnPath(uint64_t vtree_id) {
+    const LayerPath path;
+    const ChunkKey key{vtree_id, random_.Below(kLayeredChunks), 0};
+    const uint64_t places = store_->chunk_bytes() / kSmallBytes;
+    const auto offset_bytes = static_cast<uint32_t>(random_.Below(places)) * kSmallBytes;
+    const std::span<std::byte> out = out_.first(kSmallBytes);
+    absl::Status status = store_->ReadCached(key, &path, offset_bytes, out);
+    return absl::IsUnavailable(status) ? store_->Read(key, &path, offset_bytes, out) : status;
+  }
+
+  absl::Status WriteOnPath(uint64_t vtree_id, size_t count) {
+    const LayerPath path;
+    const uint64_t places = store_->chunk_bytes() / kSmallBytes;
+    const uint64_t floor = vtree_id == kLayeredVtree ? kLayers : 0;
+    return Apply(count, [&](size_t i) {
+      const auto offset_bytes = static_cast<uint32_t>(random_.Below(places)) * kSmallBytes;
+      Change change = MakeChange({vtree_id, random_.Below(kLayeredChunks), floor}, offset_bytes,
+                                 kSmallBytes, slices_[i]);
+      change.path = &path;
+      return change;
+    });
+  }
+
   // pwrite and fdatasync in a file that was written in full: the least that a flush costs here.
   absl::Status MeasurePlain() {
     const std::string path = arguments_.folder + "/store_bench/plain";
@@ -214,9 +288,13 @@ class Bench {
     });
   }
 
+  bool IsWanted(const std::string& name) const {
+    return name.find(arguments_.only) != std::string::npos;
+  }
+
   absl::Status Measure(const std::string& name, size_t operations_per_call,
                        const std::function<absl::Status()>& call) {
-    if (name.find(arguments_.only) == std::string::npos) return absl::OkStatus();
+    if (!IsWanted(name)) return absl::OkStatus();
     const uint64_t limit_nanos = arguments_.seconds * 1'000'000'000u;
     std::vector<uint64_t> latencies;
     latencies.reserve(1u << 20);

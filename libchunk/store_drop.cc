@@ -216,6 +216,8 @@ void StoreImpl::DropLayers(std::span<const ChunkKey> keys, std::span<absl::Statu
   {
     absl::MutexLock lock(&state_mutex_);
     drop_ = nullptr;
+    // Who has read a row of a transaction that was undone reads it again.
+    if (!status.ok()) ++base_epoch_;
   }
   if (status.ok()) return;
   std::fill(results.begin(), results.end(), status);

@@ -79,6 +79,8 @@ absl::Status StoreImpl::TryRepair(const ChunkKey& key, const Version& version, u
   if (ReadSources(key, block, found.sources, 0, present, Temperature::kAny).ok()) {
     return absl::OkStatus();
   }
+#else
+  (void)version;
 #endif
   const BlockChecksum checksum(key);
   const uint32_t offered = checksum.Of(block, content);
