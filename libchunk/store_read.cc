@@ -157,15 +157,14 @@ bool StoreImpl::LookUpOnPath(const ChunkKey& key, const LayerPath* path, uint32_
   if (path != nullptr) {
     layer.layer = 0;
     is_seen = path->Sees(0);
-    if (IsLayered(key.vtree_id)) {
-      const LayerList* list = layer_lists_.Find(ChunkId(key));
-      if (list == nullptr) {
-        missing->layers = ChunkId(key);
-        return false;
-      }
+    const LayerList* list = layered_.empty() ? nullptr : layer_lists_.Find(ChunkId(key));
+    if (list != nullptr) {
       const std::optional<uint64_t> newest = NewestOn(*path, *list);
       is_seen = newest.has_value();
       layer.layer = newest.value_or(0);
+    } else if (IsLayered(key.vtree_id)) {
+      missing->layers = ChunkId(key);
+      return false;
     }
   }
   if (!is_seen) {
