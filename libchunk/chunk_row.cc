@@ -142,6 +142,9 @@ absl::Status DecodeMap(const ChunkKey& key, uint32_t block_count, std::span<cons
     return Damaged(key, "its lengths do not fit");
   }
   if (!row->summary.base && row->inherited.Count() > 0) return Damaged(key, "it has no base");
+  if (row->summary.base && *row->summary.base >= key.layer) {
+    return Damaged(key, "its base is not below it");
+  }
   row->Count();
   return absl::OkStatus();
 }

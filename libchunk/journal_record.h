@@ -88,6 +88,12 @@ inline bool NamesChunk(const Operation& operation) {
          operation.header.kind == OperationKind::kInheritBlocks;
 }
 
+// Whether the operation puts the content of a bad block back.
+inline bool IsRepair(const Operation& operation) {
+  constexpr uint8_t kFlags = kOperationKeepCursor | kOperationGreaterVersion;
+  return operation.header.kind == OperationKind::kJournalBlocks && operation.header.flags == kFlags;
+}
+
 // Collects the operations of one record. Reused from record to record to save allocations.
 class RecordBuilder {
  public:

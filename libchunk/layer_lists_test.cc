@@ -1,6 +1,7 @@
 #include "libchunk/layer_lists.h"
 
 #include <catch2/catch.hpp>
+#include <string>
 
 namespace tessera::chunk {
 namespace {
@@ -64,6 +65,45 @@ TEST_CASE("lists are bounded, one that is not used goes first, and a pinned one 
   pin.reset();
   for (uint64_t i = 4; i < 9; ++i) lists.Put(Chunk(i), {});
   REQUIRE(lists.Find(Chunk(0)) == nullptr);
+}
+
+TEST_CASE("the greatest layer is known without the list, as long as changes tell which it is") {
+  LayerLists lists(600);
+  const LayerPath head;
+  const auto newest = [&](uint64_t chunk, const LayerPath& path) {
+    const LayerLists::Newest found = lists.FindNewest(Chunk(chunk), path);
+    return found.is_known ? std::to_string(found.layer.value_or(kNoBase)) : "unknown";
+  };
+  REQUIRE(newest(0, head) == "unknown");
+  lists.PutGreatest(Chunk(0), 5);
+  REQUIRE(newest(0, head) == "5");
+  REQUIRE(newest(0, *LayerPath::Make({{0, 4}})) == "unknown");
+  REQUIRE(lists.Find(Chunk(0)) == nullptr);
+  lists.Set({1, 0, 3}, kNoBase);
+  REQUIRE(newest(0, head) == "5");
+  lists.Set({1, 0, 7}, 5);
+  REQUIRE(newest(0, head) == "7");
+  lists.Remove({1, 0, 3});
+  REQUIRE(newest(0, head) == "7");
+  lists.Remove({1, 0, 7});
+  REQUIRE(newest(0, head) == "unknown");
+  // None, and then one.
+  lists.PutGreatest(Chunk(1), std::nullopt);
+  REQUIRE(newest(1, head) == std::to_string(kNoBase));
+  lists.Set({1, 1, 0}, kNoBase);
+  REQUIRE(newest(1, head) == "0");
+  // The list is no older than what is known, and tells more.
+  lists.PutGreatest(Chunk(2), 5);
+  lists.Put(Chunk(2), {{.layer = 4}, {.layer = 5}});
+  REQUIRE(newest(2, *LayerPath::Make({{0, 4}})) == "4");
+  lists.PutGreatest(Chunk(2), 9);
+  REQUIRE(newest(2, head) == "5");
+  lists.Remove({1, 2, 5});
+  REQUIRE(newest(2, head) == "4");
+  lists.Set({1, 2, 6}, 4);
+  REQUIRE(newest(2, head) == "6");
+  for (uint64_t i = 10; i < 20; ++i) lists.PutGreatest(Chunk(i), 1);
+  REQUIRE(newest(2, head) == "unknown");
 }
 
 }  // namespace

@@ -111,6 +111,9 @@ struct MetadataDatabase::Connection {
     load_row.emplace(database,
                      "SELECT placement_group_id, generation, sequence, incomplete, map FROM chunk"
                      " WHERE vtree_id = ?1 AND chunk_index = ?2 AND snapshot_sequence = ?3");
+    greatest_layer.emplace(database,
+                           "SELECT snapshot_sequence FROM chunk WHERE vtree_id = ?1 AND"
+                           " chunk_index = ?2 ORDER BY snapshot_sequence DESC LIMIT 1");
     load_group.emplace(database, "SELECT free_blocks, bits FROM space WHERE group_number = ?1");
     if (!has_layers) return;
     update_row.emplace(database,
@@ -151,8 +154,8 @@ struct MetadataDatabase::Connection {
   bool has_layers = true;  // false: of format 1, only looked at
   absl::Mutex mutex;  // held for the length of one statement; everything below is used under it
   SQLite::Database database;
-  std::optional<SQLite::Statement> load_row, update_row, insert_row, delete_row, load_group,
-      put_group, put_layered, put_cursor, delete_cursor, put_state;
+  std::optional<SQLite::Statement> load_row, greatest_layer, update_row, insert_row, delete_row,
+      load_group, put_group, put_layered, put_cursor, delete_cursor, put_state;
 };
 
 MetadataDatabase::MetadataDatabase(std::unique_ptr<Connection> connection)
@@ -275,6 +278,19 @@ absl::StatusOr<std::vector<ListedRow>> MetadataDatabase::ListRows(const RowFilte
     return absl::OkStatus();
   }));
   return rows;
+}
+
+absl::StatusOr<std::optional<uint64_t>> MetadataDatabase::GreatestLayer(uint64_t vtree_id,
+                                                                        uint64_t chunk_index) {
+  std::optional<uint64_t> layer;
+  CHUNK_RETURN_IF_ERROR(Run("read the greatest layer", [&] {
+    Use use(*connection_->greatest_layer);
+    use->bind(1, Ordered(vtree_id));
+    use->bind(2, Ordered(chunk_index));
+    if (use->executeStep()) layer = Unordered(use->getColumn(0).getInt64());
+    return absl::OkStatus();
+  }));
+  return layer;
 }
 
 absl::StatusOr<MetadataDatabase::Totals> MetadataDatabase::LoadTotals() {

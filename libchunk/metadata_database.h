@@ -66,6 +66,9 @@ class MetadataDatabase {
   [[nodiscard]] absl::StatusOr<std::vector<ListedRow>> ListRows(const RowFilter& filter,
                                                                 std::optional<ChunkKey> after,
                                                                 size_t limit);
+  // The greatest layer of the chunk among the rows; from an index alone, however many there are.
+  [[nodiscard]] absl::StatusOr<std::optional<uint64_t>> GreatestLayer(uint64_t vtree_id,
+                                                                      uint64_t chunk_index);
   struct Totals {
     uint64_t chunks = 0;
     uint64_t own_blocks = 0;  // device blocks: each belongs to one layer of one chunk

@@ -55,9 +55,10 @@ struct Shown {
 struct OverlayChunk {
   ChunkSummary summary;  // whole, as of the last change
   Below below = Below::kOlder;
-  uint8_t depth = 0;       // of the overlay chunks that a look-up may go through by way of bases
-  BlockBits below_own;     // the row will own a device block after the checkpoint of all below
-  BlockBits below_mapped;  // what blocks without an entry show
+  uint8_t depth = 0;         // of the overlay chunks that a look-up may go through by way of bases
+  bool is_repaired = false;  // a bad block has its content again since
+  BlockBits below_own;       // the row will own a device block after the checkpoint of all below
+  BlockBits below_mapped;    // what blocks without an entry show
   std::vector<OverlayEntry> entries;  // by block, ascending
 
   [[nodiscard]] Shown Shows(const OverlayEntry* entry, uint32_t block) const {

@@ -13,6 +13,7 @@
 //    misdirected or lost write shows too.
 //  - An fsync or write error of the device is final: the store is failed (`failed()`), every later
 //    change and flush returns FAILED_PRECONDITION; reads go on as far as the device answers.
+//    Of an open store FAILED_PRECONDITION means this, and nothing else.
 //    A full device is not a failure: RESOURCE_EXHAUSTED, nothing changed, and trims and deletes
 //    still work.
 //
@@ -100,7 +101,8 @@ struct ChunkInfo {
   uint64_t mapped_bytes = 0;
   std::optional<uint64_t> base;  // the layer that it was made from and may share blocks with
   uint64_t own_bytes = 0;        // of the mapped ones, those that are not the base's
-  // Dropped, and kept for what the layers made from it share with it: the rest of it is gone.
+  // Dropped, and kept for what the layers made from it share with it: the rest of it is gone
+  // (BlockPresence::kGone), and replicas of it need not have the same.
   bool pruned = false;
 };
 
@@ -143,9 +145,18 @@ struct ImageMerge {
   std::vector<Block> replaced;  // in order; none of them kept
 };
 
+// What a layer has of a block.
+enum class BlockPresence : uint8_t {
+  kZeros,   // reads as zeros and takes no space
+  kMapped,  // a content
+  // Nothing any more: the layer is pruned. It reads as zeros and may have been anything, so it is
+  // no source, and equals whatever another replica has.
+  kGone,
+};
+
 // One block as the metadata and, when it was looked at, the device have it.
 struct BlockState {
-  bool mapped = false;    // false: reads as zeros and takes no space
+  BlockPresence presence = BlockPresence::kZeros;
   bool readable = true;   // false: the device does not give the content that the checksum is of
   uint32_t checksum = 0;  // of a mapped block: over key, block number and content
 };
@@ -225,8 +236,8 @@ class Store {
   // RESOURCE_EXHAUSTED, DATA_LOSS (the range cuts a block that is bad: nothing was changed),
   // FAILED_PRECONDITION (failed device). After the first failed one, later
   // changes of the same stream are not applied (ABORTED). With a path INVALID_ARGUMENT also when it
-  // does not see key.layer as one of its own branch. FAILED_PRECONDITION: the layer to be changed
-  // is the base of another, or pruned.
+  // does not see key.layer as one of its own branch. PERMISSION_DENIED: the layer to be changed is
+  // the base of another or pruned, or the one to be made from it would be made from a pruned one.
   virtual void Apply(std::span<const Change> changes, std::span<absl::Status> results) = 0;
 
   // Reads the range into `out`. Ranges never written read as zeros. DATA_LOSS: checksum mismatch.
@@ -269,9 +280,6 @@ class Store {
   // NOT_FOUND when there is no such chunk. One moment: no change falls in between.
   [[nodiscard]] virtual absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key,
                                                              ImageContent content) = 0;
-  [[nodiscard]] absl::StatusOr<ChunkImage> ReadImage(const ChunkKey& key) {
-    return ReadImage(key, ImageContent::kOwn);
-  }
   // The run of blocks. Bad blocks are no error: each has its state. NOT_FOUND: no such chunk.
   [[nodiscard]] virtual absl::StatusOr<ChunkBlocks> ReadBlocks(const ChunkKey& key,
                                                                uint32_t first_block, uint32_t count,
@@ -295,22 +303,22 @@ class Store {
   // Makes the chunk equal to the image, but for what `merge` says. Its version becomes the greater
   // of both; `incomplete` is cleared. Takes its place in the order of changes like a Change; moves
   // no cursor. The chunk's base becomes the image's, or none; a kept block that it inherited from
-  // another base becomes its own. FAILED_PRECONDITION: the base is not here whole, or the chunk is
-  // the base of another layer (which is to be deleted first).
+  // another base becomes its own. NOT_FOUND: the base is not here whole. PERMISSION_DENIED: the
+  // chunk is the base of another layer (which is to be deleted first).
   [[nodiscard]] virtual absl::Status ApplyStaged(std::unique_ptr<StagedImage> staged,
                                                  const ImageMerge& merge) = 0;
   // Both at once. `keep` as in ImageMerge.
   [[nodiscard]] absl::Status ApplyImage(ChunkImage image, std::span<const uint64_t> keep);
   // Forgets the chunk and gives its space back. In the order of changes. OK when there is none.
-  // FAILED_PRECONDITION: it is the base of another layer.
+  // PERMISSION_DENIED: it is the base of another layer.
   [[nodiscard]] virtual absl::Status DeleteChunk(const ChunkKey& key) = 0;
 
   // ---- Layers that nobody sees any more ------------------------------------------------------
   // The layers of a chunk, in order.
   [[nodiscard]] virtual absl::StatusOr<std::vector<ChunkInfo>> ListLayers(uint64_t vtree_id,
                                                                           uint64_t chunk_index) = 0;
-  // What dropping the layer would free: its own blocks that no layer made from it shares.
-  // NOT_FOUND: there is no such layer.
+  // What dropping the layer would free: its own blocks that no layer made from it shares. While
+  // changes and drops of the chunk's layers come in, about what. NOT_FOUND: there is no such layer.
   [[nodiscard]] virtual absl::StatusOr<uint64_t> ExclusiveBytes(const ChunkKey& key) = 0;
   // Drops layers that nobody sees: no path will be used again that has one of them as its newest.
   // What a layer shares with one other becomes that one's own, and the layer is gone; when it

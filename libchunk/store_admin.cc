@@ -124,11 +124,11 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& fi
                                                              size_t limit) {
   for (;;) {
     uint64_t epoch = 0;
-    std::map<ChunkKey, ChunkSummary> found;
+    std::map<ChunkKey, ChunkSummary> changed, found;
     {
       absl::MutexLock lock(&state_mutex_);
       epoch = base_epoch_;
-      for (const ListedRow& row : ListOverlay(filter, after)) found[row.key] = row.summary;
+      for (const ListedRow& row : ListOverlay(filter, after)) changed[row.key] = row.summary;
     }
     // Rows until there are `limit` chunks besides those that the overlay hides or lists itself.
     std::optional<ChunkKey> last = after;
@@ -137,7 +137,8 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& fi
       CHUNK_ASSIGN_OR_RETURN(const std::vector<ListedRow> page,
                              parts_.database->ListRows(filter, last, kListPage));
       for (const ListedRow& row : page) {
-        if (found.emplace(row.key, row.summary).second) ++from_rows;
+        found[row.key] = row.summary;
+        if (!changed.contains(row.key)) ++from_rows;
       }
       if (page.size() < kListPage) break;
       last = page.back().key;
@@ -149,7 +150,14 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListMerged(const RowFilter& fi
     {
       absl::MutexLock lock(&state_mutex_);
       if (epoch != base_epoch_) continue;
+      // Layers that are being dropped are there until all of that shows at once.
+      if (drop_ != nullptr) {
+        for (const auto& [key, row] : drop_->rows) {
+          if (!after || *after < key) found[key] = row->summary;
+        }
+      }
     }
+    for (const auto& [key, summary] : changed) found[key] = summary;
     std::vector<ChunkInfo> infos;
     for (const auto& [key, summary] : found) {
       if (infos.size() == limit || (complete_up_to && key > *complete_up_to)) break;

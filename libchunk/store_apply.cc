@@ -60,6 +60,7 @@ Operation OperationFor(const Change& change, OperationKind kind) {
 absl::Status StoreImpl::Validate(const Change& change) const {
   CHUNK_RETURN_IF_ERROR(ValidateRange(change.offset_bytes, change.length_bytes));
   if (change.length_bytes == 0) return absl::InvalidArgumentError("the range is empty");
+  if (change.key.layer == kNoBase) return absl::InvalidArgumentError("no layer has this number");
   if (change.path != nullptr && (change.path->branch() != BranchOf(change.key.layer) ||
                                  !change.path->Sees(change.key.layer))) {
     return absl::InvalidArgumentError(absl::StrCat("the path does not see layer ", change.key.layer,
@@ -403,17 +404,18 @@ absl::Status StoreImpl::FindRows(Group* group, Shortage* shortage) {
     }
     if (*now != target) return absl::AbortedError("the chunk's layers have changed");
   }
+  const bool any_layers = drop_ != nullptr || !layered_.empty();
   for (size_t i = 0; i < group->operations.size(); ++i) {
     Operation& operation = group->operations[i];
     const OperationHeader& header = operation.header;
     if (!NamesChunk(operation)) continue;
     // One change has all its operations in a row.
-    if (i == 0 || header.kind == OperationKind::kInheritBlocks ||
-        header.key != group->operations[i - 1].header.key) {
+    const bool inherits = header.kind == OperationKind::kInheritBlocks;
+    if (inherits || (any_layers && (i == 0 || header.key != group->operations[i - 1].header.key))) {
       CHUNK_RETURN_IF_ERROR(CheckLayers(*group, i, shortage));
       if (shortage->drop || shortage->layers) return absl::OkStatus();
     }
-    if (header.kind == OperationKind::kInheritBlocks) {
+    if (inherits) {
       CHUNK_RETURN_IF_ERROR(FindBase(&operation, group, shortage));
       if (shortage->row) return absl::OkStatus();
     }
@@ -425,7 +427,7 @@ absl::Status StoreImpl::FindRows(Group* group, Shortage* shortage) {
     const bool is_change = header.kind != OperationKind::kDeleteChunk && !group->repairs &&
                            (header.flags & kOperationClearIncomplete) == 0;
     if (is_change && chunk->summary.pruned) {
-      return absl::FailedPreconditionError(
+      return absl::PermissionDeniedError(
           absl::StrCat(KeyText(header.key), " is pruned and can't be changed"));
     }
     if (group->present_base && group->present_base->first == header.key &&

@@ -1,6 +1,6 @@
 // store_bench: processor time and latency of a Store on a real folder.
 //
-//   store_bench FOLDER [--seconds S] [--case TEXT] [--json]
+//   store_bench FOLDER [--seconds S] [--case TEXT] [--metadata-cache BYTES] [--json]
 //
 // Makes a store of its own in FOLDER/store_bench and deletes its files at the end. For each case
 // (--case: whose name contains TEXT) it prints the processor time of an operation with everything
@@ -61,6 +61,7 @@ struct Arguments {
   std::string folder;
   uint64_t seconds = 2;  // for each case
   std::string only;      // cases whose name contains it; empty: all
+  uint64_t metadata_cache_bytes = StoreOptions().metadata_cache_bytes;
   bool json = false;
 };
 
@@ -202,14 +203,13 @@ class Bench {
   absl::Status MeasureLayers() {
     bool is_warm = false;
     // Warm for both: the caches are as full for the one as for the other.
-    for (const char* what :
-         {"read 4k, cached, ", "write 4k, batches of 1, ", "write 4k, batches of 32, "}) {
+    for (const char* what : {" layers: read, cached call", " layers: write, batches of 1",
+                             " layers: write, batches of 32"}) {
       for (const uint64_t vtree_id : {kPlainVtree, kLayeredVtree}) {
-        const std::string name =
-            absl::StrCat(what, vtree_id == kPlainVtree ? 0 : kLayers, " layers");
+        const std::string name = absl::StrCat(vtree_id == kPlainVtree ? 0 : kLayers, what);
         if (!IsWanted(name)) continue;
         if (!std::exchange(is_warm, true)) CHUNK_RETURN_IF_ERROR(WarmLayers());
-        const bool reads = name.starts_with("read");
+        const bool reads = name.find("read") != std::string::npos;
         const size_t batch = name.find("32") == std::string::npos ? 1 : 32;
         CHUNK_RETURN_IF_ERROR(Measure(name, batch, [&] {
           return reads ? ReadOnPath(vtree_id) : WriteOnPath(vtree_id, batch);
@@ -381,6 +381,7 @@ absl::Status RunBench(const Arguments& arguments) {
   CHUNK_RETURN_IF_ERROR(env.CreateFolder(folder));
   StoreOptions options;
   options.capacity_bytes = uint64_t{8} << 30;
+  options.metadata_cache_bytes = arguments.metadata_cache_bytes;
   CHUNK_ASSIGN_OR_RETURN(std::unique_ptr<Store> store, Store::Open(&env, folder, options));
   Bench bench(&env, store.get(), arguments);
   const absl::Status status = bench.Run();
@@ -399,11 +400,11 @@ std::optional<Arguments> Parse(int count, char** words) {
       arguments.json = true;
     } else if (word == "--case" && i + 1 < count) {
       arguments.only = words[++i];
-    } else if (word == "--seconds" && i + 1 < count) {
+    } else if ((word == "--seconds" || word == "--metadata-cache") && i + 1 < count) {
       const std::string_view value = words[++i];
-      const auto [end, error] =
-          std::from_chars(value.data(), value.data() + value.size(), arguments.seconds);
-      if (error != std::errc() || end != value.data() + value.size() || arguments.seconds == 0) {
+      uint64_t& number = word == "--seconds" ? arguments.seconds : arguments.metadata_cache_bytes;
+      const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+      if (error != std::errc() || end != value.data() + value.size() || number == 0) {
         return std::nullopt;
       }
     } else if (arguments.folder.empty() && !word.starts_with("-")) {
@@ -421,7 +422,9 @@ std::optional<Arguments> Parse(int count, char** words) {
 int main(int argc, char** argv) {
   const auto arguments = tessera::chunk::Parse(argc, argv);
   if (!arguments.has_value()) {
-    std::fprintf(stderr, "usage: %s FOLDER [--seconds S] [--case TEXT] [--json]\n", argv[0]);
+    std::fprintf(stderr,
+                 "usage: %s FOLDER [--seconds S] [--case TEXT] [--metadata-cache BYTES] [--json]\n",
+                 argv[0]);
     return 2;
   }
   const absl::Status status = tessera::chunk::RunBench(*arguments);

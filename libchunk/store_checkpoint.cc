@@ -196,6 +196,7 @@ absl::Status StoreImpl::PlaceChunk(const ChunkKey& key, const OverlayChunk& chun
 absl::Status StoreImpl::PassOnChecksums(const ChunkKey& key, const OverlayChunk& chunk,
                                         const ChunkRow& before, const ChunkRow& after) {
   // Only a repair gives a block of a base another checksum, and only where nobody knew its content.
+  if (!chunk.is_repaired) return absl::OkStatus();
   const BlockChecksum checksum(key);
   BlockBits repaired(blocks_per_chunk());
   for (const OverlayEntry& entry : chunk.entries) {

@@ -167,7 +167,7 @@ absl::Status CrashRun::DoApply() {
       // Space is asked for first.
       const bool exhausted = absl::IsResourceExhausted(result) &&
                              (change.kind == ChangeKind::kWrite || device_is_tight_);
-      if (absl::IsFailedPrecondition(result) || exhausted || excused) continue;
+      if (absl::IsPermissionDenied(result) || exhausted || excused) continue;
       return Violation(
           absl::StrCat(what, " goes to a base, or a pruned layer, but got ", result.ToString()));
     }
@@ -385,7 +385,7 @@ absl::Status CrashRun::ApplyStagedImage() {
   const absl::Status status = store_->ApplyStaged(std::move(staged_), merge);
   if (must_refuse) {
     ++statistics_.refused;
-    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();
+    if (absl::IsPermissionDenied(status) || absl::IsNotFound(status)) return absl::OkStatus();
     return status.ok() ? Violation(absl::StrCat("image to ", Describe(to), " was taken"))
                        : Excuse(absl::StrCat("image to ", Describe(to)), status);
   }
@@ -401,7 +401,7 @@ absl::Status CrashRun::DoDelete() {
   const absl::Status status = store_->DeleteChunk(key);
   if (must_refuse) {
     ++statistics_.refused;
-    if (absl::IsFailedPrecondition(status)) return absl::OkStatus();
+    if (absl::IsPermissionDenied(status)) return absl::OkStatus();
     return status.ok() ? Violation(absl::StrCat("delete of ", Describe(key), ", a base, was done"))
                        : Excuse(absl::StrCat("delete of ", Describe(key)), status);
   }

@@ -78,12 +78,14 @@ absl::Status StoreImpl::PlanDrop(const ChunkKey& key, Dropping* dropping) {
   if (sharers > 1) {
     auto pruned = std::make_shared<ChunkRow>(*row);
     pruned->summary.pruned = true;
+    bool changes = !row->summary.pruned;
     for (uint32_t block = 0; block < blocks_per_chunk(); ++block) {
-      if (shared[block]) continue;
+      if (shared[block] || !row->At(block).mapped()) continue;
+      changes = true;
       pruned->blocks[block] = BlockPlace();
       if (row->inherited[block]) pruned->inherited.Set(block, false);
     }
-    put(key, row, std::move(pruned));
+    if (changes) put(key, row, std::move(pruned));
     return absl::OkStatus();
   }
   for (const auto& [other, other_row] : made_from_it) {

@@ -78,10 +78,18 @@ TEST_CASE("a layer that several share with keeps what they share, until one is l
   f.Drop(0);
   REQUIRE(f.Layers() == "0:3p 1<0:2 4294967296<0:2");
   REQUIRE(f.Blocks() == 7);
+  const auto blocks = f.store->ReadBlocks(f.Layer(0), 0, 5, BlockRead::kMetadata);
+  REQUIRE(blocks.ok());
+  std::vector<BlockPresence> presence;
+  for (const BlockState& state : blocks->states) presence.push_back(state.presence);
+  constexpr BlockPresence kMapped = BlockPresence::kMapped, kGone = BlockPresence::kGone;
+  REQUIRE(presence == std::vector<BlockPresence>{kGone, kMapped, kMapped, kMapped, kGone});
+  const uint64_t changes = f.disk.changes();
   f.Drop(0);  // nothing more to be had
+  REQUIRE(f.disk.changes() == changes);
   REQUIRE(f.Layers() == "0:3p 1<0:2 4294967296<0:2");
   // Nobody may write it, or make a layer from it.
-  REQUIRE(absl::IsFailedPrecondition(f.TryWriteTo(CloneOf(snapshot, 2), 0, kB, 'x')));
+  REQUIRE(absl::IsPermissionDenied(f.TryWriteTo(CloneOf(snapshot, 2), 0, kB, 'x')));
   REQUIRE(f.ReadOf(volume, 0, 4 * kB) == "b8192 a8192");
   REQUIRE(f.ReadOf(clone, 0, 4 * kB) == "c4096 a4096 d4096 a4096");
   f.CheckClosed();

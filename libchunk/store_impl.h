@@ -285,6 +285,8 @@ class StoreImpl final : public Store {
   // The newest state of a chunk in the overlays; null: it is all in the row.
   const OverlayChunk* FindOverlay(const ChunkKey& key) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  // Makes the chunk's greatest layer known to layer_lists_, unless that takes the whole list.
+  absl::Status LoadGreatestLayer(const ChunkId& chunk);
   // The list of the chunk's layers, which the cache keeps up to date as long as the pin is held.
   absl::StatusOr<LayerLists::Pin> LoadLayers(const ChunkId& chunk);
   // The chunk's layers, from the rows that were listed at `epoch` and the overlays; false: the rows

@@ -102,6 +102,7 @@ void StoreImpl::Install(const Group& group, uint64_t payload_position, uint64_t 
                          &balance);
         } else {
           InstallBlocks(operation, payload_position, chunk, &balance);
+          chunk->is_repaired |= IsRepair(operation);
         }
         if (header.kind == OperationKind::kJournalBlocks) {
           payload_position += uint64_t{header.block_count} * kBlockBytes;
@@ -248,7 +249,6 @@ void StoreImpl::InstallInherit(const Operation& operation, const BlockBits& base
   if (!base) return;
   const ChunkKey base_key{
       .vtree_id = key.vtree_id, .chunk_index = key.chunk_index, .layer = operation.base};
-  active_->bases.insert(base_key);
   const OverlayChunk* base_chunk = FindOverlay(base_key);
   if (base_chunk != nullptr) {
     chunk->depth = std::max<uint8_t>(chunk->depth, std::min<uint8_t>(base_chunk->depth, 254) + 1);

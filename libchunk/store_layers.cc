@@ -84,6 +84,41 @@ absl::StatusOr<LayerLists::Pin> StoreImpl::LoadLayers(const ChunkId& chunk) {
   }
 }
 
+absl::Status StoreImpl::LoadGreatestLayer(const ChunkId& chunk) {
+  for (;;) {
+    uint64_t epoch = 0;
+    {
+      absl::MutexLock lock(&state_mutex_);
+      epoch = base_epoch_;
+    }
+    CHUNK_ASSIGN_OR_RETURN(const std::optional<uint64_t> of_rows,
+                           parts_.database->GreatestLayer(chunk.vtree_id, chunk.chunk_index));
+    absl::MutexLock lock(&state_mutex_);
+    if (epoch != base_epoch_) continue;
+    // While layers are dropped the rows are of no moment.
+    if (drop_ != nullptr) return absl::OkStatus();
+    std::optional<uint64_t> greatest = of_rows;
+    for (const Overlay* overlay : {frozen_.get(), active_.get()}) {
+      if (overlay == nullptr) continue;
+      std::vector<uint64_t> changed = {0};
+      if (const auto found = overlay->layers.find(chunk); found != overlay->layers.end()) {
+        changed.insert(changed.end(), found->second.begin(), found->second.end());
+      }
+      for (const uint64_t layer : changed) {
+        const OverlayChunk* newest = FindOverlay(KeyOf(chunk, layer));
+        if (newest == nullptr) continue;
+        if (newest->summary.exists) {
+          greatest = std::max(greatest.value_or(0), layer);
+        } else if (layer == of_rows) {
+          return absl::OkStatus();  // deleted: which one is below it the list tells
+        }
+      }
+    }
+    layer_lists_.PutGreatest(chunk, greatest);
+    return absl::OkStatus();
+  }
+}
+
 absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListLayers(uint64_t vtree_id,
                                                              uint64_t chunk_index) {
   ChunkId chunk;
@@ -113,9 +148,9 @@ std::optional<StoreImpl::Target> StoreImpl::FindTarget(const Change& change) {
   if (change.path == nullptr || (change.key.layer == 0 && !IsLayered(change.key.vtree_id))) {
     return target;
   }
-  const LayerList* list = layer_lists_.Find(ChunkId(change.key));
-  if (list == nullptr) return std::nullopt;
-  const std::optional<uint64_t> newest = NewestOn(*change.path, *list);
+  const LayerLists::Newest found = layer_lists_.FindNewest(ChunkId(change.key), *change.path);
+  if (!found.is_known) return std::nullopt;
+  const std::optional<uint64_t> newest = found.layer;
   if (!newest) return target;
 #ifdef TESSERA_PLANT_IGNORE_FLOOR  // see check_planted_bugs.sh
   constexpr bool kMindsFloor = false;
@@ -169,8 +204,8 @@ absl::Status StoreImpl::CheckLayers(const Group& group, size_t index, Shortage* 
     return absl::OkStatus();
   }
   if (has_base && !Contains(*list, operation.base)) {
-    return absl::FailedPreconditionError(absl::StrCat("the base of ", KeyText(key), ", layer ",
-                                                      operation.base, ", is not in the store"));
+    return absl::NotFoundError(absl::StrCat("the base of ", KeyText(key), ", layer ",
+                                            operation.base, ", is not in the store"));
   }
   if (group.repairs) return absl::OkStatus();
 #ifdef TESSERA_PLANT_CHANGE_BASE  // see check_planted_bugs.sh
@@ -184,7 +219,7 @@ absl::Status StoreImpl::CheckLayers(const Group& group, size_t index, Shortage* 
       return DeletesChunk(other, made_from);
     });
     if (is_deleted) continue;
-    return absl::FailedPreconditionError(
+    return absl::PermissionDeniedError(
         absl::StrCat(KeyText(key), " is the base of layer ", entry.layer, " and can't be changed"));
   }
   return absl::OkStatus();
@@ -212,23 +247,26 @@ absl::Status StoreImpl::FindBase(Operation* operation, Group* group, Shortage* s
   const bool is_image = (operation->header.flags & kOperationClearIncomplete) != 0;
   if (is_image) {
     if (summary.incomplete) {
-      return absl::FailedPreconditionError(
+      return absl::NotFoundError(
           absl::StrCat("the base of an image, ", KeyText(base), ", is incomplete"));
     }
     const uint32_t end = operation->header.first_block + operation->header.block_count;
     for (uint32_t block = operation->header.first_block; block < end; ++block) {
       if (mapped[block]) continue;
-      return absl::FailedPreconditionError(
+      return absl::NotFoundError(
           absl::StrCat("the base of an image, ", KeyText(base), ", does not have block ", block));
     }
   } else {
     if (summary.pruned) {
-      return absl::FailedPreconditionError(
+      return absl::PermissionDeniedError(
           absl::StrCat(KeyText(base), " is pruned: nothing can be made from it"));
     }
-    // What it lacks, so does the copy.
+    // What it lacks, so does the copy. The change itself is not incomplete: it would make no copy.
+    operation->header.flags &= static_cast<uint8_t>(~kOperationIncomplete);
     if (summary.incomplete) operation->header.flags |= kOperationIncomplete;
   }
+  // From now on, not from when it is visible: what is dropped meanwhile must not be this.
+  active_->bases.insert(base);
   group->base_mapped[base] = std::move(mapped);
   return absl::OkStatus();
 }

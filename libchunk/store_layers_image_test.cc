@@ -77,17 +77,17 @@ TEST_CASE("copied base first, the layers share in the new store, too") {
 TEST_CASE("an image needs its base, whole, and a number above it") {
   LayersFixture from, to;
   MakeSource(from);
-  REQUIRE(absl::IsFailedPrecondition(to.store->ApplyImage(ImageOf(from, 1), {})));
+  REQUIRE(absl::IsNotFound(to.store->ApplyImage(ImageOf(from, 1), {})));
   ChunkImage part = ImageOf(from, 0);
   part.mapped = {0b0111};
   part.blocks.resize(3 * kB);
   Apply(to, part);
-  REQUIRE(absl::IsFailedPrecondition(to.store->ApplyImage(ImageOf(from, 1), {})));
+  REQUIRE(absl::IsNotFound(to.store->ApplyImage(ImageOf(from, 1), {})));
   REQUIRE(to.TryWrite(1, 3 * kB, kB, 'a').ok());
   Change incomplete = to.MakeChange(ChangeKind::kTrim, 1, 40 * kB, kB);
   incomplete.incomplete = true;
   REQUIRE(to.Put(incomplete).ok());
-  REQUIRE(absl::IsFailedPrecondition(to.store->ApplyImage(ImageOf(from, 1), {})));
+  REQUIRE(absl::IsNotFound(to.store->ApplyImage(ImageOf(from, 1), {})));
   Apply(to, ImageOf(from, 0));
   Apply(to, ImageOf(from, 1));
   REQUIRE(to.Layers() == "0:4 1<0:1");

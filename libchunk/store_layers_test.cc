@@ -193,14 +193,14 @@ TEST_CASE("a change that must not be is refused and changes nothing") {
   f.WriteTo(volume, 0, kB, 'b');
   if (GENERATE(true, false)) f.Checkpoint();
   // To a layer that is a base.
-  REQUIRE(absl::IsFailedPrecondition(f.TryWrite(1, 0, kB, 'x')));
-  REQUIRE(absl::IsFailedPrecondition(f.TryWriteTo(Volume{.path = snapshot}, 0, kB, 'x')));
-  REQUIRE(absl::IsFailedPrecondition(f.store->DeleteChunk(f.Layer(0))));
+  REQUIRE(absl::IsPermissionDenied(f.TryWrite(1, 0, kB, 'x')));
+  REQUIRE(absl::IsPermissionDenied(f.TryWriteTo(Volume{.path = snapshot}, 0, kB, 'x')));
+  REQUIRE(absl::IsPermissionDenied(f.store->DeleteChunk(f.Layer(0))));
   const auto image = f.store->ReadImage(f.Layer(1), ImageContent::kWhole);
   REQUIRE(image.ok());
   ChunkImage to_base = *image;
   to_base.info.key.layer = 0;
-  REQUIRE(absl::IsFailedPrecondition(f.store->ApplyImage(to_base, {})));
+  REQUIRE(absl::IsPermissionDenied(f.store->ApplyImage(to_base, {})));
   // With a path that does not see the floor, or not as its own.
   Volume wrong{.path = *LayerPath::Make({{0, 0}}), .floor = 1};
   REQUIRE(absl::IsInvalidArgument(f.TryWriteTo(wrong, 0, kB, 'x')));

@@ -4,12 +4,16 @@
 #include <catch2/catch.hpp>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "libchunk/seeded_random.h"
 #include "libchunk/sim_disk.h"
 #include "libchunk/store.h"
@@ -25,7 +29,7 @@ constexpr uint64_t kWrites = 6000;
 constexpr uint64_t kWritesPerSnapshot = 40;
 constexpr size_t kSnapshotsMax = 6;
 
-std::unique_ptr<Store> OpenStore(SimulatedDisk* disk) {
+std::unique_ptr<Store> OpenStore(Env* disk) {
   StoreOptions options;
   options.chunk_bytes = kChunkBytes;
   options.capacity_bytes = 256u << 20;
@@ -62,6 +66,7 @@ class Load {
       threads.emplace_back([this, reader] { Read(reader); });
     }
     threads.emplace_back([this] { DropUnseen(); });
+    threads.emplace_back([this] { List(); });
     Write();
     stop_ = true;
     for (std::thread& thread : threads) thread.join();
@@ -131,6 +136,21 @@ class Load {
         ++failures_;
       }
       if (NumberIn(bytes) != snapshot.content[at]) ++failures_;
+    }
+  }
+
+  // No list is of the middle of a drop.
+  void List() {
+    while (!stop_) {
+      const auto chunks = store_->ListChunks(1, std::nullopt, 10'000);
+      if (!chunks.ok()) ++failures_;
+      if (!chunks.ok()) continue;
+      std::set<ChunkKey> keys;
+      for (const ChunkInfo& info : *chunks) {
+        keys.insert(info.key);
+        const ChunkKey base{1, info.key.chunk_index, info.base.value_or(info.key.layer)};
+        if (!keys.contains(base)) ++failures_;
+      }
     }
   }
 
@@ -224,6 +244,115 @@ TEST_CASE("Snapshots are what they were while layers come and go, and leave no b
   REQUIRE(store->stats().data_bytes == live);
   REQUIRE(store->stats().chunks == kChunks);
   check(LayerPath(), load.content());
+}
+
+// A disk that calls back when the journal is written.
+class HookedFile final : public File {
+ public:
+  HookedFile(std::unique_ptr<File> file, std::function<void()>* hook)
+      : file_(std::move(file)), hook_(hook) {}
+  absl::Status Read(uint64_t offset, std::span<std::byte> out) override {
+    return file_->Read(offset, out);
+  }
+  absl::Status ReadCached(uint64_t offset, std::span<std::byte> out) override {
+    return file_->ReadCached(offset, out);
+  }
+  absl::Status Write(uint64_t offset, std::span<const std::span<const std::byte>> slices) override {
+    if (*hook_) std::exchange(*hook_, nullptr)();
+    return file_->Write(offset, slices);
+  }
+  absl::Status SyncData() override { return file_->SyncData(); }
+  void StartWriteBack() override { file_->StartWriteBack(); }
+  absl::Status Allocate(uint64_t offset, uint64_t bytes) override {
+    return file_->Allocate(offset, bytes);
+  }
+  absl::Status PunchHole(uint64_t offset, uint64_t bytes) override {
+    return file_->PunchHole(offset, bytes);
+  }
+  absl::Status Truncate(uint64_t bytes) override { return file_->Truncate(bytes); }
+  absl::StatusOr<uint64_t> Size() override { return file_->Size(); }
+  absl::StatusOr<uint64_t> AllocatedBytes() override { return file_->AllocatedBytes(); }
+
+ private:
+  const std::unique_ptr<File> file_;
+  std::function<void()>* const hook_;
+};
+
+class HookedDisk final : public Env {
+ public:
+  explicit HookedDisk(SimulatedDisk* disk) : disk_(disk) {}
+  std::function<void()> hook;  // before the journal's next write; once
+
+  absl::StatusOr<std::unique_ptr<File>> OpenFile(const std::string& path, OpenMode mode) override {
+    absl::StatusOr<std::unique_ptr<File>> file = disk_->OpenFile(path, mode);
+    if (!file.ok() || !path.ends_with("/journal")) return file;
+    return std::make_unique<HookedFile>(*std::move(file), &hook);
+  }
+  absl::Status CreateFolder(const std::string& path) override { return disk_->CreateFolder(path); }
+  absl::Status SyncFolder(const std::string& path) override { return disk_->SyncFolder(path); }
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    return disk_->Rename(from, to);
+  }
+  absl::Status Delete(const std::string& path) override { return disk_->Delete(path); }
+  absl::StatusOr<bool> Exists(const std::string& path) override { return disk_->Exists(path); }
+  absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
+    return disk_->List(path);
+  }
+  absl::StatusOr<FileSystemSpace> Space(const std::string& path) override {
+    return disk_->Space(path);
+  }
+  absl::StatusOr<std::unique_ptr<FolderLock>> LockFolder(const std::string& path) override {
+    return disk_->LockFolder(path);
+  }
+  uint64_t NowNanos() override { return disk_->NowNanos(); }
+  absl::StatusOr<std::string> BootId() override { return disk_->BootId(); }
+
+ private:
+  SimulatedDisk* const disk_;
+};
+
+TEST_CASE("A layer is not dropped while an image that names it as its base is on its way") {
+  SimulatedDisk disk({.seed = kSeed});
+  HookedDisk hooked(&disk);
+  std::unique_ptr<Store> store = OpenStore(&hooked);
+  const std::vector<std::byte> bytes(kBlockBytes, std::byte{'a'});
+  const std::span<const std::byte> slice(bytes);
+  const Change change{.key = {1, 0, 0},
+                      .stream = {.volume_id = 1, .placement_group_id = 1},
+                      .version = {1, 1},
+                      .length_bytes = kBlockBytes,
+                      .data = std::span(&slice, 1)};
+  absl::Status written;
+  store->Apply(std::span(&change, 1), std::span(&written, 1));
+  REQUIRE(written.ok());
+  REQUIRE(store->RunBackgroundWork(true).ok());
+  ChunkImage image;
+  image.info = {.key = {1, 0, 1}, .placement_group_id = 1, .version = {1, 2}, .base = 0};
+  image.mapped = {0};
+  image.inherited = {1};
+  absl::Status dropped;
+  std::thread dropper;
+  absl::Notification is_over;
+  hooked.hook = [&] {
+    dropper = std::thread([&] {
+      dropped = store->DropLayer({1, 0, 0});
+      is_over.Notify();
+    });
+    // It is either done, which is wrong, or has to wait for this write.
+    (void)is_over.WaitForNotificationWithTimeout(absl::Milliseconds(200));
+  };
+  const absl::Status applied = store->ApplyImage(image, {});
+  dropper.join();
+  REQUIRE(applied.ok());
+  REQUIRE(dropped.ok());
+  const auto layers = store->ListLayers(1, 0);
+  REQUIRE(layers.ok());
+  REQUIRE(layers->size() == 1);
+  REQUIRE((*layers)[0].own_bytes == kBlockBytes);
+  std::vector<std::byte> read(kBlockBytes);
+  REQUIRE(store->Read({1, 0, 1}, 0, read).ok());
+  REQUIRE(read == bytes);
+  REQUIRE(store->Close().ok());
 }
 
 }  // namespace

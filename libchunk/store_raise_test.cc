@@ -68,6 +68,34 @@ void Lower(LayersFixture& f) {
   database.exec("PRAGMA user_version=1");
 }
 
+TEST_CASE("a store of version 1 opens after a loss of power at any moment of being raised") {
+  const bool clean = GENERATE(true, false);
+  const LossStyle style = GENERATE(LossStyle::kLoseAll, LossStyle::kKeepAll, LossStyle::kSectors);
+  bool is_through = false;
+  for (uint64_t last = 1; !is_through; ++last) {
+    REQUIRE(last < 100);
+    LayersFixture f;
+    Volume volume;
+    f.WriteTo(volume, 0, 3 * kB, 'a');
+    f.Checkpoint();
+    f.WriteTo(volume, kB, kB, 'b');
+    f.Flush();
+    if (clean) f.Close();
+    Lower(f);
+    f.disk.CrashAtChange(last);
+    is_through = f.TryOpen().ok();
+    f.store.reset();
+    f.disk.CancelCrash();
+    f.disk.LosePower(style);
+    f.Open();
+    REQUIRE(f.ReadOf(volume, 0, 3 * kB) == "a4096 b4096 a4096");
+    volume.Snapshot();
+    f.WriteTo(volume, 0, kB, 'c');
+    f.CheckClosed();
+    REQUIRE(f.Layers() == "0:3 1<0:1");
+  }
+}
+
 TEST_CASE("a store of version 1 opens, keeps what it has, and takes layers") {
   LayersFixture f;
   Volume volume;

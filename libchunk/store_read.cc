@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "libchunk/check.h"
 #include "libchunk/status_macros.h"
 #include "libchunk/store_impl.h"
 
@@ -145,6 +146,7 @@ std::optional<ChunkKey> StoreImpl::LookUp(const ChunkKey& key, uint32_t first_bl
       found->sources[i].inherited = true;
     }
     progress.unknown = std::exchange(progress.in_base, 0);
+    CHUNK_CHECK(base != kNoBase);
     found->owner.layer = base;
   }
 }
@@ -156,15 +158,16 @@ bool StoreImpl::LookUpOnPath(const ChunkKey& key, const LayerPath* path, uint32_
   bool is_seen = true;
   if (path != nullptr) {
     layer.layer = 0;
-    is_seen = path->Sees(0);
-    const LayerList* list = layered_.empty() ? nullptr : layer_lists_.Find(ChunkId(key));
-    if (list != nullptr) {
-      const std::optional<uint64_t> newest = NewestOn(*path, *list);
-      is_seen = newest.has_value();
-      layer.layer = newest.value_or(0);
+    LayerLists::Newest newest;
+    if (!layered_.empty()) newest = layer_lists_.FindNewest(ChunkId(key), *path);
+    if (newest.is_known) {
+      is_seen = newest.layer.has_value();
+      layer.layer = newest.layer.value_or(0);
     } else if (IsLayered(key.vtree_id)) {
       missing->layers = ChunkId(key);
       return false;
+    } else {
+      is_seen = path->Sees(0);
     }
   }
   if (!is_seen) {
@@ -214,6 +217,7 @@ absl::Status StoreImpl::LookUpLoading(const ChunkKey& key, const LayerPath* path
                                       Found* found) {
   LoadedRows loaded;
   LayerLists::Pin pin;
+  bool needs_list = false;
   for (;;) {
     Missing missing;
     {
@@ -222,8 +226,10 @@ absl::Status StoreImpl::LookUpLoading(const ChunkKey& key, const LayerPath* path
         return absl::OkStatus();
       }
     }
-    if (missing.layers) {
+    if (missing.layers && std::exchange(needs_list, true)) {
       CHUNK_ASSIGN_OR_RETURN(pin, LoadLayers(*missing.layers));
+    } else if (missing.layers) {
+      CHUNK_RETURN_IF_ERROR(LoadGreatestLayer(*missing.layers));
     } else {
       CHUNK_RETURN_IF_ERROR(LoadRowInto(*missing.row, &loaded));
     }

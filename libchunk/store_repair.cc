@@ -45,8 +45,11 @@ absl::StatusOr<ChunkBlocks> StoreImpl::ReadBlocks(const ChunkKey& key, uint32_t 
     blocks.info = InfoOf(key, found.summary);
     blocks.first_block = first_block;
     for (const BlockSource& source : found.sources) {
+      const BlockPresence unmapped =
+          found.summary.pruned ? BlockPresence::kGone : BlockPresence::kZeros;
       blocks.states.push_back(
-          {.mapped = source.kind != BlockSource::Kind::kZero, .checksum = source.checksum});
+          {.presence = source.kind == BlockSource::Kind::kZero ? unmapped : BlockPresence::kMapped,
+           .checksum = source.checksum});
     }
     if (what == BlockRead::kMetadata) return blocks;
     VerifyBlocks(key, found.sources, &blocks);

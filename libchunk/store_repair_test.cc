@@ -72,9 +72,9 @@ TEST_CASE("ReadBlocks says of each block how it is, and gives the good ones") {
   REQUIRE(blocks->states.size() == 4);
   REQUIRE(blocks->states[0].readable);
   REQUIRE_FALSE(blocks->states[1].readable);
-  REQUIRE(blocks->states[1].mapped);
+  REQUIRE(blocks->states[1].presence == BlockPresence::kMapped);
   REQUIRE(blocks->states[2].readable);
-  REQUIRE_FALSE(blocks->states[3].mapped);
+  REQUIRE(blocks->states[3].presence == BlockPresence::kZeros);
   REQUIRE(blocks->states[1].checksum == BlockChecksum(Fixture::Key(1)).Of(1, Filled('b')));
   REQUIRE(Fixture::Runs(blocks->content) == "a4096 .4096 c4096 .4096");
   REQUIRE(blocks->info.version == VersionOf(f, 1));

@@ -97,7 +97,8 @@ TEST_CASE("A deleted chunk is gone, and a new one in its place starts empty") {
   REQUIRE(f.store->DeleteChunk(Fixture::Key(1)).ok());
   REQUIRE(f.store->DeleteChunk(Fixture::Key(7)).ok());
   REQUIRE(f.store->GetChunk(Fixture::Key(1))->has_value() == false);
-  REQUIRE(f.store->ReadImage(Fixture::Key(1)).status().code() == absl::StatusCode::kNotFound);
+  REQUIRE(f.store->ReadImage(Fixture::Key(1), ImageContent::kWhole).status().code() ==
+          absl::StatusCode::kNotFound);
   f.Write(1, 4096, 4096, 'c');
   const auto check = [&] {
     REQUIRE(f.Read(1, 0, 12288) == ".4096 c4096 .4096");
@@ -188,7 +189,7 @@ TEST_CASE("An image makes a chunk equal, but for the blocks to keep") {
   f.Open();
   f.Write(1, 4096, 8192, 'a');
   f.Write(1, 64 * kKiB, 64 * kKiB, 'b');
-  const auto image = f.store->ReadImage(Fixture::Key(1));
+  const auto image = f.store->ReadImage(Fixture::Key(1), ImageContent::kWhole);
   REQUIRE(image.ok());
   REQUIRE(image->info.mapped_bytes == 72 * kKiB);
 

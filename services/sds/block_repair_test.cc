@@ -242,7 +242,7 @@ TEST_CASE("Scrub finds and repairs what nobody reads, and says how far it is") {
 TEST_CASE("Scrub tells of replicas that differ at one version, and changes neither") {
   Pair pair;
   pair.WriteBlocks(1, 4);
-  auto image = pair.b.store()->ReadImage(pair.Key(1));
+  auto image = pair.b.store()->ReadImage(pair.Key(1), chunk::ImageContent::kWhole);
   REQUIRE(image.ok());
   image->blocks[2 * kBlock + 50] ^= std::byte{1};
   REQUIRE(pair.b.store()->ApplyImage(*image, {}).ok());

@@ -84,14 +84,17 @@ ChunkComparison CompareChunk(const chunk::ChunkBlocks& own, const v1::ChunkCheck
     const uint32_t theirs = has_checksum ? other.checksums(next) : 0;
     if (there) ++next;
     const chunk::BlockState& here = own.states[i];
-    if (!here.mapped && !there) continue;
-    if (here.mapped && there && here.checksum == theirs) continue;
+    // Replicas of a pruned layer have different parts of it.
+    if (here.presence == chunk::BlockPresence::kGone || (!there && other.pruned())) continue;
+    const bool is_here = here.presence == chunk::BlockPresence::kMapped;
+    if (!is_here && !there) continue;
+    if (is_here && there && here.checksum == theirs) continue;
     // What is lost says nothing of what it was.
     const uint32_t lost = checksum.OfUnreadable(block);
-    if ((here.mapped && here.checksum == lost) || (there && theirs == lost)) continue;
+    if ((is_here && here.checksum == lost) || (there && theirs == lost)) continue;
     // Zeros may be written out on one replica and unmapped on another.
     const uint32_t zeros = checksum.OfZeros(block);
-    if ((here.mapped ? here.checksum : zeros) == (there ? theirs : zeros)) continue;
+    if ((is_here ? here.checksum : zeros) == (there ? theirs : zeros)) continue;
     comparison.different_blocks.push_back(block);
   }
   return comparison;

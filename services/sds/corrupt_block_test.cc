@@ -181,8 +181,8 @@ TEST_CASE("Replicas are compared at equal versions, block by block") {
   chunk::ChunkBlocks own;
   own.info = {.key = kKey, .version = {2, 5}};
   own.states.resize(4);
-  own.states[0] = {.mapped = true, .checksum = checksum.Of(0, content)};
-  own.states[1] = {.mapped = true, .checksum = checksum.OfZeros(1)};
+  own.states[0] = {.presence = chunk::BlockPresence::kMapped, .checksum = checksum.Of(0, content)};
+  own.states[1] = {.presence = chunk::BlockPresence::kMapped, .checksum = checksum.OfZeros(1)};
   chunk::ChunkBlocks there = own;
   const auto compare = [&] {
     v1::ChunkChecksums other;
@@ -194,17 +194,35 @@ TEST_CASE("Replicas are compared at equal versions, block by block") {
   CHECK(compare().different_blocks.empty());
   SECTION("zeros written out are zeros") {
     there.states[1] = {};
-    there.states[2] = {.mapped = true, .checksum = checksum.OfZeros(2)};
+    there.states[2] = {.presence = chunk::BlockPresence::kMapped, .checksum = checksum.OfZeros(2)};
     CHECK(compare().different_blocks.empty());
   }
   SECTION("another content") {
     there.states[0].checksum ^= 1;
-    there.states[3] = {.mapped = true, .checksum = checksum.Of(3, content)};
+    there.states[3] = {.presence = chunk::BlockPresence::kMapped,
+                       .checksum = checksum.Of(3, content)};
     CHECK(compare().different_blocks == std::vector<uint32_t>{0, 3});
   }
   SECTION("content here, nothing there") {
     there.states[0] = {};
     CHECK(compare().different_blocks == std::vector<uint32_t>{0});
+  }
+  SECTION("what a pruned layer has no longer is not compared, whichever of the two it is") {
+    const bool is_here = GENERATE(true, false);
+    chunk::ChunkBlocks& pruned = is_here ? own : there;
+    pruned.info.pruned = true;
+    for (chunk::BlockState& state : pruned.states) {
+      if (state.presence == chunk::BlockPresence::kZeros) {
+        state.presence = chunk::BlockPresence::kGone;
+      }
+    }
+    pruned.states[0] = {.presence = chunk::BlockPresence::kGone};
+    (is_here ? there : own).states[3] = {.presence = chunk::BlockPresence::kMapped,
+                                         .checksum = checksum.Of(3, content)};
+    CHECK(compare().comparable);
+    CHECK(compare().different_blocks.empty());
+    there.states[1].checksum ^= 1;  // what both have is
+    CHECK(compare().different_blocks == std::vector<uint32_t>{1});
   }
   SECTION("what is lost is not compared") {
     there.states[0].checksum = checksum.OfUnreadable(0);

@@ -116,6 +116,8 @@ class DeviceWorker {
   // Takes the sequence; the change is missing here, and the chunk is marked. False: the device
   // failed.
   bool TakeAsMissed(const PendingWrite& write);
+  // Takes the sequence; the change is made nowhere. False: the device failed.
+  bool TakeAsRefused(const PendingWrite& write);
   void ReportBadBlocks(const IoOperationRef& operation, v1::CorruptBlockFinder finder) const;
   void AnswerReads();
   void AnswerPosition(const IoOperationRef& operation, GroupReplica* replica);

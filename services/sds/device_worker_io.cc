@@ -142,6 +142,15 @@ void DeviceWorker::ApplyOnce() {
         // refused there because the device failed.
         again.push_back(std::move(write));
         break;
+      case absl::StatusCode::kPermissionDenied:
+        // It is of a layer that may not change: the writer's fault, and not the device's. Every
+        // replica refuses it; the order goes on without it.
+        if (TakeAsRefused(write)) {
+          Answer(write.operation, v1::IO_STATUS_INVALID, std::string(apply_results_[i].message()));
+        } else {
+          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+        }
+        break;
       case absl::StatusCode::kInvalidArgument:
         // Admission lets nothing through that the store finds invalid; a device that does is
         // broken.
@@ -165,6 +174,14 @@ bool DeviceWorker::TakeAsMissed(const PendingWrite& write) {
                              .incomplete = true};
   absl::Status taken;
   device_->store()->Apply(std::span(&missed, 1), std::span(&taken, 1));
+  if (absl::IsPermissionDenied(taken)) return TakeAsRefused(write);
+  if (!taken.ok()) FailDevice(taken);
+  return taken.ok();
+}
+
+bool DeviceWorker::TakeAsRefused(const PendingWrite& write) {
+  const absl::Status taken =
+      device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
   if (!taken.ok()) FailDevice(taken);
   return taken.ok();
 }

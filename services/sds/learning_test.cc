@@ -3,6 +3,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -49,10 +50,10 @@ struct Pair {
   }
   void RequireEqual() {
     const auto contents = [](TestSds* sds) {
-      std::map<uint64_t, std::tuple<uint64_t, uint64_t, bool, uint32_t>> chunks;
+      std::map<uint64_t, std::tuple<uint64_t, uint64_t, bool, std::optional<uint32_t>>> chunks;
       const auto list = sds->store()->ListChunks(kGroup, std::nullopt, 10'000);
       for (const chunk::ChunkInfo& info : *list) {
-        const auto image = sds->store()->ReadImage(info.key);
+        const auto image = sds->store()->ReadImage(info.key, chunk::ImageContent::kWhole);
         chunks[info.key.chunk_index] = {image->info.version.generation,
                                         image->info.version.sequence, image->info.incomplete,
                                         ContentCrc32c(*image, kTestChunkBytes)};

@@ -139,7 +139,7 @@ chunk::ChunkImage ImageOf(const chunk::ChunkBlocks& blocks) {
   std::vector<uint64_t> lost(image.mapped.size());
   bool any_lost = false;
   for (size_t i = 0; i < blocks.states.size(); ++i) {
-    if (!blocks.states[i].mapped) continue;
+    if (blocks.states[i].presence != chunk::BlockPresence::kMapped) continue;
     const uint64_t bit = uint64_t{1} << (i % 64);
     image.mapped[i / 64] |= bit;
     if (!blocks.states[i].readable) lost[i / 64] |= bit;
@@ -156,16 +156,18 @@ chunk::ChunkImage ImageOf(const chunk::ChunkBlocks& blocks) {
 void SetChecksums(const chunk::ChunkBlocks& blocks, v1::ChunkChecksums* out) {
   SetVersion(blocks.info.version, out->mutable_version());
   out->set_incomplete(blocks.info.incomplete);
+  out->set_pruned(blocks.info.pruned);
   std::vector<uint64_t> mapped((blocks.states.size() + 63) / 64);
   for (size_t i = 0; i < blocks.states.size(); ++i) {
-    if (!blocks.states[i].mapped) continue;
+    if (blocks.states[i].presence != chunk::BlockPresence::kMapped) continue;
     mapped[i / 64] |= uint64_t{1} << (i % 64);
     out->add_checksums(blocks.states[i].checksum);
   }
   out->set_mapped(BytesOf(mapped));
 }
 
-uint32_t ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes) {
+std::optional<uint32_t> ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes) {
+  if (image.info.pruned || !image.inherited.empty()) return std::nullopt;
   static constexpr std::byte kZeros[chunk::kBlockBytes] = {};
   const std::span<const std::byte> blocks(image.blocks);
   size_t next = 0;

@@ -5,6 +5,7 @@
 #define TESSERA_SERVICES_SDS_REPLICA_MESSAGES_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -39,8 +40,10 @@ void SetChecksums(const chunk::ChunkBlocks& blocks, v1::ChunkChecksums* out);
 // Fills all but the cursors.
 void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out);
 
-// CRC32C of a chunk's whole content, zeros for what is not mapped.
-[[nodiscard]] uint32_t ContentCrc32c(const chunk::ChunkImage& image, uint32_t chunk_bytes);
+// CRC32C of a chunk's whole content, zeros for what is not mapped. nullopt: the image does not have
+// all of it, for the layer is pruned, or inherits blocks.
+[[nodiscard]] std::optional<uint32_t> ContentCrc32c(const chunk::ChunkImage& image,
+                                                    uint32_t chunk_bytes);
 
 }  // namespace tessera::sds
 

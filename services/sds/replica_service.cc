@@ -169,7 +169,7 @@ absl::Status ReplicaServiceImpl::List(const v1::LearningTicket& ticket,
 absl::StatusOr<chunk::ChunkImage> ReplicaServiceImpl::ReadForLearner(
     DeviceWorker* worker, uint64_t placement_group_id, const chunk::ChunkKey& key) const {
   chunk::Store* store = worker->device()->store();
-  absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(key);
+  absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(key, chunk::ImageContent::kWhole);
   if (image.ok() || absl::IsNotFound(image.status())) return image;
   const uint32_t blocks = store->chunk_bytes() / chunk::kBlockBytes;
   const BadRange range{.device_id = worker->device()->device_id(),
@@ -242,8 +242,17 @@ absl::Status ReplicaServiceImpl::FetchChunk(DeviceWorker* worker, uint64_t place
                                .finder = v1::CORRUPT_BLOCK_FINDER_COPY});
       continue;
     }
-    out->add_states(state.mapped ? v1::FETCHED_BLOCK_STATE_GOOD : v1::FETCHED_BLOCK_STATE_UNMAPPED);
-    if (!state.mapped) continue;
+    switch (state.presence) {
+      case chunk::BlockPresence::kZeros:
+        out->add_states(v1::FETCHED_BLOCK_STATE_UNMAPPED);
+        continue;
+      case chunk::BlockPresence::kGone:
+        out->add_states(v1::FETCHED_BLOCK_STATE_GONE);
+        continue;
+      case chunk::BlockPresence::kMapped:
+        break;
+    }
+    out->add_states(v1::FETCHED_BLOCK_STATE_GOOD);
     const std::byte* content = read->content.data() + uint64_t{block - first} * chunk::kBlockBytes;
     out->mutable_content()->append(reinterpret_cast<const char*>(content), chunk::kBlockBytes);
   }

@@ -135,13 +135,16 @@ absl::Status SdsControlServiceImpl::DigestGroup(
       v1::ChunkDigest* digest = response.add_digests();
       SetChunkKey(info.key, digest->mutable_key());
       digest->set_placement_group_id(placement_group_id);
-      const absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(info.key);
+      const absl::StatusOr<chunk::ChunkImage> image =
+          store->ReadImage(info.key, chunk::ImageContent::kWhole);
       if (!image.ok()) {
         digest->set_error(std::string(image.status().message()));
         continue;
       }
       SetVersion(image->info.version, digest->mutable_version());
-      digest->set_content_crc32c(ContentCrc32c(*image, store->chunk_bytes()));
+      const std::optional<uint32_t> crc32c = ContentCrc32c(*image, store->chunk_bytes());
+      digest->set_content_crc32c(crc32c.value_or(0));
+      digest->set_pruned(!crc32c.has_value());
       digest->set_mapped_bytes(image->blocks.size());
     }
     if (response.digests_size() > 0 && !writer.Write(response)) break;

@@ -23,7 +23,8 @@ struct StoreFaults {
   std::atomic<bool> full{false};  // writes find no space
   std::atomic<bool> flush_fails{false};
   std::atomic<bool> apply_fails{false};
-  std::atomic<bool> failed{false};  // where no operation of a worker has met it
+  std::atomic<bool> merge_corrupt{false};  // every write cuts a block that is lost
+  std::atomic<bool> failed{false};         // where no operation of a worker has met it
   std::atomic<bool> read_corrupt{false};
   std::atomic<bool> never_cached{false};  // every read goes to the disk
   std::atomic<bool> tail_lost{false};     // a store that is opened says that it lost its tail
@@ -49,6 +50,10 @@ class FaultyStore final : public chunk::Store {
     ++faults_->applies;
     if (faults_->apply_fails) {
       std::fill(results.begin(), results.end(), absl::FailedPreconditionError("write error"));
+      return;
+    }
+    if (faults_->merge_corrupt && changes[0].kind == chunk::ChangeKind::kWrite) {
+      std::fill(results.begin(), results.end(), absl::DataLossError("a cut block is lost"));
       return;
     }
     if (!faults_->full) {
