@@ -284,6 +284,14 @@ BUGS = {
             ]
         },
     ),
+    "outdated_cursors": (
+        "a new writer's replicas are compared by what they said before they learned",
+        {
+            "services/mdm/volume_fence.cc": [
+                ("round->outdated = OutdatedAnswers(groups, *round);", "(void)OutdatedAnswers;")
+            ]
+        },
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "libtoken/token.h"
 #include "services/common/auth.h"
+#include "services/common/errors.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
 
@@ -52,6 +53,12 @@ void FakeSds::SetCursor(uint64_t volume_id, uint64_t placement_group_id, uint64_
   cursor.set_placement_group_id(placement_group_id);
   cursor.mutable_last()->set_generation(generation);
   cursor.mutable_last()->set_sequence(sequence);
+}
+
+void FakeSds::OnRaise(std::function<void(int count)> then) {
+  absl::MutexLock lock(&mutex_);
+  on_raise_ = std::move(then);
+  raises_ = 0;
 }
 
 void FakeSds::ForgetCursors() {
@@ -115,13 +122,10 @@ void FakeSds::NoteCaller(const grpc::ServerContext& context) {
       found == metadata.end() ? "" : std::string(found->second.data(), found->second.size());
 }
 
-grpc::Status FakeSds::RaiseGeneration(grpc::ServerContext* context,
-                                      const v1::RaiseGenerationRequest* request,
-                                      v1::RaiseGenerationResponse* response) {
-  NoteCaller(*context);
-  absl::MutexLock lock(&mutex_);
-  uint64_t& generation = generations_[request->volume_id()];
-  generation = std::max(generation, request->generation());
+void FakeSds::Raise(const v1::RaiseGenerationRequest& request,
+                    v1::RaiseGenerationResponse* response) {
+  uint64_t& generation = generations_[request.volume_id()];
+  generation = std::max(generation, request.generation());
   response->set_generation(generation);
   response->set_incarnation(incarnation);
   if (!keys.empty()) {
@@ -129,12 +133,27 @@ grpc::Status FakeSds::RaiseGeneration(grpc::ServerContext* context,
     std::copy_n(keys.rbegin()->second.begin(), key.size(), key.begin());
     const token::Key receipt = token::SignMessage(
         key, "fence",
-        token::FenceReceiptMessage(request->volume_id(), generation, sds_id, incarnation));
+        token::FenceReceiptMessage(request.volume_id(), generation, sds_id, incarnation));
     response->set_receipt(receipt.data(), receipt.size());
     response->set_receipt_key_id(keys.rbegin()->first);
   }
-  if (!request->with_cursors()) return grpc::Status::OK;
+  if (!request.with_cursors()) return;
   for (const v1::StreamCursor& cursor : cursors_) *response->add_cursors() = cursor;
+}
+
+grpc::Status FakeSds::RaiseGeneration(grpc::ServerContext* context,
+                                      const v1::RaiseGenerationRequest* request,
+                                      v1::RaiseGenerationResponse* response) {
+  NoteCaller(*context);
+  std::function<void(int)> then;
+  int count = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    Raise(*request, response);
+    then = on_raise_;
+    count = ++raises_;
+  }
+  if (then != nullptr) then(count);
   return grpc::Status::OK;
 }
 
@@ -428,6 +447,19 @@ bool MdmFixture::Await(const std::function<bool()>& condition) {
     mutex.AwaitWithTimeout(absl::Condition(&never), absl::Milliseconds(10));
   }
   return true;
+}
+
+std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
+
+uint32_t CountRole(const v1::PlacementGroup& group, v1::ReplicaRole role) {
+  uint32_t count = 0;
+  for (const v1::Replica& replica : group.replicas()) count += replica.role() == role;
+  return count;
+}
+
+ClusterFixture::ClusterFixture() {
+  MakePool({&a, &b}, 2);
+  REQUIRE(Register(&client).ok());
 }
 
 }  // namespace tessera::mdm

@@ -46,6 +46,10 @@ class FakeSds final : public v1::SdsControlService::Service {
   void AnswerVtreeDeletion(bool done);
   void KnowGeneration(uint64_t volume_id, uint64_t generation);
 
+  // Called from now on by each RaiseGeneration, with how many came since, when its answer is made
+  // and not yet sent.
+  void OnRaise(std::function<void(int count)> then);
+
   [[nodiscard]] uint64_t GenerationOf(uint64_t volume_id);
   [[nodiscard]] uint64_t EpochOf(uint64_t placement_group_id);
   [[nodiscard]] std::set<uint64_t> deleted_vtrees();
@@ -82,6 +86,8 @@ class FakeSds final : public v1::SdsControlService::Service {
                                const v1::ConfigureDeviceRequest* request,
                                v1::ConfigureDeviceResponse* response) override;
   void NoteCaller(const grpc::ServerContext& context);
+  void Raise(const v1::RaiseGenerationRequest& request, v1::RaiseGenerationResponse* response)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
@@ -92,6 +98,8 @@ class FakeSds final : public v1::SdsControlService::Service {
   std::set<uint64_t> deleted_vtrees_ ABSL_GUARDED_BY(mutex_);
   bool deletion_done_ ABSL_GUARDED_BY(mutex_) = true;
   std::string last_authorization_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(int)> on_raise_ ABSL_GUARDED_BY(mutex_);
+  int raises_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // A storage data client's control plane.
@@ -162,6 +170,34 @@ class MdmFixture {
 
  private:
   std::shared_ptr<grpc::Channel> channel_;
+};
+
+// The reason of an error's details; empty: none.
+[[nodiscard]] std::string Reason(const grpc::Status& status);
+[[nodiscard]] uint32_t CountRole(const v1::PlacementGroup& group, v1::ReplicaRole role);
+
+template <typename Response, typename Method, typename Request>
+grpc::Status Call(Method method, const Request& request, Response* response,
+                  const std::string& kind = "", uint64_t id = 0, const std::string& secret = "",
+                  int timeout_ms = 20'000) {
+  grpc::ClientContext context;
+  MdmFixture::Prepare(&context, kind, id, secret, timeout_ms);
+  return method(&context, request, response);
+}
+
+// A stub's method as something to call.
+#define TESSERA_CALL(Service, Method)                                      \
+  [stub = std::shared_ptr<v1::Service::Stub>(Stub<v1::Service>())](        \
+      grpc::ClientContext* context, const auto& request, auto* response) { \
+    return stub->Method(context, request, response);                       \
+  }
+
+// Two servers, one client, a laid out pool.
+struct ClusterFixture : MdmFixture {
+  ClusterFixture();
+  FakeSds a{"sds-a"};
+  FakeSds b{"sds-b"};
+  FakeSdc client{"client"};
 };
 
 }  // namespace tessera::mdm

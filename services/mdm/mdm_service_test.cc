@@ -5,7 +5,6 @@
 
 #include "libtoken/token.h"
 #include "services/common/auth.h"
-#include "services/common/errors.h"
 #include "services/common/node.h"
 #include "services/mdm/mdm_fixture.h"
 
@@ -14,47 +13,12 @@ namespace {
 
 using grpc::StatusCode;
 
-std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
-
 token::Key KeyFrom(const std::string& bytes) {
   token::Key key{};
   REQUIRE(bytes.size() == key.size());
   std::copy(bytes.begin(), bytes.end(), key.begin());
   return key;
 }
-
-uint32_t CountRole(const v1::PlacementGroup& group, v1::ReplicaRole role) {
-  uint32_t count = 0;
-  for (const v1::Replica& replica : group.replicas()) count += replica.role() == role;
-  return count;
-}
-
-template <typename Response, typename Method, typename Request>
-grpc::Status Call(Method method, const Request& request, Response* response,
-                  const std::string& kind = "", uint64_t id = 0, const std::string& secret = "",
-                  int timeout_ms = 20'000) {
-  grpc::ClientContext context;
-  MdmFixture::Prepare(&context, kind, id, secret, timeout_ms);
-  return method(&context, request, response);
-}
-
-// A stub's method as something to call.
-#define TESSERA_CALL(Service, Method)                                      \
-  [stub = std::shared_ptr<v1::Service::Stub>(Stub<v1::Service>())](        \
-      grpc::ClientContext* context, const auto& request, auto* response) { \
-    return stub->Method(context, request, response);                       \
-  }
-
-// Two servers, one client, a laid out pool.
-struct ClusterFixture : MdmFixture {
-  ClusterFixture() {
-    MakePool({&a, &b}, 2);
-    REQUIRE(Register(&client).ok());
-  }
-  FakeSds a{"sds-a"};
-  FakeSds b{"sds-b"};
-  FakeSdc client{"client"};
-};
 
 TEST_CASE_METHOD(MdmFixture, "first contact needs the join token, return the secret") {
   FakeSds sds("sds-a");
@@ -310,111 +274,6 @@ TEST_CASE_METHOD(ClusterFixture, "renewal keeps id and generation, until the gen
   CHECK(Reason(moved) == "GENERATION_MOVED");
 }
 
-TEST_CASE_METHOD(ClusterFixture, "unmap fences: every server confirms, the old grant is void") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  v1::IssuedGrant grant;
-  REQUIRE(Acquire(volume, client, &grant).ok());
-  v1::UnmapVolumeRequest request;
-  request.set_volume_name("v");
-  v1::UnmapVolumeResponse response;
-  REQUIRE(Call(TESSERA_CALL(VolumeService, UnmapVolume), request, &response).ok());
-  CHECK(response.confirmed_sds_ids_size() == 2);
-  CHECK(response.expired_sds_ids_size() == 0);
-  CHECK(a.GenerationOf(volume.volume_id()) == response.generation());
-  CHECK(b.GenerationOf(volume.volume_id()) == response.generation());
-  CHECK(client.attached().empty());
-  CHECK(Acquire(volume, client, nullptr).error_code() == StatusCode::PERMISSION_DENIED);
-  // Again: nothing to do, and OK.
-  CHECK(Call(TESSERA_CALL(VolumeService, UnmapVolume), request, &response).ok());
-}
-
-TEST_CASE_METHOD(ClusterFixture, "unmap with a dead server takes its replicas out and is done") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  REQUIRE(Acquire(volume, client, nullptr).ok());
-  b.Stop();
-  v1::UnmapVolumeRequest request;
-  request.set_volume_name("v");
-  request.set_force(true);
-  v1::UnmapVolumeResponse response;
-  REQUIRE(Call(TESSERA_CALL(VolumeService, UnmapVolume), request, &response).ok());
-  REQUIRE(response.expired_sds_ids_size() == 1);
-  CHECK(response.expired_sds_ids(0) == b.sds_id);
-  for (const v1::PlacementGroup& group : Groups()) {
-    CHECK(CountRole(group, v1::REPLICA_ROLE_IN_SYNC) == 1);
-  }
-}
-
-TEST_CASE_METHOD(ClusterFixture, "unmap with no server left waits for the old grants to run out") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  REQUIRE(Acquire(volume, client, nullptr).ok());
-  a.Stop();
-  b.Stop();
-  v1::UnmapVolumeRequest request;
-  request.set_volume_name("v");
-  request.set_force(true);
-  v1::UnmapVolumeResponse response;
-  auto unmap = TESSERA_CALL(VolumeService, UnmapVolume);
-  const grpc::Status waiting = Call(unmap, request, &response, "", 0, "", 1'500);
-  CHECK((waiting.error_code() == StatusCode::UNAVAILABLE ||
-         waiting.error_code() == StatusCode::DEADLINE_EXCEEDED));
-  // Unmapped on record, but the promise is not kept yet: asking again goes on waiting.
-  const grpc::Status again = Call(unmap, request, &response, "", 0, "", 1'500);
-  CHECK_FALSE(again.ok());
-  clock.AdvanceMillis(options.outage_lifetime_ms + 1'000);
-  REQUIRE(Call(unmap, request, &response).ok());
-  // The call before may have ended it just before it was given up: what is on record counts.
-  v1::ListFenceReceiptsRequest list;
-  list.set_volume_id(volume.volume_id());
-  list.set_generation(response.generation());
-  v1::ListFenceReceiptsResponse receipts;
-  REQUIRE(Call(TESSERA_CALL(VolumeService, ListFenceReceipts), list, &receipts).ok());
-  REQUIRE(receipts.receipts_size() == 2);
-  for (const v1::FenceReceipt& receipt : receipts.receipts()) {
-    CHECK(receipt.proof() == v1::FENCE_PROOF_EXPIRED);
-  }
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a new writer finds the shorter replica taken out") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  REQUIRE(Acquire(volume, client, nullptr).ok());
-  const auto before = Groups();
-  const uint64_t group_id = before[1].placement_group_id();
-  a.SetCursor(volume.volume_id(), group_id, 2, 10);
-  b.SetCursor(volume.volume_id(), group_id, 2, 9);
-  REQUIRE(Acquire(volume, client, nullptr).ok());
-  const auto after = Groups();
-  CHECK(after[0].epoch() == before[0].epoch());
-  CHECK(after[1].epoch() == before[1].epoch() + 1);
-  for (const v1::Replica& replica : after[1].replicas()) {
-    CHECK((replica.role() == v1::REPLICA_ROLE_IN_SYNC) == (replica.sds_id() == a.sds_id));
-  }
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a new writer waits while no replica of a group tells its order") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  a.Stop();
-  b.Stop();
-  const grpc::Status status = Acquire(volume, client, nullptr, 1'000);
-  CHECK_FALSE(status.ok());
-  a.Start();
-  CHECK(Acquire(volume, client, nullptr).ok());
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a server that knows a higher generation brings ours up") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  a.KnowGeneration(volume.volume_id(), 70);
-  CHECK(Acquire(volume, client, nullptr).error_code() == StatusCode::ABORTED);
-  v1::IssuedGrant grant;
-  REQUIRE(Acquire(volume, client, &grant).ok());
-  CHECK(token::DecodeGrant(grant.grant())->generation == 71);
-}
-
 TEST_CASE_METHOD(ClusterFixture,
                  "a reported replica is out before the answer; the last one stays") {
   const v1::PlacementGroup group = Groups()[0];
@@ -526,131 +385,6 @@ TEST_CASE_METHOD(ClusterFixture,
   REQUIRE(Call(TESSERA_CALL(DiscoveryService, RegisterSds), again, &registered).ok());
   REQUIRE(registered.deleted_vtree_ids_size() == 1);
   CHECK(registered.deleted_vtree_ids(0) == volume.vtree_id());
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a write token is its volume's writer for one write") {
-  const v1::Volume volume = MakeVolume("v");
-  v1::RequestTokenRequest request;
-  request.set_volume_name("v");
-  request.set_operation(v1::IO_OPERATION_TYPE_WRITE);
-  request.set_offset_bytes((1 << 20) - 4096);
-  request.set_length_bytes(8192);
-  v1::RequestTokenResponse response;
-  auto ask = TESSERA_CALL(TokenService, RequestToken);
-  REQUIRE(Call(ask, request, &response).ok());
-  REQUIRE(response.plan_size() == 4);  // two chunks on two servers
-  CHECK(response.hmac().size() == 32);
-  v1::VerifyTokenRequest verify;
-  v1::VerifyTokenResponse verdict;
-  auto check = TESSERA_CALL(TokenService, VerifyToken);
-  for (const v1::PlannedOperation& planned : response.plan()) {
-    *verify.mutable_operation() = planned.operation();
-    verify.set_sds_id(planned.sds_id());
-    REQUIRE(Call(check, verify, &verdict).ok());
-    INFO(verdict.refusal());
-    CHECK(verdict.valid());
-  }
-  verify.mutable_operation()->mutable_operation()->set_length_bytes(512);
-  REQUIRE(Call(check, verify, &verdict).ok());
-  CHECK(verdict.refusal() == "bad_signature");
-  v1::RequestTokenResponse second;
-  CHECK(Reason(Call(ask, request, &second)) == "WRITE_TOKEN_OUT");
-  CHECK(Map(volume, client).error_code() == StatusCode::FAILED_PRECONDITION);
-  // Both servers acknowledge: it is done, and the next may come.
-  for (FakeSds* sds : {&a, &b}) {
-    v1::AckTokensRequest ack;
-    ack.set_incarnation(1);
-    ack.set_report_sequence(1);
-    v1::TokenAck* entry = ack.add_acks();
-    entry->set_token_id(response.token_id());
-    entry->set_writes(2);
-    entry->set_write_bytes(8192);
-    v1::AckTokensResponse acknowledged;
-    auto report = TESSERA_CALL(TokenService, AckTokens);
-    REQUIRE(Call(report, ack, &acknowledged, "sds", sds->sds_id, sds->secret).ok());
-    REQUIRE(Call(report, ack, &acknowledged, "sds", sds->sds_id, sds->secret).ok());
-  }
-  v1::GetTokenRequest get;
-  get.set_token_id(response.token_id());
-  v1::GetTokenResponse record;
-  REQUIRE(Call(TESSERA_CALL(TokenService, GetToken), get, &record).ok());
-  CHECK(record.token().state() == v1::TOKEN_STATE_ACKNOWLEDGED);
-  CHECK(record.token().writes() == 4);
-  CHECK(Call(ask, request, &second).ok());
-}
-
-TEST_CASE_METHOD(ClusterFixture, "tokens outside the volume or of a mapped one are refused") {
-  const v1::Volume volume = MakeVolume("v");
-  v1::RequestTokenRequest request;
-  request.set_volume_name("v");
-  request.set_operation(v1::IO_OPERATION_TYPE_READ);
-  request.set_offset_bytes(volume.size_bytes());
-  request.set_length_bytes(512);
-  v1::RequestTokenResponse response;
-  auto ask = TESSERA_CALL(TokenService, RequestToken);
-  CHECK(Call(ask, request, &response).error_code() == StatusCode::OUT_OF_RANGE);
-  request.set_offset_bytes(1);
-  CHECK(Call(ask, request, &response).error_code() == StatusCode::INVALID_ARGUMENT);
-  request.set_offset_bytes(0);
-  request.set_operation(v1::IO_OPERATION_TYPE_FLUSH);
-  CHECK(Call(ask, request, &response).error_code() == StatusCode::INVALID_ARGUMENT);
-  REQUIRE(Map(volume, client).ok());
-  request.set_operation(v1::IO_OPERATION_TYPE_WRITE);
-  CHECK(Reason(Call(ask, request, &response)) == "VOLUME_MAPPED");
-  request.set_operation(v1::IO_OPERATION_TYPE_READ);
-  CHECK(Call(ask, request, &response).ok());
-}
-
-TEST_CASE_METHOD(ClusterFixture, "ending tokens raises the generation at every server") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  REQUIRE(Acquire(volume, client, nullptr).ok());
-  v1::ExpireTokensRequest request;
-  v1::ExpireTokensResponse response;
-  auto expire = TESSERA_CALL(TokenService, ExpireTokens);
-  CHECK(Call(expire, request, &response).error_code() == StatusCode::INVALID_ARGUMENT);
-  request.set_volume_id(volume.volume_id());
-  REQUIRE(Call(expire, request, &response).ok());
-  CHECK(response.expired() == 1);
-  CHECK(a.GenerationOf(volume.volume_id()) == response.generation());
-  v1::GetTokenStatsResponse stats;
-  REQUIRE(Call(TESSERA_CALL(TokenService, GetTokenStats), v1::GetTokenStatsRequest(), &stats).ok());
-  CHECK(stats.revoked() == 1);
-  CHECK(stats.issued_total() == 1);
-}
-
-TEST_CASE_METHOD(ClusterFixture, "a new key signs once servers have it; the old one can go then") {
-  const v1::Volume volume = MakeVolume("v");
-  REQUIRE(Map(volume, client).ok());
-  v1::RotateKeyResponse rotated;
-  REQUIRE(Call(TESSERA_CALL(TokenService, RotateKey), v1::RotateKeyRequest(), &rotated).ok());
-  CHECK(rotated.active_key_id() == 2);
-  v1::IssuedGrant grant;
-  REQUIRE(Acquire(volume, client, &grant).ok());
-  CHECK(token::DecodeGrant(grant.grant())->key_id == 1);
-  for (int i = 0; i < 2; ++i) {
-    REQUIRE(Beat(&a).ok());
-    REQUIRE(Beat(&b).ok());
-  }
-  CHECK(a.keys.size() == 2);
-  v1::RevokeKeyRequest revoke;
-  revoke.set_key_id(1);
-  v1::RevokeKeyResponse revoked;
-  auto take = TESSERA_CALL(TokenService, RevokeKey);
-  CHECK(Reason(Call(take, revoke, &revoked)) == "KEY_IN_USE");
-  REQUIRE(Acquire(volume, client, &grant).ok());
-  CHECK(token::DecodeGrant(grant.grant())->key_id == 2);
-  CHECK(Call(take, revoke, &revoked).ok());
-  REQUIRE(Beat(&a).ok());
-  CHECK(a.keys.size() == 1);
-  CHECK(a.keys.contains(2));
-  revoke.set_key_id(2);
-  CHECK(Call(take, revoke, &revoked).error_code() == StatusCode::FAILED_PRECONDITION);
-  revoke.set_key_id(9);
-  CHECK(Call(take, revoke, &revoked).error_code() == StatusCode::NOT_FOUND);
-  // Secrets of nodes do not hang on these keys.
-  a.incarnation = 2;
-  CHECK(Register(&a).ok());
 }
 
 TEST_CASE_METHOD(ClusterFixture, "a watcher gets the whole map, then each change, signed") {

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -79,7 +80,11 @@ class VolumeFence {
   struct Round;
   [[nodiscard]] absl::Status Ask(const VolumeRow& volume, FencePurpose purpose, Round* round);
   [[nodiscard]] absl::Status Settle(const VolumeRow& volume, FencePurpose purpose, Round* round);
-  [[nodiscard]] absl::Status LoadServers(const VolumeRow& volume, Round* round);
+  // The servers, and the epochs of the groups.
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<const std::map<uint64_t, uint64_t>>> LoadPool(
+      const VolumeRow& volume, Round* round);
+  [[nodiscard]] static ServerSet OutdatedAnswers(const std::vector<v1::PlacementGroup>& groups,
+                                                 const Round& round);
   [[nodiscard]] std::vector<v1::FenceReceipt> ReceiptsOf(const VolumeRow& volume,
                                                          const Round& round) const;
   [[nodiscard]] absl::Status HandleNewer(const VolumeRow& volume, uint64_t sds_id,
