@@ -209,6 +209,21 @@ class Cluster:
         devices = [device for sds in self.cli_json("sds", "list").get("sdss", []) for device in sds["devices"]]
         return devices and all(d["pool_id"] != "0" and d["placement_groups"] > 0 for d in devices)
 
+    def verify(self, name):
+        """All copies of a volume that nobody writes have the same content. Copies that are being made are waited for: the
+        cluster evens itself out whenever it likes."""
+        def all_in_sync():
+            try:
+                answer = self.cli("volume", "verify", name)
+            except CommandFailed as error:
+                if error.code != 8:  # degraded
+                    raise
+                answer = error.output
+            if ", 0 different" not in answer:
+                raise AssertionError(answer)
+            return ", 0 copies not in sync" in answer
+        wait_until(all_in_sync, f"all copies of {name} to be in sync", 180)
+
     def create_volume(self, name, size="1GiB"):
         """Creates and maps a volume and returns its NBD URI on the unix socket."""
         self.cli("volume", "create", name, "--size", size)
