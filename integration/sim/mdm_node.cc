@@ -38,16 +38,17 @@ MdmNode::MdmNode(Cluster* cluster, mdm::StateFolder state, std::unique_ptr<Metri
              state_.time.get()),
       repair_(state_.store.get(), &monitor_, &board_, &events_, state_.time.get(), metrics_.get()),
       scrub_(state_.store.get(), &integrity_, &monitor_, &events_, state_.time.get()),
-      upkeep_(state_.store.get(), &monitor_, &events_, state_.time.get(), metrics_.get()) {}
+      upkeep_(state_.store.get(), &monitor_, &governor_, &events_, state_.time.get(),
+              metrics_.get()) {}
 
 absl::Status MdmNode::Start() {
   TESSERA_RETURN_IF_ERROR(upkeep_.ExpectNodes(state_.nodes.get()));
   mdm::MdmStore* const store = state_.store.get();
   mdm::ClusterKeys* const keys = state_.keys.get();
   const mdm::MdmTime* const time = state_.time.get();
-  heartbeat_ = std::make_unique<mdm::HealthService>(nullptr, kHeartbeatMillis, store, keys,
-                                                    &monitor_, &board_, &repair_, &integrity_,
-                                                    &scrub_, &events_, time, metrics_.get());
+  heartbeat_ = std::make_unique<mdm::HealthService>(
+      nullptr, kHeartbeatMillis, store, keys, &monitor_, &board_, &repair_, &integrity_, &scrub_,
+      &governor_, &events_, time, metrics_.get());
   discovery_ = std::make_unique<mdm::DiscoveryService>(
       nullptr, mdm::ClusterIdentity{state_.cluster_uuid, state_.join_token, kHeartbeatMillis},
       store, keys, state_.nodes.get(), &monitor_, &events_, time, [this] {
@@ -60,7 +61,7 @@ absl::Status MdmNode::Start() {
                                                        &monitor_, &events_, time);
   token_ = std::make_unique<mdm::TokenService>(
       nullptr, mdm::GrantRules{kGrantMillis, kOutageMillis}, store, keys, &fence_, &publisher_,
-      &monitor_, &events_, time, metrics_.get());
+      &monitor_, &governor_, &events_, time, metrics_.get());
   store->SetCommitListener([this](const mdm::ChangeSet& changes) {
     publisher_.OnCommit(changes);
     cluster_->oracle().Committed(changes);

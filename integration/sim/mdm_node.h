@@ -63,6 +63,7 @@ class MdmNode {
   mdm::LearnerBoard board_;
   mdm::RepairScheduler repair_;
   mdm::IntegrityBoard integrity_;
+  mdm::LimitGovernor governor_;
   mdm::ScrubScheduler scrub_;
   mdm::Upkeep upkeep_;
   std::unique_ptr<mdm::HealthService> heartbeat_;

@@ -44,7 +44,8 @@ absl::Status SdsNode::Open() {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<sds::UnservedRange> unserved, state_->Unserved());
   unserved_ = std::make_unique<sds::UnservedWrites>(
       unserved, [this](const sds::UnservedRange& range) { return state_->SaveUnserved(range); });
-  accounting_ = std::make_unique<sds::TokenAccounting>(state_->node().incarnation);
+  accounting_ = std::make_unique<sds::TokenAccounting>(state_->node().incarnation,
+                                                       life_->clock->BootMillis());
   sds::DeviceOptions options{.path = folder_ + "/device", .pool_name = "pool"};
   options.store.journal_bytes = 2u << 20;
   options.store.reserve_bytes = 1u << 20;
@@ -72,6 +73,7 @@ void SdsNode::FillContext() {
   context_.volumes = volumes_.get();
   context_.placements = placements_.get();
   context_.windows = &windows_;
+  context_.limits = &limits_;
   context_.metrics = &metrics_;
   context_.accounting = accounting_.get();
   context_.deleted_vtrees = &deleted_vtrees_;

@@ -79,6 +79,7 @@ class SdsNode final : public sds::PlacementAuthority {
   sds::KeyStore keys_;
   sds::MdmClock mdm_clock_;
   sds::ReplayWindows windows_;
+  sds::ClientLimits limits_;
   sds::DeletedVtrees deleted_vtrees_;
   std::unique_ptr<sds::LocalState> state_;
   std::unique_ptr<sds::VolumeTable> volumes_;

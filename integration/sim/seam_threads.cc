@@ -211,6 +211,14 @@ bool WorkerThread::Post(Task task) {
   return true;
 }
 
+void WorkerThread::PostAfter(absl::Duration delay, Task task) {
+  World::Get().After(static_cast<sim::Nanos>(absl::ToInt64Nanoseconds(delay)),
+                     Side<WorkerState>(this).life,
+                     [this, task = std::make_shared<Task>(std::move(task))] {
+                       (void)Post([task] { (*task)(); });
+                     });
+}
+
 void WorkerThread::Run() {
   WorkerState& state = Side<WorkerState>(this);
   state.scheduled = false;
@@ -256,6 +264,7 @@ bool WorkerThread::IsCurrent() const { return Side<WorkerState>(this).running; }
 bool WorkerThread::NextTasks(std::vector<Task>*) { return false; }
 bool WorkerThread::AwaitTasks(std::vector<Task>*) { return false; }
 void WorkerThread::AwaitTag() {}
+void WorkerThread::TakeDue(std::vector<Task>*) {}
 void WorkerThread::Woken(bool) {}
 
 }  // namespace sds

@@ -71,12 +71,16 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_provisioning(row.provisioning);
   volume->set_snapshot_sequence(row.snapshot_sequence);
   volume->set_created_ms(row.created_ms);
+  volume->set_iops_limit(row.limits.iops);
+  volume->set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
+  volume->set_burst_seconds(row.limits.burst_seconds);
   for (const MappingRow& mapping : ListMappings(db, row.volume_id)) {
     v1::RecordedMapping* entry = recorded->add_mappings();
     entry->set_sdc_id(mapping.sdc_id);
     entry->set_mode(mapping.mode);
-    entry->set_iops_limit(mapping.iops_limit);
-    entry->set_bandwidth_limit_bytes(mapping.bandwidth_limit_bytes);
+    entry->set_iops_limit(mapping.limits.iops);
+    entry->set_bandwidth_limit_bytes(mapping.limits.bandwidth_bytes);
+    entry->set_burst_seconds(mapping.limits.burst_seconds);
     entry->set_mapping_id(mapping.since_generation);
   }
 }

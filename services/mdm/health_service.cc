@@ -43,8 +43,8 @@ void AddCause(v1::GetClusterHealthResponse* response, const std::string& code,
 HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
                              ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
                              const RepairScheduler* repair, IntegrityBoard* integrity,
-                             const ScrubScheduler* scrub, const EventLog* events,
-                             const MdmTime* time, MetricRegistry* metrics)
+                             const ScrubScheduler* scrub, LimitGovernor* governor,
+                             const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
     : rpc_(rpc),
       heartbeat_interval_ms_(heartbeat_interval_ms),
       store_(store),
@@ -54,6 +54,7 @@ HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms,
       repair_(repair),
       integrity_(integrity),
       scrub_(scrub),
+      governor_(governor),
       events_(events),
       time_(time),
       metrics_(metrics),
@@ -237,6 +238,9 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
     }
     for (v1::ScrubOrder& order : scrub_->OrdersFor(component.id)) {
       *response->add_scrub_orders() = std::move(order);
+    }
+    for (v1::ClientCap& cap : governor_->CapsFor(component.id, time_->NowMillis())) {
+      *response->add_client_caps() = std::move(cap);
     }
   }
   health_->Beat(component, request);

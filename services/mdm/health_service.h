@@ -15,6 +15,7 @@
 #include "services/mdm/health_rules.h"
 #include "services/mdm/integrity_board.h"
 #include "services/mdm/learner_board.h"
+#include "services/mdm/limit_governor.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/repair_scheduler.h"
 #include "services/mdm/rpc_methods.h"
@@ -31,8 +32,8 @@ class HealthService final : public v1::HealthService::CallbackService {
   HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
                 ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
                 const RepairScheduler* repair, IntegrityBoard* integrity,
-                const ScrubScheduler* scrub, const EventLog* events, const MdmTime* time,
-                MetricRegistry* metrics);
+                const ScrubScheduler* scrub, LimitGovernor* governor, const EventLog* events,
+                const MdmTime* time, MetricRegistry* metrics);
 
   TESSERA_MDM_UNARY(Heartbeat);
   TESSERA_MDM_UNARY(ListComponents);
@@ -63,6 +64,7 @@ class HealthService final : public v1::HealthService::CallbackService {
   const RepairScheduler* const repair_;
   IntegrityBoard* const integrity_;
   const ScrubScheduler* const scrub_;
+  LimitGovernor* const governor_;
   const EventLog* const events_;
   const MdmTime* const time_;
   MetricRegistry* const metrics_;

@@ -204,10 +204,16 @@ std::set<uint64_t> FakeSdc::attached() {
   return attached_;
 }
 
+int FakeSdc::attach_calls() {
+  absl::MutexLock lock(&mutex_);
+  return attach_calls_;
+}
+
 grpc::Status FakeSdc::AttachVolume(grpc::ServerContext*, const v1::AttachVolumeRequest* request,
                                    v1::AttachVolumeResponse* response) {
   absl::MutexLock lock(&mutex_);
   attached_.insert(request->volume_id());
+  ++attach_calls_;
   response->add_nbd_uris("nbd://127.0.0.1:1/attached");
   return grpc::Status::OK;
 }
@@ -382,6 +388,17 @@ grpc::Status MdmFixture::Map(const v1::Volume& volume, const FakeSdc& sdc, v1::M
   grpc::ClientContext context;
   Prepare(&context, "", 0, "", 2'000);
   return Stub<v1::VolumeService>()->MapVolume(&context, request, &response);
+}
+
+grpc::Status MdmFixture::Renew(const FakeSdc& sdc, v1::IssuedGrant* grant) {
+  v1::RenewGrantRequest request;
+  request.set_token_id(token::DecodeGrant(grant->grant())->grant_id);
+  v1::RenewGrantResponse response;
+  grpc::ClientContext context;
+  Prepare(&context, "sdc", sdc.sdc_id, sdc.secret);
+  const grpc::Status status = Stub<v1::TokenService>()->RenewGrant(&context, request, &response);
+  if (status.ok()) *grant = response.grant();
+  return status;
 }
 
 grpc::Status MdmFixture::Acquire(const v1::Volume& volume, const FakeSdc& sdc,

@@ -109,6 +109,8 @@ class FakeSdc final : public v1::SdcControlService::Service {
   ~FakeSdc() override;
   void Stop();
   [[nodiscard]] std::set<uint64_t> attached();
+  // Calls to attach, also of what is attached.
+  [[nodiscard]] int attach_calls();
   [[nodiscard]] const std::string& address() const { return address_; }
 
   std::string name;
@@ -126,6 +128,7 @@ class FakeSdc final : public v1::SdcControlService::Service {
   std::string address_;
   absl::Mutex mutex_;
   std::set<uint64_t> attached_ ABSL_GUARDED_BY(mutex_);
+  int attach_calls_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 // Time stands still unless `clock` is moved.
@@ -146,6 +149,7 @@ class MdmFixture {
   [[nodiscard]] v1::Volume MakeVolume(const std::string& name, uint64_t size_bytes = 64 << 20);
   grpc::Status Map(const v1::Volume& volume, const FakeSdc& sdc,
                    v1::MappingMode mode = v1::MAPPING_MODE_READ_WRITE);
+  grpc::Status Renew(const FakeSdc& sdc, v1::IssuedGrant* grant);
   grpc::Status Acquire(const v1::Volume& volume, const FakeSdc& sdc, v1::IssuedGrant* grant,
                        int timeout_ms = 20'000);
   grpc::Status Report(const FakeSdc& sdc, uint64_t placement_group_id, uint64_t epoch,

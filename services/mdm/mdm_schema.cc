@@ -325,6 +325,20 @@ CREATE TRIGGER volume_label_recorded_gone AFTER DELETE ON volume_label
   BEGIN INSERT INTO touched_record VALUES (8, OLD.volume_id, 0); END;
 )sql";
 
+// Limits of volumes, and how much of a limit may be saved up.
+constexpr char kLimits[] = R"sql(
+ALTER TABLE mapping ADD COLUMN burst_seconds INTEGER NOT NULL DEFAULT 1
+  CHECK (burst_seconds BETWEEN 1 AND 3600);
+ALTER TABLE volume ADD COLUMN iops_limit INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE volume ADD COLUMN bandwidth_limit_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE volume ADD COLUMN burst_seconds INTEGER NOT NULL DEFAULT 1
+  CHECK (burst_seconds BETWEEN 1 AND 3600);
+CREATE TRIGGER volume_limits_recorded AFTER UPDATE ON volume
+  WHEN OLD.iops_limit <> NEW.iops_limit OR OLD.burst_seconds <> NEW.burst_seconds
+    OR OLD.bandwidth_limit_bytes <> NEW.bandwidth_limit_bytes
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.id, 0); END;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
@@ -337,7 +351,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      ClusterRecordSchema(),
                                                                      kScrub,
                                                                      kLosses,
-                                                                     kLabelsAndTrash};
+                                                                     kLabelsAndTrash,
+                                                                     kLimits};
   return *migrations;
 }
 

@@ -56,7 +56,7 @@ struct MdmServer::Parts {
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
         scrub(state.store.get(), &integrity, &health, &events, state.time.get()),
         reaper(state.store.get(), &control, &health),
-        upkeep(state.store.get(), &health, &events, state.time.get(), metrics.get()) {}
+        upkeep(state.store.get(), &health, &governor, &events, state.time.get(), metrics.get()) {}
 
   [[nodiscard]] absl::Status Serve();
   void MakeServices();
@@ -77,6 +77,7 @@ struct MdmServer::Parts {
   LearnerBoard board;
   RepairScheduler repair;
   IntegrityBoard integrity;
+  LimitGovernor governor;
   ScrubScheduler scrub;
   VtreeReaper reaper;
   Upkeep upkeep;
@@ -144,8 +145,8 @@ void MdmServer::Parts::MakeServices() {
   topology = std::make_unique<TopologyService>(rpc, store, &assigner, state.nodes.get(), &health,
                                                &events, time);
   heartbeat = std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys,
-                                              &health, &board, &repair, &integrity, &scrub, &events,
-                                              time, metrics.get());
+                                              &health, &board, &repair, &integrity, &scrub,
+                                              &governor, &events, time, metrics.get());
   const ClusterIdentity cluster{state.cluster_uuid, state.join_token,
                                 options.heartbeat_interval_ms};
   discovery = std::make_unique<DiscoveryService>(rpc, cluster, store, keys, state.nodes.get(),
@@ -168,7 +169,7 @@ void MdmServer::Parts::MakeServices() {
   repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
   token = std::make_unique<TokenService>(
       token_rpc.get(), GrantRules{options.grant_lifetime_ms, options.outage_lifetime_ms}, store,
-      keys, &fence, &publisher, &health, &events, time, metrics.get());
+      keys, &fence, &publisher, &health, &governor, &events, time, metrics.get());
   monitoring =
       std::make_unique<MonitoringService>(rpc, state.incarnation, store, metrics.get(), time);
   store->SetCommitListener([this](const ChangeSet& changes) {

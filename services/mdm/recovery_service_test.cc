@@ -221,7 +221,18 @@ TEST_CASE_METHOD(RecoveryFixture,
 TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything goes on under it") {
   const v1::Volume volume = MakeVolume("kept");
   const v1::Volume deleted = MakeVolume("deleted");
-  REQUIRE(Map(volume, client).ok());
+  {
+    v1::MapVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    request.set_sdc_id(client.sdc_id);
+    request.set_iops_limit(300);
+    request.set_bandwidth_limit_bytes(4 << 20);
+    request.set_burst_seconds(5);
+    v1::MapVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::VolumeService>()->MapVolume(&context, request, &response).ok());
+  }
   v1::IssuedGrant grant;
   REQUIRE(Acquire(volume, client, &grant).ok());
   {
@@ -238,6 +249,12 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
     label.set_volume_id(trashed.volume_id());
     (*label.mutable_volume()->mutable_labels())["tier"] = "gold";
     label.mutable_update_mask()->add_paths("labels");
+    label.mutable_volume()->set_iops_limit(700);
+    label.mutable_volume()->set_bandwidth_limit_bytes(8 << 20);
+    label.mutable_volume()->set_burst_seconds(9);
+    for (const char* field : {"iops_limit", "bandwidth_limit_bytes", "burst_seconds"}) {
+      label.mutable_update_mask()->add_paths(field);
+    }
     v1::UpdateVolumeResponse labelled;
     grpc::ClientContext labelling;
     Prepare(&labelling);
@@ -281,6 +298,13 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   CHECK(in_trash.name() == "trashed");
   CHECK(in_trash.trashed_until_ms() == trashed_until);
   CHECK(in_trash.labels().at("tier") == "gold");
+  CHECK(in_trash.iops_limit() == 700);
+  CHECK(in_trash.bandwidth_limit_bytes() == 8 << 20);
+  CHECK(in_trash.burst_seconds() == 9);
+  CHECK(back.burst_seconds() == 1);
+  CHECK(back.mappings(0).iops_limit() == 300);
+  CHECK(back.mappings(0).bandwidth_limit_bytes() == 4 << 20);
+  CHECK(back.mappings(0).burst_seconds() == 5);
   const std::vector<v1::PlacementGroup> raised = Groups();
   REQUIRE(raised.size() == groups.size());
   for (size_t i = 0; i < groups.size(); ++i) {

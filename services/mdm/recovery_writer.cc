@@ -103,6 +103,13 @@ absl::Status WriteNodes(SQLite::Database& db, const RecoveredCluster& cluster) {
   return absl::OkStatus();
 }
 
+// Of a volume or a mapping; a record of before bursts has none.
+template <typename Message>
+VolumeLimits RecordedLimits(const Message& recorded) {
+  return {recorded.iops_limit(), recorded.bandwidth_limit_bytes(),
+          std::max<uint32_t>(1, recorded.burst_seconds())};
+}
+
 absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster) {
   for (const auto& [id, recorded] : cluster.volumes) {
     const v1::Volume& volume = recorded.volume();
@@ -118,6 +125,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
         volume.generation();  // nobody has confirmed it, nothing was reconciled under it
     row.snapshot_sequence = volume.snapshot_sequence();
     row.created_ms = volume.created_ms();
+    row.limits = RecordedLimits(volume);
     NextId(db, "vtree", volume.vtree_id());
     NextId(db, "volume", id);
     row = InsertVolume(db, row);
@@ -129,8 +137,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
       mapping.volume_id = id;
       mapping.sdc_id = recorded_mapping.sdc_id();
       mapping.mode = recorded_mapping.mode();
-      mapping.iops_limit = recorded_mapping.iops_limit();
-      mapping.bandwidth_limit_bytes = recorded_mapping.bandwidth_limit_bytes();
+      mapping.limits = RecordedLimits(recorded_mapping);
       mapping.since_generation = recorded_mapping.mapping_id();
       InsertMapping(db, mapping);
     }

@@ -13,6 +13,7 @@
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/transaction_plan.h"
+#include "services/mdm/volume_limits.h"
 #include "services/mdm/volume_service.h"
 
 namespace tessera::mdm {
@@ -82,8 +83,8 @@ absl::Status MovedOn(const VolumeRow& volume, uint64_t generation) {
 
 TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store,
                            ClusterKeys* keys, VolumeFence* fence, MapPublisher* publisher,
-                           const HealthMonitor* health, const EventLog* events, const MdmTime* time,
-                           MetricRegistry* metrics)
+                           const HealthMonitor* health, LimitGovernor* governor,
+                           const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
     : rpc_(rpc),
       rules_(rules),
       store_(store),
@@ -91,6 +92,7 @@ TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore
       fence_(fence),
       publisher_(publisher),
       health_(health),
+      governor_(governor),
       events_(events),
       time_(time),
       issued_(metrics->Counter("tessera_mdm_tokens_issued_total", "Grants and tokens given out.")),
@@ -145,6 +147,23 @@ void TokenService::AddMap(SQLite::Database& db, uint64_t pool_id,
   }
 }
 
+void TokenService::SetLimits(SQLite::Database& db, const VolumeRow& volume,
+                             const MappingRow& mapping, token::Grant* grant) {
+  const VolumeLimits limits =
+      LimitsInForce(volume.limits, mapping.limits, ListMappings(db, volume.volume_id).size());
+  grant->iops_limit = limits.iops;
+  grant->bandwidth_limit_bytes = limits.bandwidth_bytes;
+  grant->burst_seconds = limits.burst_seconds;
+}
+
+void TokenService::NoteLimits(const v1::IssuedGrant& issued) {
+  const auto grant = token::DecodeGrant(issued.grant());
+  if (!grant.ok()) return;  // it is ours
+  governor_->Granted(grant->volume_id, grant->sdc_id,
+                     {grant->iops_limit, grant->bandwidth_limit_bytes, grant->burst_seconds},
+                     static_cast<size_t>(issued.keys_size()), grant->issued_ms);
+}
+
 absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantRequest& request,
                               v1::AcquireGrantResponse* response) {
   const uint64_t sdc_id = call.caller().node_id;
@@ -184,8 +203,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     grant.expiry_ms = grant.issued_ms + rules_.lifetime_ms;
     grant.outage_expiry_ms =
         grant.issued_ms + std::max(rules_.lifetime_ms, rules_.outage_lifetime_ms);
-    grant.iops_limit = mapped->iops_limit;
-    grant.bandwidth_limit_bytes = mapped->bandwidth_limit_bytes;
+    SetLimits(db, now, *mapped, &grant);
     TokenRow row;
     row.access = grant.access;
     row.outage_expiry_ms = grant.outage_expiry_ms;
@@ -201,7 +219,9 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     AddMap(db, volume.pool_id, request, response);
     return Issue(db, grant, response->mutable_grant());
   });
-  if (status.ok()) issued_.Increment();
+  if (!status.ok()) return status;
+  issued_.Increment();
+  NoteLimits(response->grant());
   return status;
 }
 
@@ -243,8 +263,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
     grant.expiry_ms = grant.issued_ms + rules_.lifetime_ms;
     grant.outage_expiry_ms =
         grant.issued_ms + std::max(rules_.lifetime_ms, rules_.outage_lifetime_ms);
-    grant.iops_limit = mapped->iops_limit;
-    grant.bandwidth_limit_bytes = mapped->bandwidth_limit_bytes;
+    SetLimits(db, *volume, *mapped, &grant);
     row->record.set_key_id(grant.key_id);
     row->record.set_issued_ms(grant.issued_ms);
     row->record.set_expiry_ms(grant.expiry_ms);
@@ -255,7 +274,9 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
     response->mutable_grant()->set_mapping_id(mapped->since_generation);
     return Issue(db, grant, response->mutable_grant());
   });
-  if (status.ok()) renewed_.Increment();
+  if (!status.ok()) return status;
+  renewed_.Increment();
+  NoteLimits(response->grant());
   return status;
 }
 
@@ -436,22 +457,6 @@ absl::Status TokenService::Do(const CallContext&, const v1::VerifyTokenRequest& 
         {reinterpret_cast<const uint8_t*>(signature.data()), signature.size()}, sds->incarnation,
         volume.has_value() ? volume->generation : UINT64_MAX, token::MdmTime{now, now, true}));
   });
-}
-
-absl::Status TokenService::Do(const CallContext& call, const v1::AckTokensRequest& request,
-                              v1::AckTokensResponse*) {
-  bool taken = false;
-  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) {
-    taken = TakeAckReport(transaction.db, call.caller().node_id, request.incarnation(),
-                          request.report_sequence());
-    if (!taken) return absl::OkStatus();
-    for (const v1::TokenAck& ack : request.acks()) AddAck(transaction.db, ack);
-    return absl::OkStatus();
-  }));
-  for (const v1::TokenAck& ack : request.acks()) {
-    if (taken) acknowledged_.Increment(static_cast<double>(ack.reads() + ack.writes()));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status TokenService::Do(const CallContext&, const v1::GetTokenRequest& request,

@@ -12,6 +12,7 @@
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/limit_governor.h"
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/rpc_methods.h"
@@ -43,7 +44,8 @@ class TokenService final : public v1::TokenService::CallbackService {
 
   TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store, ClusterKeys* keys,
                VolumeFence* fence, MapPublisher* publisher, const HealthMonitor* health,
-               const EventLog* events, const MdmTime* time, MetricRegistry* metrics);
+               LimitGovernor* governor, const EventLog* events, const MdmTime* time,
+               MetricRegistry* metrics);
 
   TESSERA_MDM_UNARY(RequestToken);
   TESSERA_MDM_UNARY(VerifyToken);
@@ -78,6 +80,13 @@ class TokenService final : public v1::TokenService::CallbackService {
                                        const std::vector<PlannedPart>& parts,
                                        v1::IoOperationType type,
                                        v1::RequestTokenResponse* response) const;
+  static void SetLimits(SQLite::Database& db, const VolumeRow& volume, const MappingRow& mapping,
+                        token::Grant* grant);
+  // What the client is judged by from now on.
+  void NoteLimits(const v1::IssuedGrant& issued);
+  // What of a report counts for limits: token_acks.cc.
+  [[nodiscard]] static std::vector<LimitGovernor::Use> CountedUses(
+      SQLite::Database& db, const v1::AckTokensRequest& request);
   // Sends the whole map again, signed under the keys of now.
   [[nodiscard]] absl::Status Resign();
 
@@ -88,6 +97,7 @@ class TokenService final : public v1::TokenService::CallbackService {
   VolumeFence* const fence_;
   MapPublisher* const publisher_;
   const HealthMonitor* const health_;
+  LimitGovernor* const governor_;
   const EventLog* const events_;
   const MdmTime* const time_;
   prometheus::Counter& issued_;

@@ -33,8 +33,9 @@ v1::VolumeMapping TopologyReader::Mapping(const MappingRow& row) {
   mapping.set_volume_id(row.volume_id);
   mapping.set_sdc_id(row.sdc_id);
   mapping.set_mode(row.mode);
-  mapping.set_iops_limit(row.iops_limit);
-  mapping.set_bandwidth_limit_bytes(row.bandwidth_limit_bytes);
+  mapping.set_iops_limit(row.limits.iops);
+  mapping.set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
+  mapping.set_burst_seconds(row.limits.burst_seconds);
   mapping.set_attached(health_.IsAttached(row.sdc_id, row.volume_id));
   if (const auto volume = FindVolume(db_, row.volume_id)) mapping.set_volume_name(volume->name);
   if (const auto sdc = FindSdc(db_, row.sdc_id)) {
@@ -58,6 +59,9 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_snapshot_sequence(row.snapshot_sequence);
   volume.set_created_ms(row.created_ms);
   volume.set_trashed_until_ms(row.trashed_until_ms);
+  volume.set_iops_limit(row.limits.iops);
+  volume.set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
+  volume.set_burst_seconds(row.limits.burst_seconds);
   for (auto& [key, value] : ReadLabels(db_, row.volume_id)) {
     (*volume.mutable_labels())[key] = value;
   }

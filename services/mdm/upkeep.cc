@@ -16,15 +16,17 @@
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_limits.h"
 #include "services/mdm/volume_service.h"
 #include "services/mdm/volume_table.h"
 
 namespace tessera::mdm {
 
-Upkeep::Upkeep(MdmStore* store, HealthMonitor* health, const EventLog* events, const MdmTime* time,
-               MetricRegistry* metrics)
+Upkeep::Upkeep(MdmStore* store, HealthMonitor* health, LimitGovernor* governor,
+               const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
     : store_(store),
       health_(health),
+      governor_(governor),
       events_(events),
       time_(time),
       metrics_(metrics),
@@ -60,6 +62,35 @@ bool Upkeep::JudgeHealth() {
   });
   if (!status.ok()) LogError("recording state changes failed", {{"error", status}});
   return true;
+}
+
+void Upkeep::JudgeLimits() {
+  const std::vector<LimitGovernor::Change> changes = governor_->Judge(time_->NowMillis());
+  metrics_
+      ->Gauge("tessera_mdm_clients_over_limit",
+              "Clients that exceed their limits on a volume, and are held to them by servers.")
+      .Set(static_cast<double>(governor_->capped()));
+  if (changes.empty()) return;
+  const absl::Status status = store_->Write([&](WriteTransaction& transaction) {
+    for (const LimitGovernor::Change& change : changes) {
+      const auto sdc = FindSdc(transaction.db, change.sdc_id);
+      const auto volume = FindVolume(transaction.db, change.volume_id);
+      const std::string who = absl::StrCat(
+          "client ", sdc.has_value() ? sdc->name : "", " (", change.sdc_id, "), volume ",
+          volume.has_value() ? volume->shown_name() : "", " (", change.volume_id, "): ");
+      const std::string rates =
+          absl::StrCat(static_cast<uint64_t>(change.operations_per_second), " operations and ",
+                       static_cast<uint64_t>(change.bytes_per_second),
+                       " bytes a second; limits: ", DescribeLimits(change.limits));
+      events_->Record(transaction,
+                      change.exceeds ? v1::EVENT_SEVERITY_WARNING : v1::EVENT_SEVERITY_INFO,
+                      change.exceeds ? "client_exceeds_limit" : "client_keeps_limit",
+                      {v1::COMPONENT_KIND_SDC, change.sdc_id},
+                      absl::StrCat(who, rates, change.exceeds ? "; servers hold it to them" : ""));
+    }
+    return absl::OkStatus();
+  });
+  if (!status.ok()) LogError("recording clients over their limits failed", {{"error", status}});
 }
 
 void Upkeep::CheckWallClock() {
@@ -149,6 +180,7 @@ void Upkeep::SetGauges() {
 
 bool Upkeep::Run() {
   const bool changed = JudgeHealth();
+  JudgeLimits();
   const uint64_t now = time_->clock().BootMillis();
   if (now >= next_slow_boot_ms_) {
     next_slow_boot_ms_ = now + kSlowPeriodMillis;

@@ -1,5 +1,5 @@
-// What the MDM does by the clock without asking anybody: judging health, ending tokens that ran
-// out, forgetting old requests, persisting the time, and the gauges.
+// What the MDM does by the clock without asking anybody: judging health, and who exceeds its
+// limits, ending tokens that ran out, forgetting old requests, persisting the time, and the gauges.
 //
 // Threads: Run from one thread.
 #ifndef TESSERA_SERVICES_MDM_UPKEEP_H_
@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
+#include "services/mdm/limit_governor.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/node_directory.h"
 
@@ -23,8 +24,8 @@ class Upkeep {
   static constexpr uint64_t kReceiptMemoryMillis = 30 * 86'400'000ull;  // of deleted volumes
   static constexpr int64_t kClockJumpMillis = 1'000;
 
-  Upkeep(MdmStore* store, HealthMonitor* health, const EventLog* events, const MdmTime* time,
-         MetricRegistry* metrics);
+  Upkeep(MdmStore* store, HealthMonitor* health, LimitGovernor* governor, const EventLog* events,
+         const MdmTime* time, MetricRegistry* metrics);
 
   // Puts all registered nodes into the directory and the monitor, at start.
   [[nodiscard]] absl::Status ExpectNodes(NodeDirectory* nodes);
@@ -33,12 +34,15 @@ class Upkeep {
 
  private:
   [[nodiscard]] bool JudgeHealth();
+  // Events of clients that exceed their limits.
+  void JudgeLimits();
   void Housekeep();
   void CheckWallClock();
   void SetGauges();
 
   MdmStore* const store_;
   HealthMonitor* const health_;
+  LimitGovernor* const governor_;
   const EventLog* const events_;
   const MdmTime* const time_;
   MetricRegistry* const metrics_;

@@ -16,6 +16,7 @@
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_limits.h"
 
 namespace tessera::mdm {
 namespace {
@@ -26,6 +27,8 @@ constexpr uint64_t kVolumeBytesMax = 1ull << 50;
 constexpr uint64_t kKeepMaxMillis = 366 * 86'400'000ull;
 constexpr milliseconds kWaitMax{600'000};
 constexpr milliseconds kAttachRetryPause{200};
+// A client that is silent hears of a change when it renews.
+constexpr milliseconds kTellTimeout{2'000};
 
 absl::StatusOr<v1::StoragePool> ResolvePool(SQLite::Database& db,
                                             const v1::CreateVolumeRequest& request) {
@@ -76,6 +79,14 @@ bool WasDone(SQLite::Database& db, const v1::DeleteVolumeRequest& request) {
 }
 
 }  // namespace
+
+std::vector<SdcRow> ClientsOf(SQLite::Database& db, const std::vector<MappingRow>& mappings) {
+  std::vector<SdcRow> clients;
+  for (const MappingRow& mapping : mappings) {
+    if (auto sdc = FindSdc(db, mapping.sdc_id)) clients.push_back(*std::move(sdc));
+  }
+  return clients;
+}
 
 absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
                              const MappingRow& other) {
@@ -176,6 +187,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
   volume->size_bytes = request.size_bytes();
   volume->provisioning = request.provisioning() == v1::PROVISIONING_THICK ? v1::PROVISIONING_THICK
                                                                           : v1::PROVISIONING_THIN;
+  volume->limits = AskedLimits(request);
   volume->created_ms = time_->NowMillis();
   *volume = InsertVolume(db, *volume);
   WriteLabels(db, volume->volume_id, {request.labels().begin(), request.labels().end()});
@@ -194,6 +206,7 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CreateVolumeRequest
   TESSERA_RETURN_IF_ERROR(CheckVolumeSize("size_bytes", request.size_bytes()));
   TESSERA_RETURN_IF_ERROR(
       CheckLabels("labels", {request.labels().begin(), request.labels().end()}));
+  TESSERA_RETURN_IF_ERROR(CheckLimits("", AskedLimits(request)));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "volume", request.request_id())) {
@@ -326,24 +339,43 @@ void VolumeService::Attach(const CallContext& call, const SdcRow& sdc, v1::Volum
   // The mapping stays: the client attaches it when it learns of it by its heartbeat.
 }
 
+void VolumeService::TellClients(const CallContext& call, uint64_t volume_id,
+                                const std::vector<SdcRow>& clients,
+                                google::protobuf::RepeatedField<uint64_t>* later) {
+  for (const SdcRow& sdc : clients) {
+    absl::Status told = absl::UnavailableError("it is not heard from");
+    if (health_->Reachable({v1::COMPONENT_KIND_SDC, sdc.sdc_id})) {
+      told = control_->AttachVolume(sdc, volume_id, std::min(kTellTimeout, call.TimeLeft(kWaitMax)))
+                 .status();
+    }
+    if (told.ok()) continue;
+    LogWarning("a client was not told of a change of a volume",
+               {{"volume", volume_id}, {"sdc", sdc.sdc_id}, {"error", told}});
+    later->Add(sdc.sdc_id);
+  }
+}
+
 absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeRequest& request,
                                v1::MapVolumeResponse* response) {
   const v1::MappingMode mode = request.mode() == v1::MAPPING_MODE_READ_ONLY
                                    ? v1::MAPPING_MODE_READ_ONLY
                                    : v1::MAPPING_MODE_READ_WRITE;
+  TESSERA_RETURN_IF_ERROR(CheckLimits("", AskedLimits(request)));
   SdcRow sdc;
+  std::vector<SdcRow> concerned;  // whose part of the volume's limits is another by this mapping
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
+    concerned.clear();
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
                              ResolveVolume(db, request.volume_id(), request.volume_name()));
     TESSERA_RETURN_IF_ERROR(CheckNotTrashed(volume));
     TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
-    MappingRow row{
-        volume.volume_id, sdc.sdc_id, mode, request.iops_limit(), request.bandwidth_limit_bytes(),
-        volume.generation};
-    bool mapped = false;
-    for (const MappingRow& other : ListMappings(db, volume.volume_id)) {
-      mapped = mapped || other.sdc_id == sdc.sdc_id;
+    const MappingRow row{volume.volume_id, sdc.sdc_id, mode, AskedLimits(request),
+                         volume.generation};
+    const std::vector<MappingRow> mappings = ListMappings(db, volume.volume_id);
+    std::optional<MappingRow> before;
+    for (const MappingRow& other : mappings) {
+      if (other.sdc_id == sdc.sdc_id) before = other;
       const bool excludes =
           other.sdc_id == sdc.sdc_id
               ? other.mode != mode
@@ -357,9 +389,17 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
                           "WRITE_TOKEN_OUT");
       }
     }
-    if (mapped) {
+    if (before.has_value()) {
       UpdateMapping(db, row);
+      if (before->limits != row.limits) {
+        transaction.changes.topology = true;
+        events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "mapping_limits_changed",
+                        {v1::COMPONENT_KIND_SDC, sdc.sdc_id},
+                        absl::StrCat("volume ", volume.name, ", client ", sdc.name, ": ",
+                                     DescribeLimits(row.limits)));
+      }
     } else {
+      if (volume.limits.any()) concerned = ClientsOf(db, mappings);
       InsertMapping(db, row);
       transaction.changes.topology = true;
       events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_mapped",
@@ -369,6 +409,8 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     *response->mutable_mapping() = TopologyReader(db, *health_).Mapping(row);
     return absl::OkStatus();
   }));
+  // First those that get less by it.
+  TellClients(call, response->mapping().volume_id(), concerned, response->mutable_later_sdc_ids());
   Attach(call, sdc, response->mutable_mapping());
   return absl::OkStatus();
 }
@@ -376,7 +418,8 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
 absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeRequest& request,
                                v1::UnmapVolumeResponse* response) {
   VolumeRow volume;
-  std::optional<SdcRow> sdc;  // absent: nobody has it mapped
+  std::optional<SdcRow> sdc;      // absent: nobody has it mapped
+  std::vector<SdcRow> remaining;  // whose part of the volume's limits is another by this
   TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
     const auto mappings = ListMappings(db, volume.volume_id);
@@ -408,6 +451,9 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
       return absl::OkStatus();
     }
     DeleteMapping(transaction.db, volume.volume_id, sdc->sdc_id);
+    if (volume.limits.any()) {
+      remaining = ClientsOf(transaction.db, ListMappings(transaction.db, volume.volume_id));
+    }
     RaiseGeneration(transaction, &volume, "unmapped");
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_unmapped",
                     {v1::COMPONENT_KIND_SDC, sdc->sdc_id},
@@ -422,6 +468,9 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
                            fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)));
   for (uint64_t sds_id : receipt.confirmed_sds_ids) response->add_confirmed_sds_ids(sds_id);
   for (uint64_t sds_id : receipt.expired_sds_ids) response->add_expired_sds_ids(sds_id);
+  // They get more by it, now or when they renew.
+  google::protobuf::RepeatedField<uint64_t> later;
+  TellClients(call, volume.volume_id, remaining, &later);
   return absl::OkStatus();
 }
 

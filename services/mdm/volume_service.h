@@ -57,11 +57,16 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   [[nodiscard]] absl::Status CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
                                             uint64_t more_bytes) const;
 
+  // Clients that have the volume attached renew their grants, which say what was changed. Adds
+  // those that could not be told to `later`.
+  void TellClients(const CallContext& call, uint64_t volume_id, const std::vector<SdcRow>& clients,
+                   google::protobuf::RepeatedField<uint64_t>* later);
+
   // Changing and restoring: volume_update.cc.
 
   [[nodiscard]] absl::Status Update(WriteTransaction& transaction,
                                     const v1::UpdateVolumeRequest& request, VolumeRow* volume,
-                                    std::vector<SdcRow>* resized) const;
+                                    std::vector<SdcRow>* concerned) const;
   [[nodiscard]] absl::Status Resize(SQLite::Database& db, uint64_t size_bytes,
                                     VolumeRow* volume) const;
 
@@ -84,6 +89,8 @@ class VolumeService final : public v1::VolumeService::CallbackService {
 [[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
 [[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
+[[nodiscard]] std::vector<SdcRow> ClientsOf(SQLite::Database& db,
+                                            const std::vector<MappingRow>& mappings);
 [[nodiscard]] absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
                                            const MappingRow& other);
 

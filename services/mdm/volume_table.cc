@@ -8,10 +8,11 @@ namespace {
 #define TESSERA_VOLUME_COLUMNS                                                \
   "SELECT id, name, pool_id, vtree_id, size_bytes, provisioning, generation," \
   " fenced_generation, reconciled_generation, snapshot_sequence, created_ms," \
-  " trashed_name, trashed_until_ms FROM volume "
-#define TESSERA_MAPPING_COLUMNS                                                               \
-  "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, since_generation FROM " \
-  "mapping "
+  " trashed_name, trashed_until_ms, iops_limit, bandwidth_limit_bytes,"       \
+  " burst_seconds FROM volume "
+#define TESSERA_MAPPING_COLUMNS                                                        \
+  "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, burst_seconds, " \
+  "since_generation FROM mapping "
 
 VolumeRow ReadVolume(Sql& query) {
   VolumeRow row;
@@ -28,6 +29,7 @@ VolumeRow ReadVolume(Sql& query) {
   row.created_ms = query.Unsigned(10);
   row.trashed_name = query.Text(11);
   row.trashed_until_ms = query.Unsigned(12);
+  row.limits = {query.Unsigned32(13), query.Unsigned(14), query.Unsigned32(15)};
   return row;
 }
 
@@ -36,9 +38,8 @@ MappingRow ReadMapping(Sql& query) {
   row.volume_id = query.Unsigned(0);
   row.sdc_id = query.Unsigned(1);
   row.mode = static_cast<v1::MappingMode>(query.Unsigned(2));
-  row.iops_limit = query.Unsigned32(3);
-  row.bandwidth_limit_bytes = query.Unsigned(4);
-  row.since_generation = query.Unsigned(5);
+  row.limits = {query.Unsigned32(3), query.Unsigned(4), query.Unsigned32(5)};
+  row.since_generation = query.Unsigned(6);
   return row;
 }
 
@@ -91,10 +92,12 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
   Sql(db,
       "INSERT INTO volume (name, pool_id, vtree_id, size_bytes, provisioning, generation,"
       " fenced_generation, reconciled_generation, snapshot_sequence, created_ms, trashed_name,"
-      " trashed_until_ms) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+      " trashed_until_ms, iops_limit, bandwidth_limit_bytes, burst_seconds)"
+      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
       row.name, row.pool_id, row.vtree_id, row.size_bytes, row.provisioning, row.generation,
       row.fenced_generation, row.reconciled_generation, row.snapshot_sequence, row.created_ms,
-      row.trashed_name, row.trashed_until_ms)
+      row.trashed_name, row.trashed_until_ms, row.limits.iops, row.limits.bandwidth_bytes,
+      row.limits.burst_seconds)
       .Run();
   row.volume_id = LastId(db);
   return row;
@@ -102,9 +105,10 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
 
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row) {
   Sql(db,
-      "UPDATE volume SET name = ?, size_bytes = ?, trashed_name = ?, trashed_until_ms = ?"
-      " WHERE id = ?",
-      row.name, row.size_bytes, row.trashed_name, row.trashed_until_ms, row.volume_id)
+      "UPDATE volume SET name = ?, size_bytes = ?, trashed_name = ?, trashed_until_ms = ?,"
+      " iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ? WHERE id = ?",
+      row.name, row.size_bytes, row.trashed_name, row.trashed_until_ms, row.limits.iops,
+      row.limits.bandwidth_bytes, row.limits.burst_seconds, row.volume_id)
       .Run();
 }
 
@@ -169,16 +173,17 @@ std::optional<MappingRow> FindMapping(SQLite::Database& db, uint64_t volume_id, 
 }
 
 void InsertMapping(SQLite::Database& db, const MappingRow& row) {
-  Sql(db, "INSERT INTO mapping VALUES (?,?,?,?,?,?)", row.volume_id, row.sdc_id, row.mode,
-      row.iops_limit, row.bandwidth_limit_bytes, row.since_generation)
+  Sql(db, "INSERT INTO mapping VALUES (?,?,?,?,?,?,?)", row.volume_id, row.sdc_id, row.mode,
+      row.limits.iops, row.limits.bandwidth_bytes, row.since_generation, row.limits.burst_seconds)
       .Run();
 }
 
 void UpdateMapping(SQLite::Database& db, const MappingRow& row) {
   Sql(db,
-      "UPDATE mapping SET iops_limit = ?, bandwidth_limit_bytes = ? WHERE volume_id = ? AND sdc_id "
-      "= ?",
-      row.iops_limit, row.bandwidth_limit_bytes, row.volume_id, row.sdc_id)
+      "UPDATE mapping SET iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ?"
+      " WHERE volume_id = ? AND sdc_id = ?",
+      row.limits.iops, row.limits.bandwidth_bytes, row.limits.burst_seconds, row.volume_id,
+      row.sdc_id)
       .Run();
 }
 

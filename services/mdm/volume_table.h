@@ -18,6 +18,16 @@
 
 namespace tessera::mdm {
 
+// What may be done in a second: volume_limits.h.
+struct VolumeLimits {
+  uint32_t iops = 0;             // 0: no limit
+  uint64_t bandwidth_bytes = 0;  // 0: no limit
+  uint32_t burst_seconds = 1;    // how much may be saved up
+
+  [[nodiscard]] bool any() const { return iops != 0 || bandwidth_bytes != 0; }
+  friend bool operator==(const VolumeLimits&, const VolumeLimits&) = default;
+};
+
 struct VolumeRow {
   uint64_t volume_id = 0;
   std::string name;
@@ -34,6 +44,7 @@ struct VolumeRow {
   uint64_t created_ms = 0;
   std::string trashed_name;       // what it was called; in the trash only
   uint64_t trashed_until_ms = 0;  // 0: not in the trash
+  VolumeLimits limits;            // of all mappings together
 
   [[nodiscard]] bool trashed() const { return trashed_until_ms > 0; }
   // For people.
@@ -49,8 +60,7 @@ struct MappingRow {
   uint64_t volume_id = 0;
   uint64_t sdc_id = 0;
   v1::MappingMode mode = v1::MAPPING_MODE_READ_WRITE;
-  uint32_t iops_limit = 0;
-  uint64_t bandwidth_limit_bytes = 0;
+  VolumeLimits limits;  // its own
   // The volume's generation when it was mapped. Unmapping raises the generation, so two mappings of
   // one volume to one client never have the same.
   uint64_t since_generation = 0;
@@ -82,7 +92,7 @@ struct VolumeFilter {
 [[nodiscard]] uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id);
 // Makes the vtree, too. Returns the volume with its ids.
 VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row);
-// Writes name, size, and what the trash knows of it.
+// Writes name, size, limits, and what the trash knows of it.
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row);
 [[nodiscard]] VolumeLabels ReadLabels(SQLite::Database& db, uint64_t volume_id);
 // Replaces all.

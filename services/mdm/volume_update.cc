@@ -1,4 +1,4 @@
-// VolumeService: changing a volume's name, size and labels, and taking it out of the trash.
+// VolumeService: changing a volume's name, size, labels and limits, and taking it out of the trash.
 #include <google/protobuf/util/field_mask_util.h>
 
 #include <algorithm>
@@ -6,22 +6,18 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/common/errors.h"
-#include "services/common/logging.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
+#include "services/mdm/volume_limits.h"
 #include "services/mdm/volume_service.h"
 
 namespace tessera::mdm {
 namespace {
 
-using std::chrono::milliseconds;
-
-constexpr milliseconds kWaitMax{600'000};
-// A client that is silent hears of a new size when it renews.
-constexpr milliseconds kTellTimeout{2'000};
 constexpr size_t kLabelsMax = 64;
 constexpr size_t kLabelKeyMax = 63;
 constexpr size_t kLabelValueMax = 255;
@@ -37,10 +33,12 @@ absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMas
   }
   std::set<std::string> fields;
   for (const std::string& path : mask.paths()) {
-    if (path != "name" && path != "size_bytes" && path != "labels") {
-      return InvalidField("update_mask", absl::StrCat("'", path,
-                                                      "' can't be changed: name, size_bytes and "
-                                                      "labels can"));
+    static constexpr const char* kFields[] = {
+        "name", "size_bytes", "labels", "iops_limit", "bandwidth_limit_bytes", "burst_seconds"};
+    if (std::find(std::begin(kFields), std::end(kFields), path) == std::end(kFields)) {
+      return InvalidField(
+          "update_mask",
+          absl::StrCat("'", path, "' can't be changed: ", absl::StrJoin(kFields, ", "), " can"));
     }
     fields.insert(path);
   }
@@ -93,7 +91,7 @@ absl::Status VolumeService::Resize(SQLite::Database& db, uint64_t size_bytes,
 
 absl::Status VolumeService::Update(WriteTransaction& transaction,
                                    const v1::UpdateVolumeRequest& request, VolumeRow* volume,
-                                   std::vector<SdcRow>* resized) const {
+                                   std::vector<SdcRow>* concerned) const {
   SQLite::Database& db = transaction.db;
   TESSERA_ASSIGN_OR_RETURN(const std::set<std::string> fields, ParseMask(request.update_mask()));
   TESSERA_ASSIGN_OR_RETURN(*volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
@@ -101,6 +99,7 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   const v1::VolumeUpdate& wanted = request.volume();
   const std::string name_before = volume->name;
   const uint64_t size_before = volume->size_bytes;
+  const VolumeLimits limits_before = volume->limits;
   const std::vector<MappingRow> mappings = ListMappings(db, volume->volume_id);
   if (fields.contains("name") && wanted.name() != volume->name) {
     TESSERA_RETURN_IF_ERROR(CheckVolumeName("volume.name", wanted.name()));
@@ -117,6 +116,13 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
     TESSERA_RETURN_IF_ERROR(CheckLabels("volume.labels", labels));
     WriteLabels(db, volume->volume_id, labels);
   }
+  const VolumeLimits limits = AskedLimits(wanted);
+  if (fields.contains("iops_limit")) volume->limits.iops = limits.iops;
+  if (fields.contains("bandwidth_limit_bytes")) {
+    volume->limits.bandwidth_bytes = limits.bandwidth_bytes;
+  }
+  if (fields.contains("burst_seconds")) volume->limits.burst_seconds = limits.burst_seconds;
+  TESSERA_RETURN_IF_ERROR(CheckLimits("volume.", volume->limits));
   UpdateVolumeRow(db, *volume);
   transaction.changes.topology = true;
   if (volume->name != name_before) {
@@ -124,12 +130,17 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
         transaction, v1::EVENT_SEVERITY_INFO, "volume_renamed", {},
         absl::StrCat("volume ", name_before, " (", volume->volume_id, ") to ", volume->name));
   }
-  if (volume->size_bytes == size_before) return absl::OkStatus();
-  events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_resized", {},
-                  absl::StrCat("volume ", volume->name, " (", volume->volume_id, ") from ",
-                               size_before, " to ", volume->size_bytes, " bytes"));
-  for (const MappingRow& mapping : mappings) {
-    if (auto sdc = FindSdc(db, mapping.sdc_id)) resized->push_back(*std::move(sdc));
+  const std::string who = absl::StrCat("volume ", volume->name, " (", volume->volume_id, ")");
+  if (volume->size_bytes != size_before) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_resized", {},
+                    absl::StrCat(who, " from ", size_before, " to ", volume->size_bytes, " bytes"));
+  }
+  if (volume->limits != limits_before) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_limits_changed", {},
+                    absl::StrCat(who, ": ", DescribeLimits(volume->limits)));
+  }
+  if (volume->size_bytes != size_before || volume->limits != limits_before) {
+    *concerned = ClientsOf(db, mappings);
   }
   return absl::OkStatus();
 }
@@ -137,27 +148,14 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
 absl::Status VolumeService::Do(const CallContext& call, const v1::UpdateVolumeRequest& request,
                                v1::UpdateVolumeResponse* response) {
   VolumeRow volume;
-  std::vector<SdcRow> resized;  // clients that are to know of a new size
+  std::vector<SdcRow> concerned;  // clients that are to know of a new size or limits
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
-    resized.clear();
-    TESSERA_RETURN_IF_ERROR(Update(transaction, request, &volume, &resized));
+    concerned.clear();
+    TESSERA_RETURN_IF_ERROR(Update(transaction, request, &volume, &concerned));
     *response->mutable_volume() = TopologyReader(transaction.db, *health_).Volume(volume);
     return absl::OkStatus();
   }));
-  for (const SdcRow& sdc : resized) {
-    // A client that has the volume attached renews its grant, which has the new size.
-    absl::Status told = absl::UnavailableError("it is not heard from");
-    if (health_->Reachable({v1::COMPONENT_KIND_SDC, sdc.sdc_id})) {
-      told =
-          control_
-              ->AttachVolume(sdc, volume.volume_id, std::min(kTellTimeout, call.TimeLeft(kWaitMax)))
-              .status();
-    }
-    if (told.ok()) continue;
-    LogWarning("a client was not told of a volume's new size",
-               {{"volume", volume.volume_id}, {"sdc", sdc.sdc_id}, {"error", told}});
-    response->add_later_sdc_ids(sdc.sdc_id);
-  }
+  TellClients(call, volume.volume_id, concerned, response->mutable_later_sdc_ids());
   return absl::OkStatus();
 }
 

@@ -123,14 +123,10 @@ TEST_CASE_METHOD(UpdateFixture, "a volume grows while it is in use, never the ot
   CHECK(response.volume().size_bytes() == 128 << 20);
   CHECK(response.later_sdc_ids_size() == 0);
   // The same writer, with a larger volume.
-  v1::RenewGrantRequest renew;
-  renew.set_token_id(token::DecodeGrant(grant.grant())->grant_id);
-  v1::RenewGrantResponse renewed;
-  grpc::ClientContext context;
-  Prepare(&context, "sdc", client.sdc_id, client.secret);
-  REQUIRE(Stub<v1::TokenService>()->RenewGrant(&context, renew, &renewed).ok());
-  CHECK(GrantedSize(renewed.grant()) == 128 << 20);
-  CHECK(token::DecodeGrant(renewed.grant().grant())->generation ==
+  v1::IssuedGrant renewed = grant;
+  REQUIRE(Renew(client, &renewed).ok());
+  CHECK(GrantedSize(renewed) == 128 << 20);
+  CHECK(token::DecodeGrant(renewed.grant())->generation ==
         token::DecodeGrant(grant.grant())->generation);
 
   const grpc::Status smaller = Resize(volume, 64 << 20);

@@ -80,6 +80,8 @@ AdmissionVerdict Admission::Judge(ClientSession* session, IoOperationRef* operat
   }
   verdict = LearnGeneration(shown.get());
   if (verdict.status != v1::IO_STATUS_OK) return verdict;
+  verdict = FindLimit(shown.get());
+  if (verdict.status != v1::IO_STATUS_OK) return verdict;
   return UseCounter(shown.get(), *operation, now);
 }
 
@@ -149,6 +151,19 @@ AdmissionVerdict Admission::LearnGeneration(ShownGrant* shown) const {
     on_raised_(grant.volume_id, grant.generation);
   }
   shown->volume = context_->volumes->Find(grant.volume_id);
+  return {};
+}
+
+AdmissionVerdict Admission::FindLimit(ShownGrant* shown) const {
+  const uint64_t version = context_->limits->version();
+  if (shown->limits_version == version) return {};
+  const ClientLimits::Found found =
+      context_->limits->Find(shown->grant, context_->clock->BootNanos());
+  if (found.full) {
+    return {.status = v1::IO_STATUS_OVERLOADED, .message = "too many clients have limits here"};
+  }
+  shown->limit = found.limit;
+  shown->limits_version = version;
   return {};
 }
 

@@ -45,6 +45,7 @@ class Admission {
                                             const token::MdmTime& now) const;
   [[nodiscard]] AdmissionVerdict JudgePlace(const IoOperationRef& operation) const;
   [[nodiscard]] AdmissionVerdict LearnGeneration(ShownGrant* shown) const;
+  [[nodiscard]] AdmissionVerdict FindLimit(ShownGrant* shown) const;
   [[nodiscard]] AdmissionVerdict UseCounter(ShownGrant* shown, const IoOperationRef& operation,
                                             const token::MdmTime& now) const;
 

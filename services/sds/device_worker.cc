@@ -107,7 +107,8 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
   tally_.Count(what.type(), status, bytes);
   const uint64_t grant_id = what.grant_id();
   if (what.type() != v1::IO_OPERATION_TYPE_FLUSH && !what.force_unit_access()) {
-    arrived_nanos_.push_back(operation.batch->arrived_nanos);
+    arrived_nanos_.push_back(operation.admitted_nanos != 0 ? operation.admitted_nanos
+                                                           : operation.batch->arrived_nanos);
   }
   v1::IoResult* result = outbox_.Add(operation);
   result->set_status(status);
@@ -130,7 +131,25 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
   } else if (status != v1::IO_STATUS_OK && status != v1::IO_STATUS_DUPLICATE) {
     ++use.errors;
   }
+  if (status == v1::IO_STATUS_OK) CountForLimits(what, &use);
   return result;
+}
+
+void DeviceWorker::CountForLimits(const v1::IoOperation& operation, GrantUse* use) {
+  const IoCost cost = CostOf(operation.type(), operation.length_bytes());
+  use->counted_operations += cost.operations;
+  use->counted_bytes += cost.bytes;
+  double part = 1;
+  if (IsChange(operation.type())) {
+    // The client sent it to each replica, and did it once. What a learner takes beside them counts
+    // for nothing.
+    const GroupReplica* replica = Find(operation.placement_group_id());
+    const bool counts = replica != nullptr && replica->membership.in_sync_count > 0 &&
+                        replica->membership.role == v1::REPLICA_ROLE_IN_SYNC;
+    part = counts ? 1.0 / replica->membership.in_sync_count : 0;
+  }
+  use->client_operations += part * cost.operations;
+  use->client_bytes += part * static_cast<double>(cost.bytes);
 }
 
 void DeviceWorker::PublishCounts() {

@@ -64,6 +64,10 @@ class DeviceWorker {
   // Any other thread: runs `task` on the worker after all operations posted before it have been
   // applied, and waits for it. False: stopped, not run.
   bool Control(const std::function<void()>& task);
+  // On the worker: runs `task` on it after `delay`, or never when it stops before.
+  void PostAfter(absl::Duration delay, WorkerThread::Task task) {
+    thread_.PostAfter(delay, std::move(task));
+  }
   [[nodiscard]] bool OnThisThread() const { return thread_.IsCurrent(); }
   [[nodiscard]] size_t queued() const { return thread_.queued(); }
 
@@ -129,6 +133,7 @@ class DeviceWorker {
   void StartFlush();
   void FinishFlush(const std::vector<FlushWaiter>& waiters, const absl::Status& status,
                    uint64_t started_nanos);
+  void CountForLimits(const v1::IoOperation& operation, GrantUse* use);
   void PublishCounts();
 
   const EngineContext* const context_;

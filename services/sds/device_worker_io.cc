@@ -321,9 +321,7 @@ void DeviceWorker::MapFromDisk(IoOperationRef operation) {
 bool DeviceWorker::StillAllowed(const IoOperationRef& operation, const token::MdmTime& now) {
   GroupReplica* replica = nullptr;
   if (!CheckUsable(operation, &replica, Audience::kReader)) return false;
-  const token::Grant& grant = operation.grant->grant;
-  const uint64_t end_ms = now.mdm_reachable ? grant.expiry_ms : LastExpiryMillis(grant);
-  if (now.latest_ms < end_ms) return true;
+  if (!HasRunOut(operation.grant->grant, now)) return true;
   context_->metrics->refused[static_cast<size_t>(token::Refusal::kExpired)]->Increment();
   Answer(operation, v1::IO_STATUS_TOKEN_REFUSED, "the grant ran out during the read")
       ->set_refusal(v1::TOKEN_REFUSAL_EXPIRED);

@@ -35,14 +35,14 @@ class Device;
 // The ack book, shared.
 class TokenAccounting {
  public:
-  explicit TokenAccounting(uint64_t incarnation) : book_(incarnation) {}
+  TokenAccounting(uint64_t incarnation, uint64_t now_ms) : book_(incarnation, now_ms) {}
   void Add(std::span<const std::pair<uint64_t, GrantUse>> uses) {
     absl::MutexLock lock(&mutex_);
     for (const auto& [grant_id, use] : uses) book_.Add(grant_id, use);
   }
-  [[nodiscard]] std::optional<v1::AckTokensRequest> NextReport() {
+  [[nodiscard]] std::optional<v1::AckTokensRequest> NextReport(uint64_t now_ms) {
     absl::MutexLock lock(&mutex_);
-    return book_.NextReport();
+    return book_.NextReport(now_ms);
   }
   void Confirm(uint64_t report_sequence) {
     absl::MutexLock lock(&mutex_);
@@ -90,6 +90,7 @@ struct EngineContext {
   VolumeTable* volumes = nullptr;
   PlacementTable* placements = nullptr;
   ReplayWindows* windows = nullptr;
+  ClientLimits* limits = nullptr;
   SdsMetrics* metrics = nullptr;
   TokenAccounting* accounting = nullptr;
   const DeletedVtrees* deleted_vtrees = nullptr;

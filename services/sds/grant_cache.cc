@@ -20,6 +20,10 @@ uint64_t LastExpiryMillis(const token::Grant& grant) {
   return std::max(grant.expiry_ms, grant.outage_expiry_ms);
 }
 
+bool HasRunOut(const token::Grant& grant, const token::MdmTime& now) {
+  return now.latest_ms >= (now.mdm_reachable ? grant.expiry_ms : LastExpiryMillis(grant));
+}
+
 std::shared_ptr<SharedReplayWindow> ReplayWindows::Get(uint64_t grant_id, uint64_t last_expiry_ms,
                                                        uint64_t now_earliest_ms) {
   absl::MutexLock lock(&mutex_);

@@ -22,6 +22,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "libtoken/token.h"
+#include "services/sds/client_limits.h"
 #include "services/sds/key_store.h"
 #include "services/sds/volume_table.h"
 
@@ -69,6 +70,9 @@ struct ShownGrant {
   uint64_t key_version = 0;  // KeyStore::version
   std::shared_ptr<SharedReplayWindow> window;  // null before the first verified use on this stream
   const VolumeState* volume = nullptr;         // set with the window
+  // What limits the client; null: nothing. Of `limits_version` of the table; the home worker's.
+  std::shared_ptr<ClientLimit> limit;
+  uint64_t limits_version = 0;
 };
 
 class ShownGrants {
@@ -89,6 +93,8 @@ class ShownGrants {
 
 // When the last token under the grant stops being good, whatever happens to the MDM.
 [[nodiscard]] uint64_t LastExpiryMillis(const token::Grant& grant);
+// Whether it is over, as far as this server knows the time.
+[[nodiscard]] bool HasRunOut(const token::Grant& grant, const token::MdmTime& now);
 
 }  // namespace tessera::sds
 

@@ -47,6 +47,13 @@ IoEngine::IoEngine(const EngineContext* context, const std::vector<Device*>& dev
       readers_({.name = "read", .threads = reader_threads, .queue_limit = 8'192}) {
   for (size_t i = 0; i < devices.size(); ++i) {
     workers_.push_back(std::make_unique<DeviceWorker>(context, devices[i], &readers_, i));
+    DeviceWorker* const home = workers_.back().get();
+    held_.push_back(std::make_unique<HeldOperations>(
+        context->metrics,
+        [this, home](IoOperationRef operation) { BeginHeld(std::move(operation), home); },
+        [this, home, i](absl::Duration delay) {
+          home->PostAfter(delay, [this, i] { held_[i]->ReleaseDue(context_->clock->BootNanos()); });
+        }));
   }
 }
 
@@ -57,6 +64,12 @@ void IoEngine::Start() {
 void IoEngine::Stop() {
   readers_.Shutdown();
   for (const auto& worker : workers_) worker->Stop();
+}
+
+void IoEngine::EndHolding() {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    workers_[i]->Control([this, i] { held_[i]->End(context_->clock->BootNanos()); });
+  }
 }
 
 std::shared_ptr<ClientSession> IoEngine::NewSession(std::shared_ptr<IoClient> client, size_t home) {
@@ -138,11 +151,8 @@ void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker*
       ReportRefusal(operation, verdict, home);
       continue;
     }
-    const size_t target =
-        workers_.size() == 1
-            ? 0
-            : WorkerIndex(
-                  context_->placements->Find(operation.operation->placement_group_id()).device_id);
+    if (!MayBegin(&operation, home)) continue;
+    const size_t target = TargetOf(operation);
     if (workers_[target].get() == home) {
       home->Execute(std::move(operation));
     } else {
@@ -156,6 +166,47 @@ void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker*
       for (IoOperationRef& operation : operations) worker->Execute(std::move(operation));
     });
   }
+}
+
+size_t IoEngine::TargetOf(const IoOperationRef& operation) const {
+  if (workers_.size() == 1) return 0;
+  return WorkerIndex(
+      context_->placements->Find(operation.operation->placement_group_id()).device_id);
+}
+
+bool IoEngine::MayBegin(IoOperationRef* operation, DeviceWorker* home) {
+  if (operation->grant->limit == nullptr) return true;
+  HeldOperations& held = *held_[operation->batch->session->home];
+  switch (held.Offer(operation, context_->clock->BootNanos())) {
+    case HeldOperations::Outcome::kBegin:
+      return true;
+    case HeldOperations::Outcome::kHeld:
+      return false;
+    case HeldOperations::Outcome::kRefused:
+      break;
+  }
+  ReportRefusal(*operation,
+                {.status = v1::IO_STATUS_OVERLOADED,
+                 .message = "the client exceeds its limits, and as much waits already as may"},
+                home);
+  return false;
+}
+
+void IoEngine::BeginHeld(IoOperationRef operation, DeviceWorker* home) {
+  // What was judged when it came is judged again by the worker, but for the grant's end.
+  if (HasRunOut(operation.grant->grant, context_->mdm_clock->Now())) {
+    ReportRefusal(operation,
+                  {.status = v1::IO_STATUS_TOKEN_REFUSED,
+                   .refusal = token::Refusal::kExpired,
+                   .message = "the grant ran out while the operation waited for a limit"},
+                  home);
+    return;
+  }
+  DeviceWorker* worker = workers_[TargetOf(operation)].get();
+  if (worker == home) return home->Execute(std::move(operation));
+  worker->Post([worker, operation = std::move(operation)]() mutable {
+    worker->Execute(std::move(operation));
+  });
 }
 
 void IoEngine::ReportRefusal(const IoOperationRef& operation, const AdmissionVerdict& verdict,

@@ -25,6 +25,7 @@
 #include "services/sds/device.h"
 #include "services/sds/device_worker.h"
 #include "services/sds/engine_context.h"
+#include "services/sds/held_operations.h"
 #include "services/sds/io_operation.h"
 
 namespace tessera::sds {
@@ -37,6 +38,8 @@ class IoEngine {
   ~IoEngine() { Stop(); }
 
   void Start();
+  // Nothing waits for its client's limits any more: before streams are closed. Not on a worker.
+  void EndHolding();
   // Finishes what is queued. Streams must be closed before.
   void Stop();
 
@@ -90,6 +93,11 @@ class IoEngine {
 
  private:
   void Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker* home);
+  // False: it was refused, or is held until its client's limits let it begin.
+  [[nodiscard]] bool MayBegin(IoOperationRef* operation, DeviceWorker* home);
+  // The time of a held operation has come.
+  void BeginHeld(IoOperationRef operation, DeviceWorker* home);
+  [[nodiscard]] size_t TargetOf(const IoOperationRef& operation) const;
   void TakeShownEntries(const v1::IoRequest& request, DeviceWorker* home);
   // Installs on all workers: on `current` (may be null) at once, on the others in their queues.
   void InstallEverywhere(const std::vector<LocalMembership>& entries, DeviceWorker* current,
@@ -103,6 +111,7 @@ class IoEngine {
   const Admission admission_;
   Executor readers_;
   std::vector<std::unique_ptr<DeviceWorker>> workers_;
+  std::vector<std::unique_ptr<HeldOperations>> held_;  // by home worker; that worker's
   std::atomic<size_t> next_home_{0};
 };
 

@@ -35,6 +35,7 @@ struct ClientSession {
   explicit ClientSession(std::shared_ptr<IoClient> to) : client(std::move(to)) {}
   const std::shared_ptr<IoClient> client;  // shared with the stream itself
   size_t home = 0;                         // index of the worker that parses and verifies
+  size_t held_bytes = 0;                   // of messages with operations that are held; home worker
   ShownGrants grants;                      // home worker only
 };
 
@@ -58,6 +59,7 @@ struct IoOperationRef {
   std::shared_ptr<RequestBatch> batch;  // shared by the operations of one message
   const v1::IoOperation* operation = nullptr;
   std::shared_ptr<const ShownGrant> grant;  // shared with the stream
+  uint64_t admitted_nanos = 0;              // 0: when its message arrived; else it was held
   size_t first_span = 0;
   size_t span_count = 0;
 

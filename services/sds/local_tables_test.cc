@@ -128,35 +128,38 @@ TEST_CASE("Shown grants are bounded, and follow the keys") {
 
 TEST_CASE(
     "An ack report is repeated unchanged until it is confirmed, and nothing is lost or doubled") {
-  TokenAckBook book(3);
-  CHECK_FALSE(book.NextReport().has_value());
+  TokenAckBook book(3, 1'000);
+  CHECK_FALSE(book.NextReport(3'500).has_value());
   book.Add(1, {.reads = 2, .read_bytes = 100});
   book.Add(1, {.writes = 1, .write_bytes = 50});
-  const auto report = book.NextReport();
+  const auto report = book.NextReport(4'200);
   REQUIRE(report.has_value());
   CHECK(report->incarnation() == 3);
+  // Nothing had been done when it was asked before.
+  CHECK(report->covered_ms() == 700);
   REQUIRE(report->acks_size() == 1);
   CHECK(report->acks(0).reads() == 2);
   CHECK(report->acks(0).writes() == 1);
   book.Add(1, {.errors = 1});
-  CHECK(book.NextReport()->SerializeAsString() == report->SerializeAsString());
+  CHECK(book.NextReport(3'500)->SerializeAsString() == report->SerializeAsString());
   book.Confirm(report->report_sequence() + 1);
-  CHECK(book.NextReport()->report_sequence() == report->report_sequence());
+  CHECK(book.NextReport(3'500)->report_sequence() == report->report_sequence());
   book.Confirm(report->report_sequence());
-  const auto second = book.NextReport();
+  const auto second = book.NextReport(4'700);
   REQUIRE(second.has_value());
   CHECK(second->report_sequence() == report->report_sequence() + 1);
+  CHECK(second->covered_ms() == 500);
   CHECK(second->acks(0).reads() == 0);
   CHECK(second->acks(0).errors() == 1);
   book.Confirm(second->report_sequence());
-  CHECK_FALSE(book.NextReport().has_value());
+  CHECK_FALSE(book.NextReport(3'500).has_value());
 }
 
 TEST_CASE("The ack book is bounded, and a report too") {
-  TokenAckBook book(1);
+  TokenAckBook book(1, 1'000);
   for (uint64_t id = 1; id <= TokenAckBook::kGrantLimit + 5; ++id) book.Add(id, {.reads = 1});
   CHECK(book.overflowed() == 5);
-  const auto report = book.NextReport();
+  const auto report = book.NextReport(3'500);
   REQUIRE(report.has_value());
   CHECK(static_cast<size_t>(report->acks_size()) == TokenAckBook::kAcksPerReport);
 }

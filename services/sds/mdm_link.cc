@@ -237,6 +237,9 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(health_->Heartbeat(&call, request, &response)));
   parts_.mdm_clock->OnAnswer(response.mdm_time_ms(), sent, parts_.clock->BootNanos());
   parts_.keys->Replace(response.keys());
+  const std::vector<v1::ClientCap> caps(response.client_caps().begin(),
+                                        response.client_caps().end());
+  parts_.limits->SetCaps(caps, parts_.clock->BootNanos());
   if (learners != nullptr) learners->SetBytesPerSecond(response.learner_bytes_per_second());
   if (integrity != nullptr) integrity->OnHeartbeatAnswered(request, response);
   if (response.heartbeat_interval_ms() > 0) {
@@ -255,7 +258,8 @@ absl::Status MdmLink::Heartbeat(bool leaving) {
 // something, and heartbeats must go on.
 absl::Status MdmLink::ReportUse() {
   for (size_t round = 0; round < TokenAckBook::kReportsOfARound; ++round) {
-    const std::optional<v1::AckTokensRequest> report = parts_.accounting->NextReport();
+    const std::optional<v1::AckTokensRequest> report =
+        parts_.accounting->NextReport(parts_.clock->BootMillis());
     if (!report.has_value()) return absl::OkStatus();
     v1::AckTokensResponse response;
     grpc::ClientContext call;

@@ -60,6 +60,7 @@ struct MdmLinkParts {
   HealthBoard* health = nullptr;
   SdsMetrics* metrics = nullptr;
   TokenAccounting* accounting = nullptr;
+  ClientLimits* limits = nullptr;
   std::vector<Device*> devices;
 };
 

@@ -11,6 +11,7 @@ LocalMembership PlacementTable::Interpret(const v1::PlacementGroup& group) const
   LocalMembership local{.placement_group_id = group.placement_group_id(),
                         .membership = {.epoch = group.epoch()}};
   for (const v1::Replica& replica : group.replicas()) {
+    if (replica.role() == v1::REPLICA_ROLE_IN_SYNC) ++local.membership.in_sync_count;
     if (replica.sds_id() != sds_id_) continue;
     local.membership.role = replica.role();
     local.device_id = replica.device_id();

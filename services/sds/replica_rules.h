@@ -20,6 +20,7 @@ namespace tessera::sds {
 struct Membership {
   uint64_t epoch = 0;  // 0: never heard of the group
   v1::ReplicaRole role = v1::REPLICA_ROLE_UNSPECIFIED;
+  uint32_t in_sync_count = 0;  // of the group's replicas
 };
 
 // Who an operation needs.

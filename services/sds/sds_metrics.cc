@@ -66,6 +66,12 @@ SdsMetrics::SdsMetrics(MetricRegistry* registry) {
                          "Blocks that differ between replicas at one version of their chunk.");
   scrub_bytes = &registry->Counter("tessera_sds_scrubbed_bytes_total", "Bytes read by scrub.");
   scrub_chunks = &registry->Counter("tessera_sds_scrubbed_chunks_total", "Chunks read by scrub.");
+  limit_refused =
+      &registry->Counter("tessera_sds_limit_refused_total",
+                         "Operations refused because their client exceeds its limits by far.");
+  limit_held_seconds =
+      &registry->Histogram("tessera_sds_limit_held_seconds",
+                           "Time that operations of clients that exceed their limits waited.");
   apply_seconds = &registry->Histogram("tessera_sds_apply_duration_seconds",
                                        "Time of one batch of changes in the store.");
   flush_seconds =

@@ -44,6 +44,8 @@ class SdsMetrics {
   prometheus::Counter* blocks_different = nullptr;
   prometheus::Counter* scrub_bytes = nullptr;
   prometheus::Counter* scrub_chunks = nullptr;
+  prometheus::Counter* limit_refused = nullptr;
+  prometheus::Histogram* limit_held_seconds = nullptr;
   prometheus::Histogram* apply_seconds = nullptr;
   prometheus::Histogram* flush_seconds = nullptr;
   prometheus::Histogram* cold_read_seconds = nullptr;

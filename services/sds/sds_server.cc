@@ -60,7 +60,7 @@ absl::Status SdsServer::OpenState(StoreOpener opener) {
   TESSERA_ASSIGN_OR_RETURN(const std::vector<UnservedRange> unserved, state_->Unserved());
   unserved_ = std::make_unique<UnservedWrites>(
       unserved, [this](const UnservedRange& range) { return state_->SaveUnserved(range); });
-  accounting_ = std::make_unique<TokenAccounting>(state_->node().incarnation);
+  accounting_ = std::make_unique<TokenAccounting>(state_->node().incarnation, clock_->BootMillis());
   TESSERA_ASSIGN_OR_RETURN(const std::vector<uint64_t> deleted, state_->DeletedVtrees());
   for (const uint64_t vtree_id : deleted) deleted_vtrees_.Add(vtree_id);
   TESSERA_ASSIGN_OR_RETURN(const std::vector<DeviceOptions> devices, options_.Devices());
@@ -81,6 +81,7 @@ absl::Status SdsServer::StartEngine() {
   context_.volumes = volumes_.get();
   context_.placements = placements_.get();
   context_.windows = &windows_;
+  context_.limits = &limits_;
   context_.metrics = &metrics_;
   context_.accounting = accounting_.get();
   context_.deleted_vtrees = &deleted_vtrees_;
@@ -207,7 +208,8 @@ absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
                      .records = records_.get(),
                      .health = health_.get(),
                      .metrics = &metrics_,
-                     .accounting = accounting_.get()};
+                     .accounting = accounting_.get(),
+                     .limits = &limits_};
   for (const auto& device : devices_) parts.devices.push_back(device.get());
   link_ =
       std::make_unique<MdmLink>(std::move(link_options), std::move(parts),
@@ -335,6 +337,7 @@ void SdsServer::Stop() {
   if (peers_ != nullptr) peers_->Stop();
   if (scrubber_ != nullptr) scrubber_->Stop();
   if (repairer_ != nullptr) repairer_->Stop();
+  if (engine_ != nullptr) engine_->EndHolding();
   if (chunk_service_ != nullptr) chunk_service_->CloseStreams();
   if (link_ != nullptr) link_->Stop();
   if (janitor_ != nullptr) janitor_->Stop();

@@ -91,6 +91,7 @@ class SdsServer final : public IntegrityObserver {
   KeyStore keys_;
   MdmClock mdm_clock_;
   ReplayWindows windows_;
+  ClientLimits limits_;
   DeletedVtrees deleted_vtrees_;
   IoBudget budget_;
   std::unique_ptr<LocalState> state_;

@@ -1,5 +1,7 @@
 #include "services/sds/token_ack_book.h"
 
+#include <algorithm>
+
 namespace tessera::sds {
 
 GrantUse& GrantUse::operator+=(const GrantUse& other) {
@@ -8,6 +10,10 @@ GrantUse& GrantUse::operator+=(const GrantUse& other) {
   read_bytes += other.read_bytes;
   write_bytes += other.write_bytes;
   errors += other.errors;
+  counted_operations += other.counted_operations;
+  counted_bytes += other.counted_bytes;
+  client_operations += other.client_operations;
+  client_bytes += other.client_bytes;
   return *this;
 }
 
@@ -23,12 +29,16 @@ void TokenAckBook::Add(uint64_t grant_id, const GrantUse& use) {
   found->second += use;
 }
 
-std::optional<v1::AckTokensRequest> TokenAckBook::NextReport() {
+std::optional<v1::AckTokensRequest> TokenAckBook::NextReport(uint64_t now_ms) {
   if (outstanding_.has_value()) return outstanding_;
-  if (uses_.empty()) return std::nullopt;
+  if (uses_.empty()) {
+    covered_until_ms_ = now_ms;
+    return std::nullopt;
+  }
   v1::AckTokensRequest report;
   report.set_report_sequence(++last_sequence_);
   report.set_incarnation(incarnation_);
+  report.set_covered_ms(std::max<uint64_t>(1, now_ms - covered_until_ms_));
   while (!uses_.empty() && static_cast<size_t>(report.acks_size()) < kAcksPerReport) {
     const auto first = uses_.begin();
     v1::TokenAck* ack = report.add_acks();
@@ -38,8 +48,13 @@ std::optional<v1::AckTokensRequest> TokenAckBook::NextReport() {
     ack->set_read_bytes(first->second.read_bytes);
     ack->set_write_bytes(first->second.write_bytes);
     ack->set_errors(first->second.errors);
+    ack->set_counted_operations(first->second.counted_operations);
+    ack->set_counted_bytes(first->second.counted_bytes);
+    ack->set_client_operations(first->second.client_operations);
+    ack->set_client_bytes(first->second.client_bytes);
     uses_.erase(first);
   }
+  if (uses_.empty()) covered_until_ms_ = now_ms;
   outstanding_ = std::move(report);
   return outstanding_;
 }

@@ -23,6 +23,11 @@ struct GrantUse {
   uint64_t read_bytes = 0;
   uint64_t write_bytes = 0;
   uint64_t errors = 0;
+  // What of it counts for limits (services/common/io_cost.h): here, and of what the client did.
+  double counted_operations = 0;
+  uint64_t counted_bytes = 0;
+  double client_operations = 0;
+  double client_bytes = 0;
   GrantUse& operator+=(const GrantUse& other);
 };
 
@@ -33,11 +38,13 @@ class TokenAckBook {
   // Enough for all grants of a full book.
   static constexpr size_t kReportsOfARound = kGrantLimit / kAcksPerReport + 1;
 
-  explicit TokenAckBook(uint64_t incarnation) : incarnation_(incarnation) {}
+  TokenAckBook(uint64_t incarnation, uint64_t now_ms)
+      : incarnation_(incarnation), covered_until_ms_(now_ms) {}
 
   void Add(uint64_t grant_id, const GrantUse& use);
   // The report to send now: the unconfirmed one again, or a new one; none when nothing was done.
-  [[nodiscard]] std::optional<v1::AckTokensRequest> NextReport();
+  // `now_ms`: boot time.
+  [[nodiscard]] std::optional<v1::AckTokensRequest> NextReport(uint64_t now_ms);
   // The MDM has the report. Others than the outstanding one change nothing.
   void Confirm(uint64_t report_sequence);
 
@@ -49,6 +56,7 @@ class TokenAckBook {
   absl::flat_hash_map<uint64_t, GrantUse> uses_;
   std::optional<v1::AckTokensRequest> outstanding_;
   uint64_t last_sequence_ = 0;
+  uint64_t covered_until_ms_;  // what was done before is in a report
   uint64_t overflowed_ = 0;
 };
 

@@ -41,6 +41,19 @@ bool WorkerThread::Post(Task task) {
   return true;
 }
 
+void WorkerThread::PostAfter(absl::Duration delay, Task task) {
+  timed_.emplace(std::chrono::steady_clock::now() + absl::ToChronoNanoseconds(delay),
+                 std::move(task));
+}
+
+void WorkerThread::TakeDue(std::vector<Task>* tasks) {
+  if (timed_.empty()) return;
+  const auto now = std::chrono::steady_clock::now();
+  while (!timed_.empty() && timed_.begin()->first <= now) {
+    tasks->push_back(std::move(timed_.extract(timed_.begin()).mapped()));
+  }
+}
+
 bool WorkerThread::RunAndWait(Task task) {
   absl::Notification done;
   if (!Post([&task, &done] {
@@ -90,9 +103,16 @@ bool WorkerThread::AwaitTasks(std::vector<Task>* tasks) {
   const auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !queue_.empty() || stopping_;
   };
-  mutex_.Await(absl::Condition(&awake));
+  if (timed_.empty()) {
+    mutex_.Await(absl::Condition(&awake));
+  } else {
+    mutex_.AwaitWithTimeout(
+        absl::Condition(&awake),
+        absl::FromChrono(timed_.begin()->first - std::chrono::steady_clock::now()));
+  }
   tasks->swap(queue_);
-  return !tasks->empty();
+  TakeDue(tasks);
+  return !tasks->empty() || !stopping_;
 }
 
 void WorkerThread::AwaitTag() {
@@ -103,7 +123,16 @@ void WorkerThread::AwaitTag() {
   }
   void* tag = nullptr;
   bool ok = false;
-  const bool got = grpc_queue_->Next(&tag, &ok);
+  bool got = false;
+  if (timed_.empty()) {
+    got = grpc_queue_->Next(&tag, &ok);
+  } else {
+    const auto left = std::chrono::duration_cast<std::chrono::nanoseconds>(
+        timed_.begin()->first - std::chrono::steady_clock::now());
+    const gpr_timespec until =
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(left.count(), GPR_TIMESPAN));
+    got = grpc_queue_->AsyncNext(&tag, &ok, until) == grpc::CompletionQueue::GOT_EVENT;
+  }
   {
     absl::MutexLock lock(&mutex_);
     sleeps_in_grpc_ = false;
@@ -117,6 +146,7 @@ bool WorkerThread::NextTasks(std::vector<Task>* tasks) {
   RunReadyTags(grpc_queue_, kTagsOfACycle);
   absl::MutexLock lock(&mutex_);
   tasks->swap(queue_);
+  TakeDue(tasks);
   return true;
 }
 

@@ -15,8 +15,10 @@
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -24,6 +26,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "services/common/grpc_queue.h"
 
 namespace tessera::sds {
@@ -41,6 +44,8 @@ class WorkerThread {
   void Start(const std::string& name, std::function<void()> end_of_cycle);
   // False once stopped: the task was not taken.
   bool Post(Task task);
+  // On the thread itself: runs `task` after `delay`; dropped when it is stopped before.
+  void PostAfter(absl::Duration delay, Task task);
   // Posts and waits until the task has run; false once stopped.
   bool RunAndWait(Task task);
   // Runs what is queued, ends the thread. Idempotent. The queue must have been left.
@@ -60,7 +65,9 @@ class WorkerThread {
   // Waits for tasks or tags and runs the tags. False: stopped, and nothing is left.
   bool NextTasks(std::vector<Task>* tasks);
   bool AwaitTasks(std::vector<Task>* tasks);
-  // Runs one tag, waiting for it as long as no task is posted.
+  // Adds what is due to `tasks`.
+  void TakeDue(std::vector<Task>* tasks);
+  // Runs one tag, waiting for it as long as no task is posted or due.
   void AwaitTag();
   void Woken(bool ok);
 
@@ -72,8 +79,9 @@ class WorkerThread {
   bool alarm_set_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Alarm alarm_;  // set under the mutex; free again when its tag has come
   MemberTag<WorkerThread, &WorkerThread::Woken> woken_{this};
-  grpc::CompletionQueue* grpc_queue_ = nullptr;  // the thread's
-  std::thread thread_;                           // Start and Stop only
+  grpc::CompletionQueue* grpc_queue_ = nullptr;                       // the thread's
+  std::multimap<std::chrono::steady_clock::time_point, Task> timed_;  // the thread's
+  std::thread thread_;                                                // Start and Stop only
 };
 
 }  // namespace tessera::sds

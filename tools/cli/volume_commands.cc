@@ -3,6 +3,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,8 +31,9 @@ struct Options {
   bool thick = false;
   bool read_only = false;
   bool force = false;
-  uint32_t iops = 0;
-  std::string bandwidth = "0";
+  std::optional<uint32_t> iops;
+  std::optional<std::string> bandwidth;
+  std::optional<uint32_t> burst;
   uint64_t generation = 0;
   std::string name;
   std::vector<std::string> labels;
@@ -66,6 +68,40 @@ void PrintVolumes(const std::vector<v1::Volume>& volumes, bool trash = false) {
   table.Print(std::cout);
 }
 
+// For people: "500 operations, 10 MiB a second, 1 s saved up"; empty: no limit.
+template <typename Message>
+std::string Limits(const Message& of) {
+  std::vector<std::string> parts;
+  if (of.iops_limit() != 0) parts.push_back(absl::StrCat(of.iops_limit(), " operations a second"));
+  if (of.bandwidth_limit_bytes() != 0) {
+    parts.push_back(absl::StrCat(FormatSize(of.bandwidth_limit_bytes()), " a second"));
+  }
+  if (parts.empty()) return "";
+  parts.push_back(absl::StrCat("bursts of ", of.burst_seconds(), " s"));
+  return absl::StrJoin(parts, ", ");
+}
+
+// Sets those that were given; their fields' names.
+template <typename Message>
+std::vector<std::string> SetLimits(const Options& options, Message* message) {
+  std::vector<std::string> fields;
+  if (options.iops.has_value()) {
+    message->set_iops_limit(*options.iops);
+    fields.emplace_back("iops_limit");
+  }
+  if (options.bandwidth.has_value()) {
+    const auto bandwidth = ParseSize(*options.bandwidth);
+    if (!bandwidth.ok()) throw CommandError(bandwidth.status());
+    message->set_bandwidth_limit_bytes(*bandwidth);
+    fields.emplace_back("bandwidth_limit_bytes");
+  }
+  if (options.burst.has_value()) {
+    message->set_burst_seconds(*options.burst);
+    fields.emplace_back("burst_seconds");
+  }
+  return fields;
+}
+
 // "key=value" sets, "key-" takes away.
 void ApplyLabels(const std::vector<std::string>& texts,
                  google::protobuf::Map<std::string, std::string>* labels) {
@@ -92,6 +128,7 @@ void Create(Client* client, const Options& options) {
   request.set_size_bytes(*size);
   request.set_provisioning(options.thick ? v1::PROVISIONING_THICK : v1::PROVISIONING_THIN);
   ApplyLabels(options.labels, request.mutable_labels());
+  SetLimits(options, &request);
   const auto response = client->Call<Volumes>(&Volumes::Stub::CreateVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
   PrintVolumes({response.volume()});
@@ -133,6 +170,9 @@ void Show(Client* client, const Options& options) {
   table.Add({"type", FormatEnum(v1::Provisioning_descriptor(), volume.provisioning())});
   table.Add({"chunk size", FormatSize(volume.chunk_bytes())});
   table.Add({"generation", absl::StrCat(volume.generation())});
+  if (const std::string limits = Limits(volume); !limits.empty()) {
+    table.Add({"limits", limits + ", of all mappings"});
+  }
   if (volume.trashed_until_ms() > 0) {
     table.Add({"in the trash", absl::StrCat("until ", Time(volume.trashed_until_ms()))});
   }
@@ -141,25 +181,31 @@ void Show(Client* client, const Options& options) {
   for (const auto& mapping : volume.mappings()) {
     table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", Mode(mapping.mode()),
                                          mapping.attached() ? ", attached" : ", not attached")});
+    if (const std::string limits = Limits(mapping); !limits.empty()) table.Add({"", limits});
     for (const std::string& uri : mapping.nbd_uris()) table.Add({"", uri});
   }
   table.Print(std::cout);
 }
 
+void TellLater(const google::protobuf::RepeatedField<uint64_t>& later_sdc_ids) {
+  if (later_sdc_ids.empty()) return;
+  std::cerr << "tessera: not told yet, but when they renew their grants: clients "
+            << absl::StrJoin(later_sdc_ids, ", ") << "\n";
+}
+
 void Map(Client* client, const Options& options) {
   const NameOrId volume = ParseNameOrId(options.volume);
   const NameOrId sdc = ParseNameOrId(options.sdc);
-  const auto bandwidth = ParseSize(options.bandwidth);
-  if (!bandwidth.ok()) throw CommandError(bandwidth.status());
   v1::MapVolumeRequest request;
   request.set_volume_id(volume.id);
   request.set_volume_name(volume.name);
   request.set_sdc_id(sdc.id);
   request.set_sdc_name(sdc.name);
   request.set_mode(options.read_only ? v1::MAPPING_MODE_READ_ONLY : v1::MAPPING_MODE_READ_WRITE);
-  request.set_iops_limit(options.iops);
-  request.set_bandwidth_limit_bytes(*bandwidth);
-  const auto mapping = client->Call<Volumes>(&Volumes::Stub::MapVolume, request).mapping();
+  SetLimits(options, &request);
+  const auto response = client->Call<Volumes>(&Volumes::Stub::MapVolume, request);
+  const v1::VolumeMapping& mapping = response.mapping();
+  TellLater(response.later_sdc_ids());
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, mapping);
   for (const std::string& uri : mapping.nbd_uris()) std::cout << uri << "\n";
   if (!mapping.attached()) std::cerr << "tessera: mapped; the client has not attached it yet\n";
@@ -224,19 +270,25 @@ void Delete(Client* client, const Options& options) {
 }
 
 void Update(Client* client, const Options& options, const v1::VolumeUpdate& wanted,
-            const std::string& field) {
+            const std::vector<std::string>& fields) {
   const NameOrId volume = ParseNameOrId(options.volume);
   v1::UpdateVolumeRequest request;
   request.set_volume_id(volume.id);
   request.set_volume_name(volume.name);
   *request.mutable_volume() = wanted;
-  request.mutable_update_mask()->add_paths(field);
+  for (const std::string& field : fields) request.mutable_update_mask()->add_paths(field);
   const auto response = client->Call<Volumes>(&Volumes::Stub::UpdateVolume, request);
-  if (client->globals().output == Output::kJson) return PrintJson(std::cout, response);
-  if (response.later_sdc_ids_size() > 0) {
-    std::cerr << "tessera: not told yet, but when they renew their grants: clients "
-              << absl::StrJoin(response.later_sdc_ids(), ", ") << "\n";
+  TellLater(response.later_sdc_ids());
+  if (client->globals().output == Output::kJson) PrintJson(std::cout, response);
+}
+
+void UpdateLimits(Client* client, const Options& options) {
+  v1::VolumeUpdate wanted;
+  const std::vector<std::string> fields = SetLimits(options, &wanted);
+  if (fields.empty()) {
+    throw CommandError(absl::InvalidArgumentError("give --iops, --bandwidth or --burst"));
   }
+  Update(client, options, wanted, fields);
 }
 
 void Resize(Client* client, const Options& options) {
@@ -244,20 +296,20 @@ void Resize(Client* client, const Options& options) {
   if (!size.ok()) throw CommandError(size.status());
   v1::VolumeUpdate wanted;
   wanted.set_size_bytes(*size);
-  Update(client, options, wanted, "size_bytes");
+  Update(client, options, wanted, {"size_bytes"});
 }
 
 void Rename(Client* client, const Options& options) {
   v1::VolumeUpdate wanted;
   wanted.set_name(options.name);
-  Update(client, options, wanted, "name");
+  Update(client, options, wanted, {"name"});
 }
 
 void Label(Client* client, const Options& options) {
   v1::VolumeUpdate wanted;
   *wanted.mutable_labels() = Find(client, options).labels();
   ApplyLabels(options.labels, wanted.mutable_labels());
-  Update(client, options, wanted, "labels");
+  Update(client, options, wanted, {"labels"});
 }
 
 void Restore(Client* client, const Options& options) {
@@ -295,6 +347,15 @@ void Restore(Client* client, const Options& options) {
   PrintVolumes({response.volume()});
 }
 
+void AddLimitOptions(CLI::App* command, Options* options, const std::string& of) {
+  command->add_option("--iops", options->iops,
+                      absl::StrCat("IO operations a second", of, "; 0: no limit."));
+  command->add_option("--bandwidth", options->bandwidth,
+                      absl::StrCat("Bytes a second", of, ", such as 100MiB; 0: no limit."));
+  command->add_option("--burst", options->burst,
+                      "How many seconds' worth of it may be saved up; left out: 1.");
+}
+
 }  // namespace
 
 NameOrId ParseNameOrId(const std::string& text) {
@@ -316,6 +377,7 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   create->add_option("--pool", options->pool, "Its pool; may be left out when there is only one.");
   create->add_flag("--thick", options->thick, "Set the whole size aside now.");
   create->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
+  AddLimitOptions(create, options.get(), " of all its mappings together");
   create->callback([=] { Create(client, *options); });
 
   auto* list = volume->add_subcommand("list", "Lists volumes.");
@@ -332,9 +394,8 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   map->add_option("VOLUME", options->volume, "Name or id.")->required();
   map->add_option("--sdc", options->sdc, "Client; may be left out when there is only one.");
   map->add_flag("--read-only", options->read_only, "For reading; other clients may map it so too.");
-  map->add_option("--iops", options->iops, "IO operations a second; 0: no limit.");
-  map->add_option("--bandwidth", options->bandwidth,
-                  "Bytes a second, such as 100MiB; 0: no limit.");
+  AddLimitOptions(map, options.get(), "");
+  map->footer("Mapping again sets other limits, at once and while the volume is in use.");
   map->callback([=] { Map(client, *options); });
 
   auto* unmap =
@@ -357,6 +418,12 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   resize->add_option("VOLUME", options->volume, "Name or id.")->required();
   resize->add_option("--size", options->size, "Its size from now on, such as 20GiB.")->required();
   resize->callback([=] { Resize(client, *options); });
+
+  auto* update = volume->add_subcommand(
+      "update", "Sets limits of all mappings of a volume together, also in use.");
+  update->add_option("VOLUME", options->volume, "Name or id.")->required();
+  AddLimitOptions(update, options.get(), " of all its mappings together");
+  update->callback([=] { UpdateLimits(client, *options); });
 
   auto* rename = volume->add_subcommand("rename", "Gives an unmapped volume another name.");
   rename->add_option("VOLUME", options->volume, "Name or id.")->required();

@@ -84,15 +84,19 @@ void Attachments::Attach(uint64_t volume_id, Done done) {
     return;
   }
   volume.waiting.push_back(std::move(done));
+  // What the MDM wants attached may be another mapping than the one known here, or have another
+  // size or other limits: a renewal tells, when it begins after this.
+  if (volume.calling) {
+    volume.renew_next = true;
+    return;
+  }
   if (volume.attached) {
-    // What the MDM wants attached may be another mapping than the one known here: a renewal tells.
-    if (volume.calling) return;
     if (volume.timer_set) loop_.Cancel(volume.timer);
     volume.timer_set = false;
     Renew(volume_id);
     return;
   }
-  if (!volume.calling && !volume.timer_set) FetchName(volume_id);
+  if (!volume.timer_set) FetchName(volume_id);
 }
 
 void Attachments::FetchName(uint64_t volume_id) {
@@ -112,7 +116,7 @@ void Attachments::FetchName(uint64_t volume_id) {
 void Attachments::Acquire(uint64_t volume_id) {
   Volume& volume = volumes_[volume_id];
   volume.calling = true;
-  volume.acquire_next = false;
+  volume.acquire_next = volume.renew_next = false;
   counters_.acquisitions.Add();
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
@@ -132,6 +136,7 @@ void Attachments::Renew(uint64_t volume_id) {
   Volume& volume = volumes_[volume_id];
   if (volume.grant_id == 0) return Acquire(volume_id);
   volume.calling = true;
+  volume.renew_next = false;
   counters_.renewals.Add();
   v1::RenewGrantRequest request;
   request.set_token_id(volume.grant_id);
@@ -169,6 +174,7 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
     health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_attached",
                     absl::StrCat("volume ", volume.name, " is offered"));
   }
+  if (volume.renew_next && !volume.acquire_next && !volume.detaching) return Renew(volume_id);
   After(volume, volume_id, renewal, volume.acquire_next);
   if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
 }

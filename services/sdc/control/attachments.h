@@ -73,6 +73,7 @@ class Attachments {
     bool dropping = false;      // without an end of what is under way
     bool calling = false;       // a call about its grant is under way
     bool acquire_next = false;  // what is needed then is a new generation
+    bool renew_next = false;    // what is known then may be older than what was asked for
     bool timer_set = false;
     uint32_t failures = 0;
     EventLoop::TimerId timer = 0;

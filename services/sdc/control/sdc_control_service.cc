@@ -166,6 +166,11 @@ absl::Status SdcControlServiceImpl::List(const CallContext& call,
           attachment->set_errors(stats.errors.Get());
           attachment->set_in_flight(static_cast<uint32_t>(stats.in_flight.Get()));
           attachment->set_waiting_for(volume->WaitingFor());
+          attachment->set_iops_limit(grant.iops_limit);
+          attachment->set_bandwidth_limit_bytes(grant.bandwidth_limit_bytes);
+          attachment->set_burst_seconds(grant.burst_seconds);
+          attachment->set_limited_requests(stats.limited.Get());
+          attachment->set_limited_wait_ms(stats.limited_wait_micros.Get() / 1000);
         }
         answer(std::move(list));
       }));

@@ -68,6 +68,8 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   }
   std::atomic<bool> mapped{true};
   std::atomic<int> renewals{0};
+  std::atomic<bool> renewals_held{false};  // made, but not answered yet
+  std::atomic<uint32_t> iops_limit{0};
   std::atomic<int> registrations{0};
   std::atomic<bool> left{false};
   std::atomic<uint64_t> granted_epoch{0};  // of the entry that comes with a grant; 0: none
@@ -134,6 +136,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     ++renewals;
     if (issued_generation_ != generation_) return {grpc::StatusCode::FAILED_PRECONDITION, "moved"};
     *response->mutable_grant() = Issue(generation_);
+    while (renewals_held) std::this_thread::yield();
     return grpc::Status::OK;
   }
   grpc::Status WatchPlacementGroups(
@@ -183,6 +186,7 @@ class FakeMdm final : public v1::DiscoveryService::Service,
     grant.issued_ms = 1'000'000;
     grant.expiry_ms = 1'000'100 + static_cast<uint64_t>(renewals);
     grant.outage_expiry_ms = 2'000'000;
+    grant.iops_limit = iops_limit;
     v1::IssuedGrant issued;
     issued.set_grant(token::EncodeGrant(grant));
     issued.set_mdm_time_ms(1'000'000);
@@ -312,6 +316,45 @@ size_t Logged(const TemporaryFolder& folder, const std::string& code) {
   return static_cast<size_t>(
       std::count_if(log.events().begin(), log.events().end(),
                     [&](const v1::Event& event) { return event.code() == code; }));
+}
+
+TEST_CASE("a renewal that began before it was asked for is followed by another", "[process]") {
+  FakeMdm mdm;
+  TemporaryFolder folder;
+  auto process = SdcProcess::Start(Options(folder, mdm));
+  REQUIRE(process.ok());
+  const auto control = Control(folder);
+  while (AttachmentCount(*control) == 0) std::this_thread::yield();
+  mdm.renewals_held = true;
+  const int before = mdm.renewals;
+  while (mdm.renewals == before) std::this_thread::yield();
+  mdm.iops_limit = 500;  // what is on its way does not know
+  std::atomic<bool> asked{false};
+  std::thread release([&] {
+    while (!asked) std::this_thread::yield();
+    mdm.renewals_held = false;
+  });
+  grpc::ClientContext context;
+  v1::AttachVolumeRequest request;
+  request.set_volume_id(7);
+  v1::AttachVolumeResponse response;
+  grpc::CompletionQueue queue;
+  const auto call = control->AsyncAttachVolume(&context, request, &queue);
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  while (AttachmentCount(*control) != 1) std::this_thread::yield();
+  asked = true;
+  void* tag = nullptr;
+  bool ok = false;
+  REQUIRE(queue.Next(&tag, &ok));
+  release.join();
+  CHECK(status.ok());
+  grpc::ClientContext listing;
+  v1::ListAttachmentsResponse list;
+  REQUIRE(control->ListAttachments(&listing, {}, &list).ok());
+  REQUIRE(list.attachments_size() == 1);
+  CHECK(list.attachments(0).iops_limit() == 500);
+  (*process)->Stop();
 }
 
 TEST_CASE("a volume that was unmapped and mapped again unnoticed begins anew", "[process]") {

@@ -47,12 +47,12 @@ SdcMetrics::SdcMetrics(MetricRegistry& registry, EventLoop& loop, const IoEngine
 }
 
 void SdcMetrics::Follow(const std::string& name, const std::string& help, uint64_t value,
-                        const MetricRegistry::Labels& labels) {
+                        const MetricRegistry::Labels& labels, double unit) {
   std::string key = name;
   for (const auto& [label, text] : labels) absl::StrAppend(&key, "|", label, "=", text);
   Follower& follower = followers_[key];
   if (follower.counter == nullptr) follower.counter = &registry_.Counter(name, help, labels);
-  follower.Set(value);
+  follower.Set(value, unit);
 }
 
 void SdcMetrics::Collect() {
@@ -89,8 +89,11 @@ void SdcMetrics::Collect() {
   Follow("tessera_sdc_writes_outside_total",
          "Writes that found no room in the resume file: a restart meanwhile needs the MDM.",
          counters.writes_outside.Get());
-  Follow("tessera_sdc_throttled_total", "Times that a rate limit held requests back.",
-         counters.throttled.Get());
+  Follow("tessera_sdc_limited_requests_total", "Requests that waited for their volume's limits.",
+         counters.limited.Get());
+  Follow("tessera_sdc_limited_wait_seconds_total",
+         "How long requests waited for their volume's limits.", counters.limited_wait_micros.Get(),
+         {}, 1e-6);
   Follow("tessera_sdc_reconnects_total", "Streams to servers that broke.", engine_.reconnects());
   const Attachments::Counters& grants = attachments_.counters();
   Follow("tessera_sdc_grant_renewals_total", "Grants renewed.", grants.renewals.Get());

@@ -38,8 +38,8 @@ class SdcMetrics {
   struct Follower {
     prometheus::Counter* counter = nullptr;
     uint64_t seen = 0;
-    void Set(uint64_t value) {
-      if (value > seen) counter->Increment(static_cast<double>(value - seen));
+    void Set(uint64_t value, double unit = 1) {
+      if (value > seen) counter->Increment(static_cast<double>(value - seen) * unit);
       seen = value;
     }
   };
@@ -68,8 +68,10 @@ class SdcMetrics {
   absl::Mutex mutex_;
   std::array<PerCommand, kCommandCount> commands_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Follower> followers_ ABSL_GUARDED_BY(mutex_);  // by name and labels
+  // `unit`: of the value, in that of the metric.
   void Follow(const std::string& name, const std::string& help, uint64_t value,
-              const MetricRegistry::Labels& labels = {}) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+              const MetricRegistry::Labels& labels = {}, double unit = 1)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 };
 
 }  // namespace tessera::sdc

@@ -77,6 +77,7 @@ class Process final : public SdcProcess {
     engine.unflushed_bytes = options_.unflushed_bytes;
     engine.flush_timeout = options_.flush_timeout;
     engine.io_timeout = options_.io_timeout;
+    engine.ignore_limits = options_.ignore_limits;
     engine_ = std::make_unique<IoEngine>(loop_, engine,
                                          options_.security.insecure ? nullptr : credentials);
     ResumedState left = OpenResumeTable();

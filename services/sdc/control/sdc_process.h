@@ -35,6 +35,7 @@ struct SdcOptions {
   std::chrono::milliseconds replica_timeout{2'000};
   std::chrono::milliseconds full_wait{0};
   uint64_t unflushed_bytes = 128u << 20;
+  bool ignore_limits = false;  // for tests: EngineOptions
   // Where the file for the next life is; empty: none, and a restart needs the MDM.
   std::string resume_folder = "/dev/shm";
   std::chrono::milliseconds flush_timeout{10'000};

@@ -32,6 +32,8 @@ struct EngineOptions {
   uint64_t unflushed_bytes = 128u << 20;
   // Also bounds the memory behind small writes, whose receive buffers are larger than they are.
   EventLoop::Duration flush_after = std::chrono::seconds(5);
+  // A client that takes no notice of its limits: for tests of the servers, no flag sets it.
+  bool ignore_limits = false;
 };
 
 // What is wrong with a grant.
@@ -103,13 +105,14 @@ struct EngineCounters {
   LoopCounter replicas_reported;
   LoopCounter grants_needed;
   LoopCounter requests_timed_out;
-  LoopCounter throttled;
-  LoopCounter waits_for_space;     // writes that found the pool full and wait
-  LoopCounter unflushed_bytes;     // gauge: kept until durable
-  LoopCounter replicas_caught_up;  // after they had lost what was not flushed
-  LoopCounter volumes_resumed;     // from an earlier life of this process
-  LoopCounter writes_resumed;      // of these, unacknowledged or kept
-  LoopCounter writes_outside;      // found no room in the resume file
+  LoopCounter limited;              // requests that had to wait for their volume's limits ..
+  LoopCounter limited_wait_micros;  // .. and how long
+  LoopCounter waits_for_space;      // writes that found the pool full and wait
+  LoopCounter unflushed_bytes;      // gauge: kept until durable
+  LoopCounter replicas_caught_up;   // after they had lost what was not flushed
+  LoopCounter volumes_resumed;      // from an earlier life of this process
+  LoopCounter writes_resumed;       // of these, unacknowledged or kept
+  LoopCounter writes_outside;       // found no room in the resume file
 };
 
 class EngineContext {

@@ -260,6 +260,7 @@ class TestCluster final : public ClusterLink {
   std::atomic<int> grants_seen{0};
   token::AccessMode access = token::AccessMode::kReadWrite;
   uint32_t iops_limit = 0;
+  uint64_t bandwidth_limit_bytes = 0;
 
   VolumeGrant MakeGrant() {
     token::Grant grant;
@@ -277,6 +278,7 @@ class TestCluster final : public ClusterLink {
     grant.expiry_ms = 2'000'000 + ++renewals_;
     grant.outage_expiry_ms = 3'000'000;
     grant.iops_limit = iops_limit;
+    grant.bandwidth_limit_bytes = bandwidth_limit_bytes;
     v1::IssuedGrant issued;
     issued.set_grant(token::EncodeGrant(grant));
     for (size_t i = 0; i < servers.size(); ++i) {

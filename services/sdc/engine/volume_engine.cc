@@ -6,16 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/crc32c.h"
+#include "services/sdc/rules/request_cost.h"
 
 namespace tessera::sdc {
 namespace {
 
 // Pieces of one request on their way at once: bounds what a trim of a whole volume occupies.
 constexpr uint32_t kOutstandingPieces = 64;
-// A block status answer covers at most this much; the client asks on from there.
-constexpr uint64_t kBlockStatusBytes = 64 << 20;
-// Zeroings of up to this length are written as data when they are not aligned.
-constexpr uint64_t kZeroesAsDataBytes = 64 << 10;
 
 bool IsWrite(Command command) {
   return command == Command::kWrite || command == Command::kTrim ||
@@ -29,9 +26,7 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
       name_(std::move(name)),
       grant_(std::move(grant)),
       alive_(std::make_shared<bool>(true)) {
-  limiter_.Configure(
-      {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
-      context_.NowNanos());
+  AdoptLimits();
 }
 
 VolumeEngine::~VolumeEngine() {
@@ -88,12 +83,9 @@ void VolumeEngine::Submit(BlockRequest block) {
   if (block.command != Command::kFlush && nothing) return FailLater(std::move(block), 0, "");
 
   Request* request = NewRequest(std::move(block));
-  const bool data =
-      request->block.command == Command::kRead || request->block.command == Command::kWrite;
-  if (data && !limiter_.unlimited()) {
-    throttled_.push_back(request);
-    AdmitThrottled();
-    return;
+  // A flush never waits for what has not begun.
+  if (request->block.command != Command::kFlush && (!limiter_.unlimited() || !throttled_.empty())) {
+    return Throttle(request);
   }
   EnterGate(request);
 }
@@ -123,7 +115,8 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
                     request->block.offset_bytes + request->block.length_bytes};
   request->widened = WidenToSectors(request->range);
   request->phase = Request::Phase::kThrottled;
-  request->started_nanos = context_.NowNanos();
+  request->started_nanos = request->admitted_nanos = context_.NowNanos();
+  request->limited = false;
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
   request->internal = request->partly_done = false;
@@ -175,25 +168,6 @@ void VolumeEngine::FreePiece(Piece* piece) {
   piece->tried_device_ids.clear();
   piece->request = nullptr;
   free_pieces_.push_back(piece);
-}
-
-void VolumeEngine::AdmitThrottled() {
-  while (!throttled_.empty()) {
-    Request* request = throttled_.front();
-    const uint64_t wait = limiter_.Pass(request->block.length_bytes, context_.NowNanos());
-    if (wait > 0) {
-      context_.counters().throttled.Add();
-      if (!std::exchange(throttle_timer_set_, true)) {
-        throttle_timer_ = context_.loop().After(std::chrono::nanoseconds(wait), [this] {
-          throttle_timer_set_ = false;
-          AdmitThrottled();
-        });
-      }
-      return;
-    }
-    throttled_.pop_front();
-    EnterGate(request);
-  }
 }
 
 void VolumeEngine::EnterGate(Request* request) {
@@ -503,9 +477,6 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
   grant_ = std::move(grant);
   grant_blocked_ = false;
   const uint64_t now = context_.NowNanos();
-  limiter_.Configure(
-      {grant_.fields.iops_limit, grant_.fields.bandwidth_limit_bytes, grant_.fields.burst_seconds},
-      now);
   // Until the new order is recorded as a whole, the next life can't go on with it.
   if (other && table_ != nullptr) record_.AddOutside();
   if (other && !read_only()) {
@@ -531,6 +502,7 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
   RetryParked();
   // What a round waited for may have been given up with the old order.
   if (other) CheckFlushRound();
+  AdoptLimits();
 }
 
 void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
@@ -538,7 +510,9 @@ void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
   if (limit == 0) return;
   std::vector<absl::AnyInvocable<void(BlockReply)>> expired;
   for (Request* request : live_) {
-    if (request->answered || now_nanos - request->started_nanos < limit) continue;
+    // Waiting for its limits is no fault.
+    if (request->limited) continue;
+    if (request->answered || now_nanos - request->admitted_nanos < limit) continue;
     request->answered = true;
     expired.push_back(std::move(request->block.done));
     stats_.in_flight.Subtract(1);
@@ -657,6 +631,7 @@ std::string VolumeEngine::WaitingFor() const {
                         " on device ", lost.device_id, " may lack writes");
   }
   if (flushes_.round_running()) return "a flush of a server's device";
+  if (!throttled_.empty()) return "its limit of operations or bytes a second";
   return "";
 }
 

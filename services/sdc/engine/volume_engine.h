@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "services/common/rate_limiter.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/engine/engine_context.h"
 #include "services/sdc/engine/sds_stream.h"
@@ -33,7 +34,6 @@
 #include "services/sdc/rules/flush_tracker.h"
 #include "services/sdc/rules/placement_group_writer.h"
 #include "services/sdc/rules/range_gate.h"
-#include "services/sdc/rules/rate_limiter.h"
 
 namespace tessera::sdc {
 
@@ -44,6 +44,8 @@ struct VolumeStats {
   LoopCounter write_bytes;
   LoopCounter errors;
   LoopCounter in_flight;
+  LoopCounter limited;  // requests that had to wait for the volume's limits ..
+  LoopCounter limited_wait_micros;
 };
 
 class VolumeEngine final : public BlockDevice {
@@ -128,7 +130,6 @@ class VolumeEngine final : public BlockDevice {
   // Intake and completion: volume_engine.cc.
   Request* NewRequest(BlockRequest block);
   void FreeRequest(Request* request);
-  void AdmitThrottled();
   void EnterGate(Request* request);
   void Begin(Request* request);
   void BeginWrite(Request* request);
@@ -149,6 +150,12 @@ class VolumeEngine final : public BlockDevice {
   void CheckDetached();
   Piece* NewPiece();
   void FreePiece(Piece* piece);
+
+  // The volume's limits: volume_throttle.cc.
+  void Throttle(Request* request);
+  void AdmitThrottled();
+  // Limits are those of the grant from now on.
+  void AdoptLimits();
 
   // Pieces on their way: volume_pieces.cc.
   Group* GroupFor(uint64_t chunk_index);

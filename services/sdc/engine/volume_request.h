@@ -44,6 +44,8 @@ struct Request {
   ByteRange widened;  // in whole sectors
   Phase phase = Phase::kThrottled;
   uint64_t started_nanos = 0;
+  uint64_t admitted_nanos = 0;  // when it had passed the volume's limits
+  bool limited = false;         // it waits for these
   size_t live_index = 0;
   RangeGate::Ticket ticket = 0;
   bool in_gate = false;

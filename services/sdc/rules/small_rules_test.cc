@@ -1,16 +1,14 @@
-// The request splitter, the read balancer and the rate limiter.
+// The request splitter, what requests cost, and the read balancer.
 #include <array>
 #include <catch2/catch.hpp>
 
 #include "libchunk/seeded_random.h"
-#include "services/sdc/rules/rate_limiter.h"
 #include "services/sdc/rules/read_balancer.h"
+#include "services/sdc/rules/request_cost.h"
 #include "services/sdc/rules/request_splitter.h"
 
 namespace tessera::sdc {
 namespace {
-
-constexpr uint64_t kSecond = 1'000'000'000;
 
 TEST_CASE("pieces end at chunk ends and cover the range", "[splitter]") {
   PieceCursor cursor({1000, 1000 + 3 * 4096}, 4096);
@@ -63,45 +61,44 @@ TEST_CASE("a read goes to the same host first, then to who is least busy", "[bal
   CHECK(ChooseReplica(candidates, 7) == kNoCandidate);
 }
 
-TEST_CASE("without limits everything passes", "[rate_limiter]") {
-  RateLimiter limiter;
-  CHECK(limiter.unlimited());
-  CHECK(limiter.Pass(1ull << 40, 0) == 0);
+// What the pieces of a request cost, cut by the splitter.
+IoCost CostByPieces(v1::IoOperationType type, const ByteRange& range, uint32_t chunk_bytes) {
+  IoCost cost;
+  for (PieceCursor cursor(range, chunk_bytes); !cursor.done();) {
+    cost += CostOf(type, cursor.Take().length_bytes);
+  }
+  return cost;
 }
 
-TEST_CASE("over a long time no more passes than the limits allow, and no less", "[rate_limiter]") {
-  const uint64_t seed = GENERATE(21, 22, 23);
+TEST_CASE("a request costs what its pieces cost at one replica", "[cost]") {
+  constexpr uint32_t kChunk = 1u << 20;
+  CHECK(RequestCost(Command::kWrite, {4096, 8192}, kChunk) == IoCost{1, 4096});
+  CHECK(RequestCost(Command::kRead, {0, 128 << 10}, kChunk) == IoCost{1, 128 << 10});
+  // Two chunks.
+  CHECK(RequestCost(Command::kWrite, {kChunk - 4096, kChunk + 4096}, kChunk) == IoCost{2, 8192});
+  CHECK(RequestCost(Command::kFlush, {0, 0}, kChunk) == IoCost{});
+  // 64 of these are one operation.
+  CHECK(RequestCost(Command::kTrim, {0, 64ull * kChunk}, kChunk) == IoCost{1, 0});
+  CHECK(RequestCost(Command::kWriteZeroes, {0, 4096}, kChunk) == IoCost{1.0 / 64, 0});
+  CHECK(RequestCost(Command::kBlockStatus, {0, 1ull << 40}, kChunk) == IoCost{1, 0});
+  // One sector is read and written for one byte; two where the ends lie in two.
+  CHECK(RequestCost(Command::kWrite, {100, 101}, kChunk) == IoCost{2, 1024});
+  CHECK(RequestCost(Command::kWrite, {100, 1000}, kChunk) == IoCost{3, 2048});
+  CHECK(RequestCost(Command::kWriteZeroes, {1, 1024}, kChunk) == IoCost{2, 1536});
+  CHECK(RequestCost(Command::kWriteZeroes, {1, 1 << 20}, kChunk) == IoCost{2 + 1.0 / 64, 1024});
+
+  const uint64_t seed = GENERATE(31, 32);
   INFO("seed " << seed);
   chunk::SeededRandom random(seed);
-  RateLimiter limiter;
-  limiter.Configure({1000, 10'000'000, 1}, 0);
-  uint64_t now = 0;
-  uint64_t operations = 0;
-  uint64_t bytes = 0;
-  while (now < 20 * kSecond) {
-    const uint64_t size = random.Below(30'000);
-    const uint64_t wait = limiter.Pass(size, now);
-    if (wait == 0) {
-      ++operations;
-      bytes += size;
-    } else {
-      now += wait;
-    }
+  for (int i = 0; i < 1000; ++i) {
+    const uint32_t chunk_bytes = 4096u << random.Below(9);
+    const uint64_t begin = 512 * random.Below(1 << 20);
+    const ByteRange range{begin, begin + 512 * (1 + random.Below(1 << 14))};
+    REQUIRE(RequestCost(Command::kWrite, range, chunk_bytes) ==
+            CostByPieces(v1::IO_OPERATION_TYPE_WRITE, range, chunk_bytes));
+    REQUIRE(RequestCost(Command::kTrim, range, chunk_bytes) ==
+            CostByPieces(v1::IO_OPERATION_TYPE_TRIM, range, chunk_bytes));
   }
-  const double seconds = static_cast<double>(now) / kSecond;
-  CHECK(static_cast<double>(bytes) <= 10e6 * (seconds + 1) + 30'000);
-  CHECK(static_cast<double>(operations) <= 1000 * (seconds + 1) + 1);
-  // Bytes are the scarcer one here: 15,000 on average for one of the 1,000 operations.
-  CHECK(static_cast<double>(bytes) >= 10e6 * seconds * 0.98);
-}
-
-TEST_CASE("a request larger than the bucket passes and is paid for afterwards", "[rate_limiter]") {
-  RateLimiter limiter;
-  limiter.Configure({0, 1'000'000, 1}, 0);
-  CHECK(limiter.Pass(5'000'000, 0) == 0);
-  const uint64_t wait = limiter.Pass(1, 0);
-  CHECK(wait >= 3 * kSecond);
-  CHECK(limiter.Pass(1, wait + 1) == 0);
 }
 
 }  // namespace

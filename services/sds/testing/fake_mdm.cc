@@ -84,6 +84,7 @@ class FakeMdm::Health final : public v1::HealthService::Service {
       mdm_->scrubs_[status.device_id()] = status;
     }
     for (const v1::ScrubOrder& order : mdm_->scrub_orders_) *response->add_scrub_orders() = order;
+    for (const v1::ClientCap& cap : mdm_->client_caps_) *response->add_client_caps() = cap;
     response->set_mdm_time_ms(mdm_->NowMillis());
     response->set_heartbeat_interval_ms(20);
     return grpc::Status::OK;
@@ -320,6 +321,11 @@ bool FakeMdm::AwaitRegistration(const std::string& name, uint64_t times) const {
     return false;
   };
   return mutex_.AwaitWithTimeout(absl::Condition(&reached), absl::Seconds(20));
+}
+
+void FakeMdm::SetClientCaps(std::vector<v1::ClientCap> caps) {
+  absl::MutexLock lock(&mutex_);
+  client_caps_ = std::move(caps);
 }
 
 void FakeMdm::AwaitHeartbeat(uint64_t sds_id) const {

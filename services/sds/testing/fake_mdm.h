@@ -91,6 +91,7 @@ class FakeMdm {
   [[nodiscard]] bool AwaitChange(v1::CorruptBlockChange change, uint32_t blocks) const;
   // What the next answers to heartbeats order.
   void SetScrubOrders(std::vector<v1::ScrubOrder> orders);
+  void SetClientCaps(std::vector<v1::ClientCap> caps);
   // Waits until the device's status fits; false after 20 s.
   [[nodiscard]] bool AwaitScrub(uint64_t device_id,
                                 const std::function<bool(const v1::ScrubStatus&)>& fits) const;
@@ -115,6 +116,7 @@ class FakeMdm {
   std::vector<v1::CorruptBlocks> changes_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, uint64_t> reports_ ABSL_GUARDED_BY(mutex_);  // by server: the last list
   std::vector<v1::ScrubOrder> scrub_orders_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::ClientCap> client_caps_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, v1::ScrubStatus> scrubs_ ABSL_GUARDED_BY(mutex_);  // by device
   uint64_t map_version_ ABSL_GUARDED_BY(mutex_) = 1;
   v1::ClusterRecords records_ ABSL_GUARDED_BY(mutex_);
