@@ -23,7 +23,7 @@ class Load:
     def __init__(self, uri, kind, block="4k", depth=16):
         self.process = subprocess.Popen(
             ["fio", "--name=load", "--ioengine=nbd", f"--uri={uri}", f"--rw={kind}", f"--bs={block}",
-             f"--iodepth={depth}", "--size=64m", "--time_based", "--runtime=3600", "--norandommap",
+             f"--iodepth={depth}", "--thread", "--size=64m", "--time_based", "--runtime=3600", "--norandommap",
              "--output-format=json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def end(self):

@@ -66,6 +66,7 @@ class World {
     return sum / seconds;
   }
   [[nodiscard]] const std::map<size_t, v1::ClientCap>& caps() const { return caps_; }
+  [[nodiscard]] uint64_t now_ms() const { return now_ms_; }
 
   LimitGovernor governor;
 
@@ -188,6 +189,16 @@ TEST_CASE("what was done under other limits is no excess of the present ones", "
   world.limits = {10'000, 0, 1};
   world.Average(10, {3'000, 3'000, 3'000});
   world.limits = {100, 1'000'000, 1};
+  // Reported after the change, done before.
+  world.governor.Granted(1, 2, world.limits, 3, world.now_ms());
+  world.governor.Report(2, 1'000,
+                        {{.volume_id = 1,
+                          .sdc_id = 2,
+                          .operations = 3'000,
+                          .bytes = 12e6,
+                          .client_operations = 3'000,
+                          .client_bytes = 12e6}},
+                        world.now_ms() + 900);
   world.Average(10, {33, 33, 33});
   CHECK(world.changes.empty());
   // A client that was not given them yet.
