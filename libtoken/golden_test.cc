@@ -101,6 +101,13 @@ Grant GrantOf(const Case& values) {
   numbers.Read("burst_seconds", grant.burst_seconds);
   numbers.Read("transaction_offset_bytes", grant.transaction_offset_bytes);
   numbers.Read("transaction_length_bytes", grant.transaction_length_bytes);
+  for (int i = 0;; ++i) {
+    const std::string part = "path" + std::to_string(i) + ".";
+    if (!values.contains("grant." + part + "branch")) break;
+    PathPart& added = grant.path.emplace_back();
+    numbers.Read((part + "branch").c_str(), added.branch);
+    numbers.Read((part + "ordinal_max").c_str(), added.ordinal_max);
+  }
   return grant;
 }
 
@@ -165,7 +172,7 @@ TEST_CASE("Keys, grants, tokens, messages and key files have the bytes of FORMAT
     if (kind == "message") CheckMessage(values);
     if (kind == "key_file") CheckKeyFileBytes(values);
   }
-  CHECK(counts == std::map<std::string, int>{{"io", 5}, {"message", 13}, {"key_file", 1}});
+  CHECK(counts == std::map<std::string, int>{{"io", 7}, {"message", 13}, {"key_file", 1}});
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -13,7 +15,8 @@ namespace tessera::token {
 namespace {
 
 constexpr std::string_view kMagic = "TSGR";
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 1;          // without a path
+constexpr uint16_t kVersionWithPath = 2;  // the same, then the path
 
 // Offsets of the fields; each starts where the one before it ends.
 enum Offset : size_t {
@@ -44,6 +47,11 @@ enum Offset : size_t {
 static_assert(kGrantBytes == 136, "grant bytes are signed: a new layout is a new version");
 static_assert(kGrantIdAt % 8 == 0 && kTransactionOffsetAt % 8 == 0);
 
+// Version 2: the number of parts, then each part's branch and ordinal.
+constexpr size_t kPathCountAt = kGrantBytes;
+constexpr size_t kPathAt = kPathCountAt + 4;
+constexpr size_t kPathPartBytes = 8;
+
 bool IsOperation(uint8_t value) {
   return value >= static_cast<uint8_t>(Operation::kRead) &&
          value <= static_cast<uint8_t>(Operation::kFlush);
@@ -54,19 +62,57 @@ bool IsAccessMode(uint8_t value) {
          value <= static_cast<uint8_t>(AccessMode::kTransaction);
 }
 
-absl::Status CheckEnvelope(std::string_view bytes) {
-  if (bytes.size() != kGrantBytes) {
+absl::Status CheckLength(std::string_view bytes) {
+  if (bytes.size() < kGrantBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("grant has ", bytes.size(), " bytes, not ", size_t{kGrantBytes}));
+        absl::StrCat("grant has ", bytes.size(), " bytes, not ", size_t{kGrantBytes}, " or more"));
   }
   if (bytes.substr(kMagicAt, kMagic.size()) != kMagic) {
     return absl::InvalidArgumentError("grant does not begin with TSGR");
   }
   const auto version = GetField<uint16_t>(bytes.data(), kVersionAt);
-  if (version != kVersion) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("grant has format version ", version, ", not ", kVersion));
+  size_t want = kGrantBytes;
+  if (version == kVersionWithPath) {
+    const uint32_t parts =
+        bytes.size() < kPathAt ? 0 : GetField<uint32_t>(bytes.data(), kPathCountAt);
+    if (parts < 1 || parts > kPathPartsMax) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("grant has a path of ", parts, " parts, which is not 1 to ", kPathPartsMax));
+    }
+    want = kPathAt + parts * kPathPartBytes;
+  } else if (version != kVersion) {
+    return absl::InvalidArgumentError(absl::StrCat("grant has format version ", version, ", not ",
+                                                   kVersion, " or ", kVersionWithPath));
   }
+  if (bytes.size() != want) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("grant has ", bytes.size(), " bytes, not ", want));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<PathPart>> DecodePath(std::string_view bytes) {
+  std::vector<PathPart> path;
+  if (GetField<uint16_t>(bytes.data(), kVersionAt) != kVersionWithPath) return path;
+  const auto parts = GetField<uint32_t>(bytes.data(), kPathCountAt);
+  for (uint32_t i = 0; i < parts; ++i) {
+    const size_t at = kPathAt + i * kPathPartBytes;
+    path.push_back({.branch = GetField<uint32_t>(bytes.data(), at),
+                    .ordinal_max = GetField<uint32_t>(bytes.data(), at + 4)});
+    if (i > 0 && path[i].branch >= path[i - 1].branch) {
+      return absl::InvalidArgumentError(absl::StrCat("grant has branch ", path[i].branch, " after ",
+                                                     path[i - 1].branch, " in its path"));
+    }
+  }
+  if (path == std::vector<PathPart>{{.branch = 0, .ordinal_max = kPathHead}}) {
+    return absl::InvalidArgumentError("grant spells out the path that goes without saying");
+  }
+  return path;
+}
+
+absl::Status CheckEnvelope(std::string_view bytes) {
+  absl::Status status = CheckLength(bytes);
+  if (!status.ok()) return status;
   const auto access = GetField<uint8_t>(bytes.data(), kAccessAt);
   if (!IsAccessMode(access)) {
     return absl::InvalidArgumentError(
@@ -83,10 +129,13 @@ absl::Status CheckEnvelope(std::string_view bytes) {
 }  // namespace
 
 std::string EncodeGrant(const Grant& grant) {
-  std::string bytes(kGrantBytes, '\0');
+  const bool with_path = !grant.path.empty();
+  const size_t size =
+      with_path ? kPathAt + grant.path.size() * kPathPartBytes : size_t{kGrantBytes};
+  std::string bytes(size, '\0');
   char* out = bytes.data();
   kMagic.copy(out, kMagic.size());
-  PutField(out, kVersionAt, kVersion);
+  PutField(out, kVersionAt, with_path ? kVersionWithPath : kVersion);
   PutField(out, kAccessAt, static_cast<uint8_t>(grant.access));
   PutField(out, kTransactionOperationAt, static_cast<uint8_t>(grant.transaction_operation));
   PutField(out, kKeyIdAt, grant.key_id);
@@ -107,14 +156,23 @@ std::string EncodeGrant(const Grant& grant) {
   PutField(out, kBurstSecondsAt, grant.burst_seconds);
   PutField(out, kTransactionOffsetAt, grant.transaction_offset_bytes);
   PutField(out, kTransactionLengthAt, grant.transaction_length_bytes);
+  if (!with_path) return bytes;
+  PutField(out, kPathCountAt, static_cast<uint32_t>(grant.path.size()));
+  for (size_t i = 0; i < grant.path.size(); ++i) {
+    PutField(out, kPathAt + i * kPathPartBytes, grant.path[i].branch);
+    PutField(out, kPathAt + i * kPathPartBytes + 4, grant.path[i].ordinal_max);
+  }
   return bytes;
 }
 
 absl::StatusOr<Grant> DecodeGrant(std::string_view bytes) {
   absl::Status status = CheckEnvelope(bytes);
   if (!status.ok()) return status;
+  absl::StatusOr<std::vector<PathPart>> path = DecodePath(bytes);
+  if (!path.ok()) return path.status();
   const char* in = bytes.data();
   Grant grant;
+  grant.path = *std::move(path);
   grant.access = static_cast<AccessMode>(GetField<uint8_t>(in, kAccessAt));
   grant.transaction_operation =
       static_cast<Operation>(GetField<uint8_t>(in, kTransactionOperationAt));

@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <random>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "libtoken/token.h"
 
@@ -22,6 +24,11 @@ TEST_CASE("A grant comes back from its bytes as it was") {
     grant.outage_expiry_ms = random();
     grant.burst_seconds = static_cast<uint32_t>(random());
     grant.transaction_length_bytes = random();
+    const size_t parts = random() % (kPathPartsMax + 1);
+    for (size_t part = 0; part < parts; ++part) {
+      grant.path.push_back({.branch = static_cast<uint32_t>((parts - part) * 7),
+                            .ordinal_max = static_cast<uint32_t>(random())});
+    }
     const auto decoded = DecodeGrant(EncodeGrant(grant));
     REQUIRE(decoded.ok());
     CHECK(*decoded == grant);
@@ -37,6 +44,28 @@ TEST_CASE("Grant bytes of any other length are refused") {
   CHECK_FALSE(DecodeGrant(bytes + '\0').ok());
 }
 
+TEST_CASE("Paths that EncodeGrant should not have been given are refused") {
+  const auto refused = [](std::vector<PathPart> path, const std::string& why) {
+    Grant grant;
+    grant.path = std::move(path);
+    const absl::Status status = DecodeGrant(EncodeGrant(grant)).status();
+    CAPTURE(status.ToString());
+    CHECK(std::string(status.message()).find(why) != std::string::npos);
+  };
+  refused({{0, kPathHead}}, "goes without saying");
+  refused({{1, 5}, {1, 4}}, "branch 1 after 1");
+  refused({{1, 5}, {2, 4}}, "branch 2 after 1");
+  refused(std::vector<PathPart>(kPathPartsMax + 1), "17 parts");
+  Grant grant;
+  grant.path = {{3, kPathHead}, {0, 4}};
+  const std::string bytes = EncodeGrant(grant);
+  CHECK(bytes.size() == 156);
+  for (size_t length = 0; length < bytes.size(); ++length) {
+    CHECK_FALSE(DecodeGrant(bytes.substr(0, length)).ok());
+  }
+  CHECK_FALSE(DecodeGrant(bytes + '\0').ok());
+}
+
 TEST_CASE("Grant bytes that EncodeGrant does not make are refused with what is wrong") {
   struct Wrong {
     size_t offset;
@@ -44,7 +73,8 @@ TEST_CASE("Grant bytes that EncodeGrant does not make are refused with what is w
     const char* message;
   };
   const Wrong wrongs[] = {{0, 'X', "TSGR"},
-                          {4, 2, "version 2"},
+                          {4, 2, "path of 0 parts"},
+                          {4, 3, "version 3"},
                           {5, 1, "version 257"},
                           {6, 0, "access mode 0"},
                           {6, 4, "access mode 4"},

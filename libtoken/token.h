@@ -44,6 +44,16 @@ enum class AccessMode : uint8_t {
   kTransaction = 3,  // a single-transaction token of the MDM: only what its fields name
 };
 
+// A branch of a vtree's layers, up to an ordinal (libchunk's LayerPath).
+struct PathPart {
+  uint32_t branch = 0;
+  uint32_t ordinal_max = 0;
+
+  friend bool operator==(const PathPart&, const PathPart&) = default;
+};
+inline constexpr size_t kPathPartsMax = 16;
+inline constexpr uint32_t kPathHead = UINT32_MAX;  // ordinal_max of what is still written
+
 // The right of one SDC to make tokens for one volume. All times are MDM time in milliseconds since
 // the Unix epoch.
 struct Grant {
@@ -56,7 +66,11 @@ struct Grant {
   uint64_t volume_size_bytes = 0;
   uint32_t chunk_bytes = 0;
   uint64_t generation = 0;
+  // The layer of chunks that its writes go to, branch and ordinal (libchunk's MakeLayer); of what
+  // is only read, the newest that it can see.
   uint64_t snapshot_sequence = 0;
+  // Which layers it sees, its own branch first, branches falling. Empty: the head of branch 0.
+  std::vector<PathPart> path;
   AccessMode access = AccessMode::kReadOnly;
   uint64_t issued_ms = 0;
   uint64_t expiry_ms = 0;

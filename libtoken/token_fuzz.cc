@@ -103,7 +103,7 @@ bool MayPass(const Grant& grant, const IoToken& token, uint64_t lowest_generatio
 
 void FuzzToken(std::string_view bytes) {
   Input input(bytes);
-  const auto grant = DecodeGrant(input.TakeBytes(136));
+  auto grant = DecodeGrant(input.TakeBytes(136));
   if (!grant.ok()) return;
   const IoToken token = TakeToken(input);
   MdmTime now;

@@ -93,6 +93,18 @@ void Application::Submit(sdc::BlockRequest request) {
   cluster_->sdc(client_)->Submit(volume_id_, std::move(request));
 }
 
+Application::Holds Application::HoldsNow() const {
+  SdcNode* sdc = cluster_->sdc(client_);
+  const auto volume = sdc == nullptr ? nullptr : sdc->engine().FindVolume(volume_id_);
+  if (volume == nullptr) return {};
+  return {.volume = volume.get(), .count = volume->holds(), .holding = volume->holding()};
+}
+
+bool Application::WasPrompt(const Holds& submitted) const {
+  const Holds now = HoldsNow();
+  return now.volume == submitted.volume && now.count == submitted.count && !submitted.holding;
+}
+
 void Application::Failed(const char* what, const sdc::BlockReply& reply) {
   if (reply.error == ENOSPC) Hit(Coverage::kNoSpace);
   World::Get().Trace(absl::StrCat("v", volume_id_, " ", what, ": ", std::strerror(reply.error),
@@ -150,7 +162,8 @@ void Application::Write(const Range& range, bool force_unit_access) {
     TraceIo(absl::StrCat("write ", number, force_unit_access ? " FUA" : ""), volume_id_,
             range.first, range.end);
   }
-  request.done = [this, number, force_unit_access, unaligned](sdc::BlockReply reply) {
+  request.done = [this, number, force_unit_access, unaligned,
+                  holds = HoldsNow()](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
     if (World::Get().tracing() && reply.error == 0) {
@@ -159,7 +172,7 @@ void Application::Write(const Range& range, bool force_unit_access) {
     cluster_->oracle()
         .history(volume_id_)
         .EndWrite(number, reply.error == 0, reply.error == 0 && force_unit_access,
-                  World::Get().now());
+                  World::Get().now(), WasPrompt(holds));
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("write", reply);
     if (cluster_->sdc(client_)->on_its_own()) Hit(Coverage::kAnsweredAlone);
@@ -182,12 +195,12 @@ void Application::Zero(const Range& range, sdc::Command command) {
   if (World::Get().tracing()) {
     TraceIo(absl::StrCat("zeroes ", number), volume_id_, range.first, range.end);
   }
-  request.done = [this, number, command](sdc::BlockReply reply) {
+  request.done = [this, number, command, holds = HoldsNow()](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
     cluster_->oracle()
         .history(volume_id_)
-        .EndWrite(number, reply.error == 0, false, World::Get().now());
+        .EndWrite(number, reply.error == 0, false, World::Get().now(), WasPrompt(holds));
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("zeroing", reply);
     Hit(command == sdc::Command::kTrim ? Coverage::kTrimOk : Coverage::kZeroesOk);

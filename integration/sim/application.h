@@ -10,6 +10,7 @@
 
 #include "integration/sim/cluster.h"
 #include "services/sdc/block_device.h"
+#include "services/sdc/engine/volume_engine.h"
 
 namespace tessera::sim {
 
@@ -49,6 +50,14 @@ class Application {
   void Zero(const Range& range, sdc::Command command);
   void Flush();
   void Submit(sdc::BlockRequest request);
+  // Whether a write that is submitted now, and then answered, was held up by a snapshot.
+  struct Holds {
+    const sdc::VolumeEngine* volume = nullptr;
+    uint64_t count = 0;
+    bool holding = false;
+  };
+  [[nodiscard]] Holds HoldsNow() const;
+  [[nodiscard]] bool WasPrompt(const Holds& submitted) const;
   void Failed(const char* what, const sdc::BlockReply& reply);
 
   Cluster* const cluster_;

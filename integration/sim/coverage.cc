@@ -71,6 +71,14 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "path: write resumed",
     "path: volume not resumed for want of room",
     "path: write answered by a resumed client before the MDM",
+    "path: snapshot made",
+    "path: snapshots of several volumes at once",
+    "path: snapshot cut by a client that writes",
+    "path: snapshot read",
+    "path: snapshot deleted",
+    "path: clone made",
+    "path: volume rolled back",
+    "path: layers dropped",
 };
 
 }  // namespace

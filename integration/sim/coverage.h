@@ -76,6 +76,14 @@ enum class Coverage : uint8_t {
   kWriteResumed,
   kNotResumed,
   kAnsweredAlone,
+  kSnapshotMade,
+  kSnapshotGroup,
+  kSnapshotCut,
+  kSnapshotRead,
+  kSnapshotDeleted,
+  kCloneMade,
+  kRolledBack,
+  kLayersDropped,
   kCount,
 };
 inline constexpr size_t kCoverageCount = static_cast<size_t>(Coverage::kCount);

@@ -121,31 +121,67 @@ void Faults::Unmap(Volume& volume) {
 void Faults::KeepVolumesMapped() {
   while (true) {
     World::Get().Sleep(Random().Between(100, 1'000) * kMillisecond);
-    for (Volume& volume : volumes_) {
+    for (size_t i = 0; i < volumes_.size(); ++i) {
+      Volume& volume = volumes_[i];
       if (volume.leaving) Unmap(volume);
-      if (!volume.mapped) Map(volume);
+      if (!volume.mapped && !volume.rolling) Map(volume);
     }
   }
 }
 
 void Faults::TakeOver() {
   Volume& volume = volumes_[Random().Below(volumes_.size())];
-  if (!volume.mapped || volume.leaving) return;
+  if (!volume.mapped || volume.leaving || volume.rolling) return;
   Hit(Coverage::kTakeover);
   volume.leaving = true;
 }
 
 void Faults::StartApplicationsAt(NodeId client) {
+  for (const Volume& volume : volumes_) StartApplicationsOf(client, volume.id);
+}
+
+void Faults::StartApplicationsOf(NodeId client, uint64_t volume_id) {
   if (stopped_applications_) return;
   World::Get().RunAs(cluster_->sdc(client)->life(), [&] {
-    for (const Volume& volume : volumes_) {
-      for (uint32_t i = 0; i < cluster_->options().applications; ++i) {
-        applications_.push_back(std::make_unique<Application>(cluster_, client, volume.id));
-        applications_.back()->Start();
-      }
+    for (uint32_t i = 0; i < cluster_->options().applications; ++i) {
+      applications_.push_back(std::make_unique<Application>(cluster_, client, volume_id));
+      applications_.back()->Start();
     }
   });
 }
+
+std::vector<uint64_t> Faults::VolumeIds() const {
+  std::vector<uint64_t> ids;
+  for (const Volume& volume : volumes_) ids.push_back(volume.id);
+  return ids;
+}
+
+Faults::Volume& Faults::Find(uint64_t volume_id) {
+  return *std::find_if(volumes_.begin(), volumes_.end(),
+                       [volume_id](const Volume& volume) { return volume.id == volume_id; });
+}
+
+void Faults::AddVolume(const v1::Volume& made) {
+  Volume volume;
+  volume.id = made.volume_id();
+  volume.vtree_id = made.vtree_id();
+  volume.client = AnyClient();
+  volumes_.push_back(volume);
+  for (NodeId node = kFirstSdc; node < kFirstSdc + cluster_->client_count(); ++node) {
+    if (cluster_->Runs(node)) StartApplicationsOf(node, volume.id);
+  }
+}
+
+bool Faults::BeginRollback(uint64_t volume_id, uint32_t most) {
+  Volume& volume = Find(volume_id);
+  if (!volume.mapped || volume.leaving || volume.rollbacks == most) return false;
+  ++volume.rollbacks;
+  volume.rolling = volume.leaving = true;
+  while (volume.leaving) World::Get().Sleep(100 * kMillisecond);
+  return true;
+}
+
+void Faults::EndRollback(uint64_t volume_id) { Find(volume_id).rolling = false; }
 
 void Faults::StartApplications() {
   Application::SetPause(Random().Between(20, 400) * kMillisecond);
@@ -181,7 +217,8 @@ std::string Faults::Waiting() const {
 bool Faults::healed() const {
   return std::all_of(volumes_.begin(), volumes_.end(), [&](const Volume& volume) {
     SdcNode* sdc = cluster_->sdc(volume.client);
-    return volume.mapped && !volume.leaving && sdc != nullptr && sdc->Volume(volume.id) != nullptr;
+    return volume.mapped && !volume.leaving && !volume.rolling && sdc != nullptr &&
+           sdc->Volume(volume.id) != nullptr;
   });
 }
 

@@ -6,6 +6,7 @@
 #define TESSERA_INTEGRATION_SIM_FAULTS_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -15,6 +16,7 @@
 #include "integration/sim/application.h"
 #include "integration/sim/attacker.h"
 #include "integration/sim/cluster.h"
+#include "tessera/v1/volume.pb.h"
 
 namespace tessera::sim {
 
@@ -29,6 +31,14 @@ class Faults {
   // In such a fiber: a volume, mapped to a client.
   void MakeVolume();
   void StartApplications();
+  [[nodiscard]] std::vector<uint64_t> VolumeIds() const;
+  // One that was made meanwhile: it is mapped, and applications use it.
+  void AddVolume(const v1::Volume& made);
+  // Nobody has the volume when it returns true, until EndRollback. False: not now.
+  [[nodiscard]] bool BeginRollback(uint64_t volume_id, uint32_t most);
+  void EndRollback(uint64_t volume_id);
+  // It is being taken from its client, or may be.
+  [[nodiscard]] bool IsLeaving(uint64_t volume_id) { return Find(volume_id).leaving; }
   // Faults strike from now on.
   void Start();
   // No more of them; everything is on, whole and connected again.
@@ -53,6 +63,8 @@ class Faults {
     uint64_t sdc_id = 0;  // of the client that it was mapped to last
     bool mapped = false;
     bool leaving = false;  // to be unmapped: asked for until the MDM says that it is done
+    bool rolling = false;  // to stay unmapped until it is rolled back
+    uint32_t rollbacks = 0;
   };
   void Strike();
   void KeepVolumesMapped();
@@ -64,6 +76,8 @@ class Faults {
   void RestartIfFailed(NodeId node);
   void Continue(NodeId node);
   void StartApplicationsAt(NodeId client);
+  void StartApplicationsOf(NodeId client, uint64_t volume_id);
+  [[nodiscard]] Volume& Find(uint64_t volume_id);
   [[nodiscard]] NodeId AnyServer();
   [[nodiscard]] NodeId AnyClient();
   [[nodiscard]] NodeId AnyNode();
@@ -105,7 +119,7 @@ class Faults {
   Cluster* const cluster_;
   Life* const admin_;
   Attacker attacker_;
-  std::vector<Volume> volumes_;
+  std::deque<Volume> volumes_;  // stay where they are
   std::vector<std::unique_ptr<Application>> applications_;
   bool striking_ = false;
   bool stopped_applications_ = false;

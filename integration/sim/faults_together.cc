@@ -80,7 +80,8 @@ void Faults::EndWriting(NodeId client, NodeId server) {
     World::Get().Trace(absl::StrCat("stopped: ", life->name));
     life->stopped_until = World::Get().now() + Dice().Between(500, 9'000) * kMillisecond;
   }
-  for (Volume& volume : volumes_) {
+  for (size_t i = 0; i < volumes_.size(); ++i) {
+    Volume& volume = volumes_[i];
     if (volume.client == client && (!killed || Dice().Chance(1, 2))) PassOn(volume);
   }
   const NodeId other = Dice().Chance(1, 2) ? server : AnyServer();

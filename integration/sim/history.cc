@@ -1,14 +1,17 @@
 #include "integration/sim/history.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace tessera::sim {
 
-History::History(std::vector<uint64_t> group_of_cell) {
+History::History(std::vector<uint64_t> group_of_cell, uint64_t base, std::vector<uint64_t> initial)
+    : base_(base), initial_(std::move(initial)) {
+  initial_.resize(group_of_cell.size());
   Write zeros;
-  zeros.number = 1;
+  zeros.number = base_ + 1;
   zeros.kind = Kind::kZeroes;
   zeros.end_cell = group_of_cell.size();
   zeros.answered = 0;
@@ -17,14 +20,14 @@ History::History(std::vector<uint64_t> group_of_cell) {
   for (const uint64_t group : group_of_cell) {
     Cell cell;
     cell.group = group;
-    cell.marks.push_back({.number = 1, .happened = 0, .present = 0});
+    cell.marks.push_back({.number = base_ + 1, .happened = 0, .present = 0});
     cells_.push_back(std::move(cell));
   }
 }
 
 uint64_t History::BeginWrite(Kind kind, uint64_t first, uint64_t end, uint64_t life, Time now) {
   Write write;
-  write.number = writes_.size() + 1;
+  write.number = last_number() + 1;
   write.kind = kind;
   write.first = first;
   write.end_cell = end;
@@ -38,7 +41,7 @@ uint64_t History::BeginWrite(Kind kind, uint64_t first, uint64_t end, uint64_t l
   return write.number;
 }
 
-void History::EndWrite(uint64_t number, bool ok, bool durable, Time now) {
+void History::EndWrite(uint64_t number, bool ok, bool durable, Time now, bool prompt) {
   Write& write = Find(number);
   if (!ok) {
     write.failed = true;
@@ -50,7 +53,8 @@ void History::EndWrite(uint64_t number, bool ok, bool durable, Time now) {
     Mark* mark = FindMark(cells_[cell], number);
     if (mark == nullptr) continue;
     mark->happened = std::min(mark->happened, now);
-    const std::string problem = Judge(cells_[cell], *mark, write.begin, write.begin, false);
+    const std::string problem =
+        Judge(cells_[cell], *mark, write.begin, prompt ? write.begin : now, false);
     if (!problem.empty() && mark->losable_since <= now && !durable) {
       // It was taken, then lost, and the answer came after a read had shown what was there before.
       mark->gone_since = std::min(mark->gone_since, now);
@@ -82,7 +86,7 @@ History::Mark* History::FindMark(Cell& cell, uint64_t number) {
 }
 
 std::string History::Describe(uint64_t number) const {
-  const Write& write = writes_[number - 1];
+  const Write& write = Find(number);
   return absl::StrCat(
       "write ", number, write.kind == Kind::kZeroes ? " (zeros)" : "", " of life ", write.life,
       " begun at ", write.begin,
@@ -91,7 +95,7 @@ std::string History::Describe(uint64_t number) const {
 }
 
 std::string History::Judge(Cell& cell, const Mark& mark, Time begin, Time now, bool apply) {
-  const Write& write = writes_[mark.number - 1];
+  const Write& write = Find(mark.number);
   if (write.begin > now) return absl::StrCat(Describe(mark.number), " is seen before it began");
   if (mark.gone_since < begin) {
     return absl::StrCat(Describe(mark.number), " is seen again after a read at ", mark.gone_since,
@@ -103,7 +107,7 @@ std::string History::Judge(Cell& cell, const Mark& mark, Time begin, Time now, b
     if (other.number == mark.number) continue;
     if (!(happened < other.present && other.happened < present)) continue;
     // `other` came later and is not seen: it may have been lost.
-    if (other.losable_since <= now && !writes_[other.number - 1].durable) {
+    if (other.losable_since <= now && !Find(other.number).durable) {
       if (apply && other.gone_since == kNever) {
         other.gone_since = now;
         ++losses_seen_;
@@ -123,7 +127,7 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
     // Zeros: one of the zeroings must be possible.
     std::string problem = "nobody wrote zeros";
     for (auto mark = cell.marks.rbegin(); mark != cell.marks.rend(); ++mark) {
-      if (Find(mark->number).kind != Kind::kZeroes) continue;
+      if (!LeavesZeros(index, mark->number)) continue;
       problem = Judge(cell, *mark, begin, now, false);
       if (!problem.empty()) continue;
       (void)Judge(cell, *mark, begin, now, true);
@@ -131,13 +135,9 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
     }
     return Violate(absl::StrCat("cell ", index, ": zeros: ", problem));
   }
-  if (number > writes_.size()) {
-    return Violate(absl::StrCat("cell ", index, ": no write has number ", number));
-  }
+  number = Own(index, number);
+  if (const std::string wrong = CheckNumber(index, number); !wrong.empty()) return Violate(wrong);
   const Write& write = Find(number);
-  if (index < write.first || index >= write.end_cell || write.kind == Kind::kZeroes) {
-    return Violate(absl::StrCat("cell ", index, ": ", Describe(number), " was not of this cell"));
-  }
   Mark* mark = FindMark(cell, number);
   if (mark == nullptr) {
     return Violate(absl::StrCat("cell ", index, ": ", Describe(number), " is seen by a read from ",
@@ -147,6 +147,65 @@ void History::Read(uint64_t index, uint64_t number, Time begin, Time now) {
   if (!problem.empty()) return Violate(absl::StrCat("cell ", index, ": ", problem));
   mark->happened = std::min({mark->happened, now, write.latest});
   mark->present = std::max(mark->present, begin);
+}
+
+std::string History::CheckNumber(uint64_t cell, uint64_t number) const {
+  if (number <= base_ || number > last_number()) {
+    return absl::StrCat("cell ", cell, ": no write has number ", number);
+  }
+  const Write& write = Find(number);
+  if (cell < write.first || cell >= write.end_cell || LeavesZeros(cell, number)) {
+    return absl::StrCat("cell ", cell, ": ", Describe(number), " was not of this cell");
+  }
+  return "";
+}
+
+void History::SnapshotHas(const std::vector<uint64_t>& numbers, Time begin, Time now, bool keeper) {
+  if (!keeper && !kept_.empty()) return;
+  Time earliest = begin;  // of the moment ..
+  Time latest = now;
+  uint64_t earliest_cell = 0;  // .. because of these
+  uint64_t latest_cell = 0;
+  const auto at = [](uint64_t cell) { return absl::StrCat("snapshot, cell ", cell, ": "); };
+  for (uint64_t index = 0; index < numbers.size(); ++index) {
+    if (numbers[index] == 0) continue;  // one of several zeroings
+    const uint64_t number = Own(index, numbers[index]);
+    if (const std::string wrong = CheckNumber(index, number); !wrong.empty()) {
+      return Violate("snapshot: " + wrong);
+    }
+    Cell& cell = cells_[index];
+    const Mark* mark = FindMark(cell, number);
+    if (mark == nullptr) continue;  // long ago
+    if (const std::string wrong = Judge(cell, *mark, begin, now, false); !wrong.empty()) {
+      return Violate(absl::StrCat(at(index), wrong));
+    }
+    const Write& write = Find(number);
+    if (write.begin > earliest) {
+      earliest = write.begin;
+      earliest_cell = index;
+    }
+    for (const Mark& other : cell.marks) {
+      const bool certain = other.losable_since == kNever && other.happened != kNever;
+      if (!certain || mark->happened >= Find(other.number).begin) continue;
+      if (other.happened < latest) {
+        latest = other.happened;
+        latest_cell = index;
+      }
+    }
+    // The rest of that write.
+    for (uint64_t rest = write.first; number != base_ + 1 && rest < write.end_cell; ++rest) {
+      if (numbers[rest] == 0 || Own(rest, numbers[rest]) == number) continue;
+      const Mark* older = FindMark(cells_[rest], Own(rest, numbers[rest]));
+      const Mark* torn = FindMark(cells_[rest], number);
+      if (older == nullptr || torn == nullptr || older->happened >= write.begin) continue;
+      return Violate(absl::StrCat(at(index), "has ", Describe(number), ", but at cell ", rest,
+                                  " it has ", Describe(older->number)));
+    }
+  }
+  if (earliest <= latest) return;
+  Violate(absl::StrCat("a snapshot from ", begin, " to ", now, " is of no one moment: cell ",
+                       earliest_cell, " has what began at ", earliest, ", cell ", latest_cell,
+                       " had something else by ", latest));
 }
 
 void History::FlushOk(uint64_t life, bool holds, Time begin, Time now) {
@@ -235,7 +294,7 @@ void History::Prune(Cell& cell, Time now) {
     const Mark& oldest = cell.marks.front();
     const Mark& next = cell.marks[1];
     const bool over = oldest.happened != kNever && next.happened != kNever &&
-                      writes_[next.number - 1].durable && next.present > oldest.happened &&
+                      Find(next.number).durable && next.present > oldest.happened &&
                       next.happened + kOld < now;
     if (!over) return;
     cell.marks.pop_front();

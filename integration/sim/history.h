@@ -36,19 +36,27 @@ class History {
   static constexpr Time kNever = UINT64_MAX;
   enum class Kind : uint8_t { kData, kZeroes };
 
-  // `cells` of the volume, each belonging to a placement group.
-  explicit History(std::vector<uint64_t> group_of_cell);
+  // `cells` of the volume, each belonging to a placement group. A clone begins with `initial`,
+  // numbers of its origin's writes (0: zeros), all at most `base`; its own are greater.
+  explicit History(std::vector<uint64_t> group_of_cell, uint64_t base = 0,
+                   std::vector<uint64_t> initial = {});
 
   // A write of the cells [first, end) by a client's life begins; its number, never 0.
   uint64_t BeginWrite(Kind kind, uint64_t first, uint64_t end, uint64_t life, Time now);
-  // It was answered: done, or with an error that says nothing of whether it happened.
-  void EndWrite(uint64_t number, bool ok, bool durable, Time now);
+  // It was answered: done, or with an error that says nothing of whether it happened. `prompt`:
+  // nothing held it up before it was taken, so that reads which began after it have waited for it.
+  void EndWrite(uint64_t number, bool ok, bool durable, Time now, bool prompt = true);
   // Writes of the lives before `life` that were not answered have happened by now, or never will.
   void EndLivesBefore(uint64_t life, Time now);
   // What the life `before` wrote is `life`'s from now on: it has to hear of its loss.
   void GoOn(uint64_t before, uint64_t life);
   // A read of one cell that began at `begin` saw this number (0: zeros).
   void Read(uint64_t cell, uint64_t number, Time begin, Time now);
+  // A snapshot that was asked for at `begin` and ready at `now` has this content, a number for each
+  // cell. There must be one moment between at which all of it was there, and what one write wrote
+  // is there wholly or not at all. Without `keeper` its client had lost the volume by then, or may
+  // have: what it keeps is no part of it.
+  void SnapshotHas(const std::vector<uint64_t>& numbers, Time begin, Time now, bool keeper = true);
   // By a life. When it `holds` the volume it makes durable what other lives wrote, too, but tells
   // nothing of what these lost; else it speaks of its own writes alone.
   void FlushOk(uint64_t life, bool holds, Time begin, Time now);
@@ -63,6 +71,8 @@ class History {
   // The first thing that can't be; empty: all is well.
   [[nodiscard]] const std::string& violation() const { return violation_; }
   [[nodiscard]] uint64_t losses_seen() const { return losses_seen_; }
+  // The greatest number that was given out.
+  [[nodiscard]] uint64_t last_number() const { return base_ + writes_.size(); }
 
  private:
   struct Write {
@@ -92,7 +102,17 @@ class History {
   };
 
   void MakeLosable(const Write& write, uint64_t group, Time now);
-  [[nodiscard]] Write& Find(uint64_t number) { return writes_[number - 1]; }
+  [[nodiscard]] Write& Find(uint64_t number) { return writes_[number - base_ - 1]; }
+  [[nodiscard]] const Write& Find(uint64_t number) const { return writes_[number - base_ - 1]; }
+  // What a read of `number` at the cell shows: the write itself, or what the volume began with.
+  [[nodiscard]] uint64_t Own(uint64_t cell, uint64_t number) const {
+    return number != 0 && number == initial_[cell] ? base_ + 1 : number;
+  }
+  [[nodiscard]] bool LeavesZeros(uint64_t cell, uint64_t number) const {
+    return Find(number).kind == Kind::kZeroes && (number != base_ + 1 || initial_[cell] == 0);
+  }
+  // Empty, or why no write can have left this number at the cell.
+  [[nodiscard]] std::string CheckNumber(uint64_t cell, uint64_t number) const;
   [[nodiscard]] Mark* FindMark(Cell& cell, uint64_t number);
   // Whether seeing `mark` from `begin` to `now` can be; notes what it implies when `apply`.
   [[nodiscard]] std::string Judge(Cell& cell, const Mark& mark, Time begin, Time now, bool apply);
@@ -100,8 +120,10 @@ class History {
   void Violate(const std::string& what);
   [[nodiscard]] std::string Describe(uint64_t number) const;
 
+  const uint64_t base_;
+  std::vector<uint64_t> initial_;  // by cell: what it begins with
   std::vector<Cell> cells_;
-  std::deque<Write> writes_;   // by number - 1; the first is the zeros that a volume begins with
+  std::deque<Write> writes_;   // by number - base - 1; the first is what the volume begins with
   std::deque<uint64_t> open_;  // that may still change: not durable
   uint64_t keeper_ = 0;        // a life; 0: nobody keeps
   Time kept_since_ = 0;

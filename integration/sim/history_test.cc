@@ -119,6 +119,18 @@ TEST_CASE("an answer may come after a read has shown that the write was taken an
   }
 }
 
+TEST_CASE("a read that begins while a write is held up may see what was there before") {
+  History history = OneCell();
+  const uint64_t a = Written(history, 10, 20);
+  const uint64_t b = history.BeginWrite(Kind::kData, 0, 1, 1, 30);
+  history.Read(0, a, 50, 60);
+  history.EndWrite(b, true, false, 70, /*prompt=*/false);
+  history.Read(0, b, 80, 90);
+  CHECK(history.violation().empty());
+  history.Read(0, a, 100, 110);
+  CHECK_FALSE(history.violation().empty());
+}
+
 TEST_CASE("what a living client keeps is not lost with the power of all replicas") {
   History history = OneCell();
   const uint64_t a = Written(history, 10, 20);
@@ -166,6 +178,56 @@ TEST_CASE("a flush must tell of a loss that was seen") {
   }
   SECTION("it does not") {
     history.FlushOk(1, true, 90, 95);
+    CHECK_FALSE(history.violation().empty());
+  }
+}
+
+TEST_CASE("a clone begins with what its origin wrote, and its own writes have other numbers") {
+  History history({kGroup, kGroup}, 100, {42, 0});
+  history.Read(0, 42, 10, 20);
+  history.Read(1, 0, 10, 20);
+  const uint64_t a = Written(history, 30, 40);
+  CHECK(a > 100);
+  history.Read(0, a, 50, 60);
+  REQUIRE(history.violation().empty());
+  SECTION("what it began with is gone") { history.Read(0, 42, 70, 80); }
+  SECTION("zeros were never there") { history.Read(0, 0, 70, 80); }
+  SECTION("nor was another write of the origin") { history.Read(1, 43, 70, 80); }
+  CHECK_FALSE(history.violation().empty());
+}
+
+TEST_CASE("a snapshot is of one moment between request and answer") {
+  History history({kGroup, kGroup});
+  const auto write = [&](uint64_t first, uint64_t end_cell, uint64_t begin, uint64_t end) {
+    const uint64_t number = history.BeginWrite(Kind::kData, first, end_cell, 1, begin);
+    if (end != 0) history.EndWrite(number, true, false, end);
+    return number;
+  };
+  const uint64_t a = write(0, 2, 10, 20);
+  const uint64_t b = write(0, 1, 30, 40);
+  SECTION("what was answered before has to be there") {
+    history.SnapshotHas({b, a}, 50, 60);
+    CHECK(history.violation().empty());
+    history.SnapshotHas({a, a}, 50, 60);
+    CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("what runs meanwhile may be") {
+    const uint64_t c = write(0, 2, 52, 0);
+    history.SnapshotHas({b, a}, 50, 60);
+    history.SnapshotHas({c, c}, 50, 60);
+    CHECK(history.violation().empty());
+    history.SnapshotHas({c, a}, 50, 60);
+    CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("what began later may not") {
+    const uint64_t c = write(0, 2, 70, 0);
+    history.SnapshotHas({c, c}, 50, 60);
+    CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("nor what depends on something that is not there") {
+    write(0, 1, 52, 54);
+    const uint64_t d = write(1, 2, 56, 58);
+    history.SnapshotHas({b, d}, 50, 60);
     CHECK_FALSE(history.violation().empty());
   }
 }

@@ -6,8 +6,10 @@
 #include "integration/sim/map_watch.h"
 #include "integration/sim/oracle.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/repair_table.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/topology_table.h"
 
 namespace tessera::sim {
@@ -38,11 +40,16 @@ MdmNode::MdmNode(Cluster* cluster, mdm::StateFolder state, std::unique_ptr<Metri
              state_.time.get()),
       repair_(state_.store.get(), &monitor_, &board_, &events_, state_.time.get(), metrics_.get()),
       scrub_(state_.store.get(), &integrity_, &monitor_, &events_, state_.time.get()),
+      layer_reaper_(state_.store.get(), &control_, &monitor_),
       upkeep_(state_.store.get(), &monitor_, &governor_, &events_, state_.time.get(),
               metrics_.get()) {}
 
 absl::Status MdmNode::Start() {
   TESSERA_RETURN_IF_ERROR(upkeep_.ExpectNodes(state_.nodes.get()));
+  TESSERA_RETURN_IF_ERROR(state_.store->Write([&](mdm::WriteTransaction& transaction) {
+    mdm::DropUnfinishedSnapshots(transaction, state_.time->NowMillis());
+    return absl::OkStatus();
+  }));
   mdm::MdmStore* const store = state_.store.get();
   mdm::ClusterKeys* const keys = state_.keys.get();
   const mdm::MdmTime* const time = state_.time.get();
@@ -55,13 +62,15 @@ absl::Status MdmNode::Start() {
         publisher_.AddressesChanged();
         placement_loop_->Wake();
       });
-  volume_ = std::make_unique<mdm::VolumeService>(nullptr, store, keys, &control_, &fence_,
-                                                 &monitor_, &events_, time, [] {});
+  const mdm::GrantRules grant_rules{kGrantMillis, kOutageMillis};
+  volume_ = std::make_unique<mdm::VolumeService>(nullptr, grant_rules, store, keys, &control_,
+                                                 &fence_, &monitor_, &events_, time,
+                                                 [this] { reaper_loop_->Wake(); });
   placement_ = std::make_unique<mdm::PlacementService>(nullptr, store, keys, &publisher_, &board_,
                                                        &monitor_, &events_, time);
-  token_ = std::make_unique<mdm::TokenService>(
-      nullptr, mdm::GrantRules{kGrantMillis, kOutageMillis}, store, keys, &fence_, &publisher_,
-      &monitor_, &governor_, &events_, time, metrics_.get());
+  token_ =
+      std::make_unique<mdm::TokenService>(nullptr, grant_rules, store, keys, &fence_, &publisher_,
+                                          &monitor_, &governor_, &events_, time, metrics_.get());
   store->SetCommitListener([this](const mdm::ChangeSet& changes) {
     publisher_.OnCommit(changes);
     cluster_->oracle().Committed(changes);
@@ -71,6 +80,9 @@ absl::Status MdmNode::Start() {
         assigner_.Run();
         repair_.Run();
       });
+  reaper_loop_ = std::make_unique<mdm::BackgroundLoop>(
+      mdm::BackgroundLoop::Options{.name = "reaper", .period = 2 * kTick},
+      [this] { layer_reaper_.Run(); });
   judge_loop_ = std::make_unique<mdm::BackgroundLoop>(
       mdm::BackgroundLoop::Options{.name = "health", .period = kTick}, [this] {
         if (!upkeep_.Run()) return;
@@ -113,6 +125,27 @@ absl::Status MdmNode::MakePool() {
     transaction.changes.topology = transaction.changes.pools = true;
     return absl::OkStatus();
   });
+}
+
+void MdmNode::DropLayersAgain() {
+  const absl::Status marked = store()->Write([&](mdm::WriteTransaction& transaction) {
+    const uint64_t now = state_.time->NowMillis();
+    mdm::MarkLayerDropsAgain(transaction.db, now + 1, now);
+    return absl::OkStatus();
+  });
+  if (!marked.ok()) World::Get().Violation(absl::StrCat("layers not marked: ", marked.ToString()));
+}
+
+uint64_t MdmNode::pending_layer_drops() {
+  uint64_t pending = 0;
+  const absl::Status read = store()->Read([&](SQLite::Database& db) {
+    for (const mdm::SdsRow& sds : mdm::ListSdsRows(db)) {
+      if (!monitor_.Reachable({v1::COMPONENT_KIND_SDS, sds.sds_id})) continue;
+      pending += mdm::ListPendingLayerDrops(db, sds.sds_id).size();
+    }
+    return absl::OkStatus();
+  });
+  return read.ok() ? pending : 1;
 }
 
 void MdmNode::Watch(NodeId node, uint64_t sds_id) {

@@ -13,6 +13,7 @@
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
 #include "services/mdm/integrity_board.h"
+#include "services/mdm/layer_reaper.h"
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/node_control.h"
 #include "services/mdm/placement_service.h"
@@ -47,6 +48,9 @@ class MdmNode {
 
   // A pool, made as an administrator would.
   [[nodiscard]] absl::Status MakePool();
+  // Servers look once more for layers that nobody sees; how many have not ended.
+  void DropLayersAgain();
+  [[nodiscard]] uint64_t pending_layer_drops();
   // Streams the map to the machine: to the server of that id, or to a client (0).
   void Watch(NodeId node, uint64_t sds_id);
 
@@ -65,6 +69,7 @@ class MdmNode {
   mdm::IntegrityBoard integrity_;
   mdm::LimitGovernor governor_;
   mdm::ScrubScheduler scrub_;
+  mdm::LayerReaper layer_reaper_;
   mdm::Upkeep upkeep_;
   std::unique_ptr<mdm::HealthService> heartbeat_;
   std::unique_ptr<mdm::DiscoveryService> discovery_;
@@ -73,6 +78,7 @@ class MdmNode {
   std::unique_ptr<mdm::TokenService> token_;
   std::unique_ptr<mdm::BackgroundLoop> judge_loop_;
   std::unique_ptr<mdm::BackgroundLoop> placement_loop_;
+  std::unique_ptr<mdm::BackgroundLoop> reaper_loop_;
 };
 
 }  // namespace tessera::sim

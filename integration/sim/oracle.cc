@@ -11,7 +11,9 @@
 #include "integration/sim/sds_node.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/placement_table.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/volume_table.h"
+#include "services/sds/layer_drop.h"
 #include "services/sds/replica_messages.h"
 
 namespace tessera::sim {
@@ -237,14 +239,20 @@ bool Oracle::Counts(const Life* life, uint64_t volume_id) const {
   return !volume.gone.contains(life);
 }
 
-void Oracle::AddVolume(uint64_t volume_id, uint64_t vtree_id) {
+void Oracle::AddVolume(uint64_t volume_id, uint64_t vtree_id, uint64_t base,
+                       std::vector<uint64_t> initial) {
   std::vector<uint64_t> groups;
   for (uint64_t cell = 0; cell < kCells; ++cell) {
     groups.push_back(GroupOfCell(vtree_id, cell, cluster_->options().groups));
   }
   Volume& volume = volumes_[volume_id];
   volume.vtree_id = vtree_id;
-  volume.history = std::make_unique<History>(std::move(groups));
+  volume.history = std::make_shared<History>(std::move(groups), base, std::move(initial));
+}
+
+void Oracle::RolledBack(uint64_t volume_id, const std::vector<uint64_t>& content) {
+  const Volume& volume = volumes_.at(volume_id);
+  AddVolume(volume_id, volume.vtree_id, volume.history->last_number(), content);
 }
 
 void Oracle::CheckHistories() {
@@ -291,18 +299,95 @@ void Oracle::Compare() {
 // As an application would whose reads all go to this replica.
 void Oracle::ReadAll(uint64_t group, chunk::Store& store) {
   for (const auto& [volume_id, volume] : volumes_) {
+    const chunk::LayerPath path = PathOf(volume_id);
     for (uint64_t cell = 0; cell < kCells; ++cell) {
       if (GroupOfCell(volume.vtree_id, cell, cluster_->options().groups) != group) continue;
       const uint64_t offset = OffsetOfCell(cell);
       const chunk::ChunkKey key{.vtree_id = volume.vtree_id, .chunk_index = offset / kChunkBytes};
       uint64_t word = 0;
-      const absl::Status read = store.Read(key, static_cast<uint32_t>(offset % kChunkBytes),
+      const absl::Status read = store.Read(key, &path, static_cast<uint32_t>(offset % kChunkBytes),
                                            std::as_writable_bytes(std::span(&word, 1)));
       if (!read.ok() && !absl::IsNotFound(read)) continue;  // its bits flipped
       const Nanos now = World::Get().now();
       volume.history->Read(cell, word, now, now);
     }
   }
+}
+
+chunk::LayerPath Oracle::PathOf(uint64_t volume_id) const {
+  chunk::LayerPath path;
+  const absl::Status read = cluster_->mdm()->store()->Read([&](SQLite::Database& db) {
+    const auto row = mdm::FindVolume(db, volume_id);
+    if (!row.has_value()) return absl::NotFoundError("no such volume");
+    std::vector<chunk::LayerPath::Part> parts;
+    for (const token::PathPart& part : row->path) parts.push_back({part.branch, part.ordinal_max});
+    if (!parts.empty()) path = *chunk::LayerPath::Make(parts);
+    return absl::OkStatus();
+  });
+  if (!read.ok()) {
+    World::Get().Violation(absl::StrCat("volume ", volume_id, " is gone: ", read.ToString()));
+  }
+  return path;
+}
+
+void Oracle::CompareSnapshot(uint64_t id, uint64_t vtree_id, const std::vector<uint64_t>& content) {
+  const chunk::LayerPath path = PathOf(id);
+  for (uint64_t cell = 0; cell < kCells; ++cell) {
+    const uint64_t offset = OffsetOfCell(cell);
+    const auto group = groups_.find(GroupOfCell(vtree_id, cell, cluster_->options().groups));
+    if (group == groups_.end()) continue;
+    for (const v1::Replica& replica : group->second.replicas()) {
+      SdsNode* sds = cluster_->FindSds(replica.sds_id());
+      if (replica.role() != v1::REPLICA_ROLE_IN_SYNC || sds == nullptr) continue;
+      chunk::Store* store = sds->device()->store();
+      if (store == nullptr || sds->device()->failed()) continue;
+      uint64_t word = 0;
+      const absl::Status read = store->Read(
+          {.vtree_id = vtree_id, .chunk_index = offset / kChunkBytes}, &path,
+          static_cast<uint32_t>(offset % kChunkBytes), std::as_writable_bytes(std::span(&word, 1)));
+      if (!read.ok() && !absl::IsNotFound(read)) continue;  // its bits flipped
+      if (word == content[cell]) continue;
+      World::Get().Violation(absl::StrCat("at rest, server ", replica.sds_id(), " has ", word,
+                                          " in cell ", cell, " of snapshot ", id, ", which had ",
+                                          content[cell]));
+    }
+  }
+}
+
+std::vector<chunk::ChunkKey> Oracle::SeenChunks(uint64_t group, chunk::Store& store,
+                                                uint64_t* unseen) const {
+  std::vector<chunk::ChunkKey> seen;
+  const auto listed = store.ListChunks(group, std::nullopt, 10'000);
+  if (!listed.ok()) return seen;
+  std::map<uint64_t, sds::LayerCatalog> catalogs;
+  const absl::Status read = cluster_->mdm()->store()->Read([&](SQLite::Database& db) {
+    for (const chunk::ChunkInfo& info : *listed) {
+      if (catalogs.contains(info.key.vtree_id)) continue;
+      auto catalog = sds::LayerCatalog::Make(mdm::ReadCatalog(db, info.key.vtree_id));
+      if (!catalog.ok()) return catalog.status();
+      catalogs.emplace(info.key.vtree_id, *std::move(catalog));
+    }
+    return absl::OkStatus();
+  });
+  if (!read.ok()) World::Get().Violation(absl::StrCat("no catalog: ", read.ToString()));
+  for (size_t i = 0; i < listed->size();) {
+    size_t end = i;
+    while (end < listed->size() && (*listed)[end].key.vtree_id == (*listed)[i].key.vtree_id &&
+           (*listed)[end].key.chunk_index == (*listed)[i].key.chunk_index) {
+      ++end;
+    }
+    const auto layers = std::span(*listed).subspan(i, end - i);
+    const auto dead = sds::LayersToDrop(layers, catalogs.at((*listed)[i].key.vtree_id));
+    for (const chunk::ChunkInfo& info : layers) {
+      if (std::find(dead.begin(), dead.end(), info.key) == dead.end()) {
+        seen.push_back(info.key);
+      } else if (!info.pruned) {
+        ++*unseen;
+      }
+    }
+    i = end;
+  }
+  return seen;
 }
 
 void Oracle::CompareGroup(const v1::PlacementGroup& group) {
@@ -333,18 +418,22 @@ void Oracle::CompareGroup(const v1::PlacementGroup& group) {
                                           " differ in group ", id, ": ", what, "; cursors",
                                           cursors(first), " and", cursors(store)));
     };
-    const auto a = first->ListChunks(id, std::nullopt, 1'000);
-    const auto b = store->ListChunks(id, std::nullopt, 1'000);
-    if (!a.ok() || !b.ok()) continue;
-    if (a->size() != b->size()) {
-      differs(absl::StrCat(a->size(), " and ", b->size(), " chunks"));
+    uint64_t unseen = 0;
+    const std::vector<chunk::ChunkKey> a = SeenChunks(id, *first, &unseen);
+    const std::vector<chunk::ChunkKey> b = SeenChunks(id, *store, &unseen);
+    if (unseen > 0) {
+      differs(absl::StrCat("they keep ", unseen, " layers that nobody sees"));
+    }
+    if (a.size() != b.size()) {
+      differs(absl::StrCat(a.size(), " and ", b.size(), " chunks"));
       continue;
     }
-    for (size_t i = 0; i < a->size(); ++i) {
-      const auto x = first->ReadImage((*a)[i].key, chunk::ImageContent::kWhole);
-      const auto y = store->ReadImage((*b)[i].key, chunk::ImageContent::kWhole);
+    for (size_t i = 0; i < a.size(); ++i) {
+      const auto x = first->ReadImage(a[i], chunk::ImageContent::kWhole);
+      const auto y = store->ReadImage(b[i], chunk::ImageContent::kWhole);
       if (!x.ok() || !y.ok()) continue;
-      const std::string name = absl::StrCat("chunk ", x->info.key.chunk_index);
+      const std::string name =
+          absl::StrCat("chunk ", x->info.key.chunk_index, " layer ", x->info.key.layer);
       if (x->info.key != y->info.key) differs(name + " is not on both");
       if (x->info.version != y->info.version) {
         differs(absl::StrCat(name, " has versions ", x->info.version.generation, ".",

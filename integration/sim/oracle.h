@@ -23,6 +23,7 @@
 #include "integration/sim/cluster.h"
 #include "integration/sim/history.h"
 #include "libchunk/store.h"
+#include "libchunk/types.h"
 #include "services/mdm/mdm_store.h"
 
 namespace tessera::sim {
@@ -51,8 +52,16 @@ class Oracle {
   void StoreOpened(uint64_t sds_id, bool fault_struck);
 
   // ---- Applications.
-  void AddVolume(uint64_t volume_id, uint64_t vtree_id);
+  // A clone begins with what `initial` says, and numbers its writes from `base` on.
+  void AddVolume(uint64_t volume_id, uint64_t vtree_id, uint64_t base = 0,
+                 std::vector<uint64_t> initial = {});
+  // It has this content now, and nobody has it mapped.
+  void RolledBack(uint64_t volume_id, const std::vector<uint64_t>& content);
   [[nodiscard]] History& history(uint64_t volume_id) { return *volumes_.at(volume_id).history; }
+  // Shared with who judges a snapshot later.
+  [[nodiscard]] std::shared_ptr<History> SharedHistory(uint64_t volume_id) {
+    return volumes_.at(volume_id).history;
+  }
   // A number for a client's life at a volume: grows.
   [[nodiscard]] uint64_t LifeNumber(const Life* life);
   // Reads of a life whose mapping was taken away show nothing that was promised.
@@ -68,13 +77,15 @@ class Oracle {
   [[nodiscard]] std::string HeldBy(uint64_t sds_id) const;
   // Compares the replicas of all groups with each other and with the histories.
   void Compare();
+  // Each replica has this content of a snapshot.
+  void CompareSnapshot(uint64_t id, uint64_t vtree_id, const std::vector<uint64_t>& content);
 
  private:
   struct Volume {
     uint64_t vtree_id = 0;
     uint64_t fenced_generation = 0;
     uint64_t generation = 0;
-    std::unique_ptr<History> history;
+    std::shared_ptr<History> history;  // shared with snapshots of it
     std::map<const Life*, bool> gone;  // lives that have lost it
     const Life* holder = nullptr;
     uint64_t granted_generation = 0;
@@ -87,6 +98,11 @@ class Oracle {
   void SettleLosses(SQLite::Database& db);
   void CompareGroup(const v1::PlacementGroup& group);
   void ReadAll(uint64_t group, chunk::Store& store);
+  // Of the volume or snapshot, as the MDM has it now.
+  [[nodiscard]] chunk::LayerPath PathOf(uint64_t volume_id) const;
+  // Chunks of the group that somebody sees, and what must not be there.
+  [[nodiscard]] std::vector<chunk::ChunkKey> SeenChunks(uint64_t group, chunk::Store& store,
+                                                        uint64_t* unseen) const;
 
   Cluster* const cluster_;
   std::map<uint64_t, v1::PlacementGroup> groups_;

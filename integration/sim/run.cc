@@ -14,6 +14,7 @@
 #include "integration/sim/oracle.h"
 #include "integration/sim/sdc_node.h"
 #include "integration/sim/sds_node.h"
+#include "integration/sim/snapshots.h"
 #include "integration/sim/world.h"
 
 namespace tessera::sim {
@@ -73,6 +74,7 @@ class Run {
   const RunOptions options_;
   Cluster cluster_;
   Faults faults_{&cluster_};
+  Snapshots snapshots_{&cluster_, &faults_};
 };
 
 void Run::Bring() {
@@ -117,6 +119,8 @@ void Run::MakeVolumes() {
 void Run::Work() {
   faults_.StartApplications();
   if (options_.faults) faults_.Start();
+  // Every other seed: the others show what they showed before there were snapshots.
+  if (options_.seed % 2 == 0) faults_.Spawn([this] { snapshots_.Run(); });
   const uint64_t until = world_.steps() + options_.steps;
   (void)RunUntil(UINT64_MAX / 2, [&] { return world_.steps() >= until; });
 }
@@ -151,6 +155,10 @@ void Run::Rest() {
     Rebuild();
     if (!world_.violation().empty()) return;
   }
+  snapshots_.Stop();
+  if (!RunUntil(kLivenessBound, [&] { return snapshots_.idle() && faults_.healed(); })) {
+    return Fail("what is done with snapshots does not end");
+  }
   faults_.StopApplications();
   if (!RunUntil(kLivenessBound, [&] { return !faults_.ApplicationsWait(); })) {
     return Fail("requests are not answered after faults stopped: " + faults_.Waiting());
@@ -174,8 +182,13 @@ void Run::Rest() {
       Hit(Coverage::kReadRepeated, sdc->engine().metrics().read_retries.Get());
     }
   }
+  cluster_.mdm()->DropLayersAgain();
+  if (!RunUntil(kLivenessBound, [&] { return cluster_.mdm()->pending_layer_drops() == 0; })) {
+    return Fail("layers that nobody sees are not dropped");
+  }
   cluster_.oracle().CheckHistories();
   cluster_.oracle().Compare();
+  snapshots_.Compare();
 }
 
 }  // namespace

@@ -229,10 +229,12 @@ void SdcNode::Renew(uint64_t volume_id) {
       [request, id = sdc_id()](MdmNode& mdm, v1::RenewGrantResponse* answer) {
         return mdm.token().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
       },
-      [this, volume_id](absl::StatusOr<v1::RenewGrantResponse> response) {
+      [this, volume_id,
+       grant_id = volume.grant_id](absl::StatusOr<v1::RenewGrantResponse> response) {
         const auto found = volumes_.find(volume_id);
         if (found == volumes_.end()) return;
         found->second.calling = false;
+        if (found->second.grant_id != grant_id && !found->second.ending()) return Renew(volume_id);
         if (!response.ok()) return Failed(volume_id, response.status());
         Granted(volume_id, response->grant());
       });
@@ -354,6 +356,64 @@ absl::Status SdcNode::DetachAndWait(uint64_t volume_id, bool drop) {
   });
   World::Get().Park(wait);
   return result;
+}
+
+absl::Status SdcNode::HoldAndWait(const v1::HoldWritesRequest& request,
+                                  v1::HoldWritesResponse* response) {
+  const auto device = Volume(request.volume_id());
+  if (device == nullptr) return absl::NotFoundError("not attached here");
+  const World::Wait wait = World::Get().NewWait();
+  absl::Status result;
+  loop_.Post([&, device] {
+    device->HoldWrites(request.hold_id(), std::chrono::milliseconds(request.deadline_ms()),
+                       [&result, wait](absl::Status status) {
+                         result = std::move(status);
+                         World::Get().Unpark(wait);
+                       });
+  });
+  World::Get().Park(wait);
+  response->set_generation(device->grant().fields.generation);
+  return result;
+}
+
+absl::Status SdcNode::CutAndWait(const v1::CutSnapshotRequest& request,
+                                 v1::CutSnapshotResponse* response) {
+  const uint64_t volume_id = request.volume_id();
+  const auto device = Volume(volume_id);
+  const auto found = volumes_.find(volume_id);
+  if (device == nullptr) return absl::NotFoundError("not attached here");
+  if (found->second.mapping_id != request.grant().mapping_id()) {
+    return absl::FailedPreconditionError("the grant is of another mapping");
+  }
+  TESSERA_ASSIGN_OR_RETURN(sdc::VolumeGrant grant,
+                           sdc::VolumeGrant::FromIssued(request.grant(), ++revision_));
+  const uint64_t grant_id = grant.fields.grant_id;
+  const World::Wait wait = World::Get().NewWait();
+  absl::StatusOr<uint64_t> result = 0;
+  auto shared = std::make_shared<sdc::VolumeGrant>(std::move(grant));
+  loop_.Post([&, device, shared] {
+    device->CutSnapshot(request.hold_id(), std::move(*shared),
+                        std::chrono::milliseconds(request.deadline_ms()),
+                        [&, wait](absl::StatusOr<uint64_t> held) {
+                          result = std::move(held);
+                          const auto cut = volumes_.find(volume_id);
+                          if (result.ok() && cut != volumes_.end()) cut->second.grant_id = grant_id;
+                          World::Get().Unpark(wait);
+                        });
+  });
+  World::Get().Park(wait);
+  TESSERA_RETURN_IF_ERROR(result.status());
+  loop_.Post([] {});  // a turn, which sends what was held
+  response->set_held_micros(*result);
+  Hit(Coverage::kSnapshotCut);
+  return absl::OkStatus();
+}
+
+void SdcNode::ReleaseHold(const v1::ReleaseHoldRequest& request) {
+  loop_.Post([this, request] {
+    const auto device = engine_.FindVolume(request.volume_id());
+    if (device != nullptr) device->ReleaseHold(request.hold_id());
+  });
 }
 
 void SdcNode::ReportReplicas(std::vector<sdc::ReplicaReport> reports) {

@@ -15,6 +15,7 @@
 #include "services/sdc/engine/io_engine.h"
 #include "services/sdc/resume/resume_table.h"
 #include "services/sdc/resume/test_memory.h"
+#include "tessera/v1/sdc_control.pb.h"
 #include "tessera/v1/token.pb.h"
 
 namespace tessera::sim {
@@ -51,6 +52,11 @@ class SdcNode final : private sdc::ClusterLink {
   // The control plane, in fibers.
   [[nodiscard]] absl::Status AttachAndWait(uint64_t volume_id);
   [[nodiscard]] absl::Status DetachAndWait(uint64_t volume_id, bool drop);
+  [[nodiscard]] absl::Status HoldAndWait(const v1::HoldWritesRequest& request,
+                                         v1::HoldWritesResponse* response);
+  [[nodiscard]] absl::Status CutAndWait(const v1::CutSnapshotRequest& request,
+                                        v1::CutSnapshotResponse* response);
+  void ReleaseHold(const v1::ReleaseHoldRequest& request);
   void MapArrived(const v1::WatchPlacementGroupsResponse& map);
   void WatchEnded() { watching_ = false; }
 

@@ -109,6 +109,7 @@ void SdsNode::Start() {
   cluster_->oracle().ServerStarted(sds_id_, state_->node().incarnation);
   FillContext();
   engine_ = std::make_unique<sds::IoEngine>(&context_, std::vector<sds::Device*>{device_.get()}, 2);
+  dropper_ = std::make_unique<sds::LayerDropper>(engine_.get(), &context_);
   janitor_ = std::make_unique<sds::Janitor>(engine_.get(), state_.get(), &deleted_vtrees_);
   engine_->Start();
   source_ = std::make_unique<sds::ReplicaServiceImpl>(engine_.get(), &context_, nullptr);
@@ -275,6 +276,13 @@ absl::Status SdsNode::ApplyPlacementGroups(const v1::ApplyPlacementGroupsRequest
   const std::vector<v1::SignedPlacementGroup> entries(request.placement_groups().begin(),
                                                       request.placement_groups().end());
   return engine_->AcceptEntries(entries);
+}
+
+absl::Status SdsNode::DropLayers(const v1::DropLayersRequest& request,
+                                 v1::DropLayersResponse* response) {
+  TESSERA_RETURN_IF_ERROR(dropper_->Drop(request, response));
+  Hit(Coverage::kLayersDropped, response->layers());
+  return absl::OkStatus();
 }
 
 absl::Status SdsNode::ConfigureDevice(const v1::ConfigureDeviceRequest& request) {

@@ -15,6 +15,7 @@
 #include "integration/sim/io_connection.h"
 #include "integration/sim/sim_store.h"
 #include "services/sds/janitor.h"
+#include "services/sds/layer_dropper.h"
 #include "services/sds/learner.h"
 #include "services/sds/local_state.h"
 #include "services/sds/replica_service.h"
@@ -44,6 +45,8 @@ class SdsNode final : public sds::PlacementAuthority {
                                              v1::RaiseGenerationResponse* response);
   [[nodiscard]] absl::Status ApplyPlacementGroups(const v1::ApplyPlacementGroupsRequest& request);
   [[nodiscard]] absl::Status ConfigureDevice(const v1::ConfigureDeviceRequest& request);
+  [[nodiscard]] absl::Status DropLayers(const v1::DropLayersRequest& request,
+                                        v1::DropLayersResponse* response);
   // A message of the map's watch; in order.
   void MapArrived(const v1::WatchPlacementGroupsResponse& map);
   void WatchEnded();
@@ -90,6 +93,7 @@ class SdsNode final : public sds::PlacementAuthority {
   std::unique_ptr<sds::Device> device_;
   sds::EngineContext context_;
   std::unique_ptr<sds::IoEngine> engine_;
+  std::unique_ptr<sds::LayerDropper> dropper_;
   std::unique_ptr<sds::Janitor> janitor_;
   std::unique_ptr<sds::ReplicaServiceImpl> source_;
   std::unique_ptr<sds::Learner> learner_;

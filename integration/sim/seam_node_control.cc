@@ -41,6 +41,33 @@ void AskAll(const std::vector<SdsTarget>& targets, NodeControl::Milliseconds tim
   World::Get().Park(wait);
 }
 
+// The same of clients; answers in the order of the requests.
+template <typename Response, typename Request, typename Serve>
+std::vector<absl::StatusOr<Response>> AskSdcs(
+    const std::vector<std::pair<SdcRow, Request>>& requests, NodeControl::Milliseconds timeout,
+    const Serve& serve) {
+  std::vector<absl::StatusOr<Response>> answers(requests.size(), absl::UnknownError("not asked"));
+  const World::Wait wait = World::Get().NewWait();
+  size_t left = requests.size();
+  if (left == 0) World::Get().Unpark(wait);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const sim::NodeId node = sim::NodeOf(requests[i].first.endpoints.control());
+    Cluster::Get().network().Call<Response>(
+        node, NanosOf(timeout),
+        [node, serve, request = requests[i].second](Response* response) -> absl::Status {
+          sim::SdcNode* sdc = Cluster::Get().sdc(node);
+          if (sdc == nullptr) return absl::UnavailableError("the client is not up yet");
+          return serve(*sdc, request, response);
+        },
+        [&answers, &left, wait, i](absl::StatusOr<Response> answer) {
+          answers[i] = std::move(answer);
+          if (--left == 0) World::Get().Unpark(wait);
+        });
+  }
+  World::Get().Park(wait);
+  return answers;
+}
+
 }  // namespace
 
 SdsTarget TargetOf(const SdsRow& row) {
@@ -104,6 +131,46 @@ absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
 absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget&, const v1::DeleteVtreeRequest&,
                                               Milliseconds) {
   return absl::UnimplementedError("nothing is deleted in the simulated world");
+}
+
+absl::StatusOr<v1::DropLayersResponse> NodeControl::DropLayers(const SdsTarget& target,
+                                                               const v1::DropLayersRequest& request,
+                                                               Milliseconds timeout) {
+  std::map<uint64_t, absl::StatusOr<v1::DropLayersResponse>> answers;
+  AskAll<v1::DropLayersResponse>(
+      {target}, timeout,
+      [&](size_t) {
+        return [request](sim::SdsNode& sds, v1::DropLayersResponse* response) {
+          return sds.DropLayers(request, response);
+        };
+      },
+      &answers);
+  return answers.at(target.sds_id);
+}
+
+NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
+    const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout) {
+  return AskSdcs<v1::HoldWritesResponse>(
+      requests, timeout, [](sim::SdcNode& sdc, const auto& request, auto* response) {
+        return sdc.HoldAndWait(request, response);
+      });
+}
+
+NodeControl::SdcAnswers<v1::CutSnapshotResponse> NodeControl::CutSnapshot(
+    const SdcRequests<v1::CutSnapshotRequest>& requests, Milliseconds timeout) {
+  return AskSdcs<v1::CutSnapshotResponse>(
+      requests, timeout, [](sim::SdcNode& sdc, const auto& request, auto* response) {
+        return sdc.CutAndWait(request, response);
+      });
+}
+
+NodeControl::SdcAnswers<v1::ReleaseHoldResponse> NodeControl::ReleaseHold(
+    const SdcRequests<v1::ReleaseHoldRequest>& requests, Milliseconds timeout) {
+  return AskSdcs<v1::ReleaseHoldResponse>(requests, timeout,
+                                          [](sim::SdcNode& sdc, const auto& request, auto*) {
+                                            sdc.ReleaseHold(request);
+                                            return absl::OkStatus();
+                                          });
 }
 
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,

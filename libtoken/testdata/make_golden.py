@@ -34,9 +34,12 @@ TOKEN = (
 ).split()
 
 
-def grant_bytes(grant):
+def grant_bytes(grant, path):
     values = [grant[name] for name in GRANT]
-    return b"TSGR" + struct.pack("<HBBII11QQIIQQ", 1, *values)
+    body = b"TSGR" + struct.pack("<HBBII11QQIIQQ", 2 if path else 1, *values)
+    if path:
+        body += struct.pack("<I", len(path)) + b"".join(struct.pack("<II", *part) for part in path)
+    return body
 
 
 def token_bytes(token):
@@ -57,18 +60,21 @@ def show(name, value):
     print(name, value.hex() if isinstance(value, bytes) else value)
 
 
-def io_case(secret, sds_id, grant, token):
+def io_case(secret, sds_id, grant, token, path=()):
     print("case io")
     show("secret", secret)
     show("sds_id", sds_id)
     for name in GRANT:
         show("grant." + name, grant[name])
+    for i, (branch, ordinal_max) in enumerate(path):
+        show(f"grant.path{i}.branch", branch)
+        show(f"grant.path{i}.ordinal_max", ordinal_max)
     for name in TOKEN:
         show("token." + name, token[name])
     sds_key = mac(secret, b"sds key\0" + struct.pack("<Q", sds_id))
-    grant_key = mac(sds_key, b"grant\0" + grant_bytes(grant))
+    grant_key = mac(sds_key, b"grant\0" + grant_bytes(grant, path))
     show("sds_key", sds_key)
-    show("grant_bytes", grant_bytes(grant))
+    show("grant_bytes", grant_bytes(grant, path))
     show("grant_key", grant_key)
     show("signature", mac(grant_key, b"io\0" + token_bytes(token))[:16])
 
@@ -100,6 +106,8 @@ def main():
     zero = {name: 0 for name in GRANT + TOKEN}
     io_case(bytes(32), 1, dict(zero, access=1, transaction_operation=1),
             dict(zero, operation=1, binds_data=1))
+    io_case(secret, 7, grant, token, path=[(3, 2**32 - 1), (0, 4)])
+    io_case(secret, 7, grant, token, path=[(20 - i, i) for i in range(16)])
 
     for size in (0, 1, 63, 64, 65, 95, 96, 97, 119, 120, 121, 1000):
         message_case(secret, b"fence receipt", bytes(i * 7 % 256 for i in range(size)))

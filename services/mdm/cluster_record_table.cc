@@ -5,6 +5,7 @@
 
 #include "services/mdm/node_table.h"
 #include "services/mdm/repair_table.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"
@@ -74,6 +75,11 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_iops_limit(row.limits.iops);
   volume->set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
   volume->set_burst_seconds(row.limits.burst_seconds);
+  volume->set_kind(row.kind);
+  volume->set_parent_id(row.parent_id);
+  volume->set_locked_until_ms(row.locked_until_ms);
+  *recorded->mutable_path() = ToMessage(row.path);
+  recorded->set_being_made(row.being_made);
   for (const MappingRow& mapping : ListMappings(db, row.volume_id)) {
     v1::RecordedMapping* entry = recorded->add_mappings();
     entry->set_sdc_id(mapping.sdc_id);
@@ -112,6 +118,9 @@ void FillContent(SQLite::Database& db, v1::ClusterRecord* record) {
       return;
     case v1::CLUSTER_RECORD_KIND_VOLUME:
       if (auto row = FindVolume(db, id)) FillVolume(db, *row, record->mutable_volume());
+      return;
+    case v1::CLUSTER_RECORD_KIND_VTREE:
+      if (auto vtree = ReadVtreeRecord(db, id)) *record->mutable_vtree() = *vtree;
       return;
     default:
       return;

@@ -179,18 +179,20 @@ absl::Status HealthService::RecordCorruptBlocks(uint64_t sds_id,
   const absl::Status written = store_->Write([&](WriteTransaction& transaction) {
     SQLite::Database& db = transaction.db;
     const auto sds = FindSds(db, sds_id);
-    std::map<uint64_t, std::string> volumes;
-    for (const VolumeRow& row : ListVolumeRows(db, {}, Page{})) {
-      volumes[row.vtree_id] = absl::StrCat("volume ", row.shown_name());
-    }
+    const std::vector<VolumeRow> volumes = ListVolumeRows(db, {}, Page{});
     for (const v1::CorruptBlocks& blocks : request.corrupt_block_changes()) {
-      const auto volume = volumes.find(blocks.key().vtree_id());
-      const CorruptBlockEvent event =
-          EventOf(blocks,
-                  absl::StrCat("device ", blocks.device_id(), " of ",
-                               sds.has_value() ? sds->name : absl::StrCat("server ", sds_id)),
-                  volume == volumes.end() ? absl::StrCat("vtree ", blocks.key().vtree_id())
-                                          : volume->second);
+      // The first that can have it: the others share the block, if they do.
+      const auto volume = std::find_if(volumes.begin(), volumes.end(), [&](const VolumeRow& row) {
+        return row.vtree_id == blocks.key().vtree_id() &&
+               Sees(row.path, blocks.key().snapshot_sequence());
+      });
+      const CorruptBlockEvent event = EventOf(
+          blocks,
+          absl::StrCat("device ", blocks.device_id(), " of ",
+                       sds.has_value() ? sds->name : absl::StrCat("server ", sds_id)),
+          volume == volumes.end() ? absl::StrCat("vtree ", blocks.key().vtree_id())
+                                  : absl::StrCat(volume->is_snapshot() ? "snapshot " : "volume ",
+                                                 volume->shown_name()));
       events_->Record(transaction, event.severity, event.code,
                       {v1::COMPONENT_KIND_DEVICE, blocks.device_id()}, event.message);
     }
@@ -359,9 +361,9 @@ absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthReq
       health.eta_ms = std::max(health.eta_ms, operation.eta_ms());
     }
   }
-  std::map<uint64_t, LostBlocks> lost;
-  for (const v1::CorruptBlocks& blocks : UnreadableNow()) {
-    lost[blocks.key().vtree_id()].Add(blocks);
+  std::map<uint64_t, std::vector<v1::CorruptBlocks>> lost;  // by vtree
+  for (v1::CorruptBlocks& blocks : UnreadableNow()) {
+    lost[blocks.key().vtree_id()].push_back(std::move(blocks));
   }
   uint64_t last = 0;
   for (const VolumeRow& row : volumes) {
@@ -372,9 +374,11 @@ absl::Status HealthService::Do(const CallContext&, const v1::ListVolumeHealthReq
                                             .size_bytes = row.size_bytes,
                                             .chunk_bytes = pools[row.pool_id].chunk_bytes()},
                                            healths[row.pool_id]);
-    if (const auto found = lost.find(row.vtree_id); found != lost.end()) {
-      AddLostBlocks(found->second, response->mutable_volumes(response->volumes_size() - 1));
+    LostBlocks of_volume;
+    for (const v1::CorruptBlocks& blocks : lost[row.vtree_id]) {
+      if (Sees(row.path, blocks.key().snapshot_sequence())) of_volume.Add(blocks);
     }
+    AddLostBlocks(of_volume, response->mutable_volumes(response->volumes_size() - 1));
   }
   response->set_next_page_token(NextPageToken(page, volumes.size(), last));
   return absl::OkStatus();

@@ -33,6 +33,7 @@ std::unique_ptr<grpc::Server> Listen(grpc::Service* service, std::string* addres
 
 FakeSds::FakeSds(const std::string& name_in)
     : name(name_in), uuid(NewUuid()), device_uuid(NewUuid()) {
+  AnswerLayerDrops(true);
   Start();
 }
 
@@ -74,6 +75,17 @@ void FakeSds::AnswerVtreeDeletion(bool done) {
 void FakeSds::KnowGeneration(uint64_t volume_id, uint64_t generation) {
   absl::MutexLock lock(&mutex_);
   generations_[volume_id] = generation;
+}
+
+void FakeSds::AnswerLayerDrops(bool done, uint64_t layers) {
+  absl::MutexLock lock(&mutex_);
+  drop_answer_.set_done(done);
+  drop_answer_.set_layers(layers);
+}
+
+std::vector<v1::VtreeCatalog> FakeSds::catalogs() {
+  absl::MutexLock lock(&mutex_);
+  return catalogs_;
 }
 
 uint64_t FakeSds::GenerationOf(uint64_t volume_id) {
@@ -181,6 +193,15 @@ grpc::Status FakeSds::DeleteVtree(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
+grpc::Status FakeSds::DropLayers(grpc::ServerContext* context, const v1::DropLayersRequest* request,
+                                 v1::DropLayersResponse* response) {
+  NoteCaller(*context);
+  absl::MutexLock lock(&mutex_);
+  catalogs_.push_back(request->catalog());
+  *response = drop_answer_;
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeSds::ConfigureDevice(grpc::ServerContext* context,
                                       const v1::ConfigureDeviceRequest*,
                                       v1::ConfigureDeviceResponse*) {
@@ -223,6 +244,53 @@ grpc::Status FakeSdc::DetachVolume(grpc::ServerContext*, const v1::DetachVolumeR
   absl::MutexLock lock(&mutex_);
   attached_.erase(request->volume_id());
   return grpc::Status::OK;
+}
+
+std::vector<FakeSdc::SnapshotCall> FakeSdc::snapshot_calls() {
+  absl::MutexLock lock(&mutex_);
+  return snapshot_calls_;
+}
+
+void FakeSdc::OnSnapshotCall(std::function<grpc::Status(const SnapshotCall&)> then) {
+  absl::MutexLock lock(&mutex_);
+  on_snapshot_call_ = std::move(then);
+}
+
+void FakeSdc::SetGeneration(uint64_t volume_id, uint64_t generation) {
+  absl::MutexLock lock(&mutex_);
+  generations_[volume_id] = generation;
+}
+
+grpc::Status FakeSdc::Note(SnapshotCall call) {
+  std::function<grpc::Status(const SnapshotCall&)> then;
+  {
+    absl::MutexLock lock(&mutex_);
+    snapshot_calls_.push_back(call);
+    then = on_snapshot_call_;
+  }
+  return then == nullptr ? grpc::Status::OK : then(call);
+}
+
+grpc::Status FakeSdc::HoldWrites(grpc::ServerContext*, const v1::HoldWritesRequest* request,
+                                 v1::HoldWritesResponse* response) {
+  {
+    absl::MutexLock lock(&mutex_);
+    response->set_generation(generations_[request->volume_id()]);
+  }
+  return Note(
+      {SnapshotCall::kHold, request->volume_id(), request->hold_id(), request->deadline_ms(), {}});
+}
+
+grpc::Status FakeSdc::CutSnapshot(grpc::ServerContext*, const v1::CutSnapshotRequest* request,
+                                  v1::CutSnapshotResponse* response) {
+  response->set_held_micros(held_micros);
+  return Note({SnapshotCall::kCut, request->volume_id(), request->hold_id(), request->deadline_ms(),
+               request->grant()});
+}
+
+grpc::Status FakeSdc::ReleaseHold(grpc::ServerContext*, const v1::ReleaseHoldRequest* request,
+                                  v1::ReleaseHoldResponse*) {
+  return Note({SnapshotCall::kRelease, request->volume_id(), request->hold_id(), 0, {}});
 }
 
 MdmFixture::MdmFixture() {

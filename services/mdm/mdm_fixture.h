@@ -45,6 +45,7 @@ class FakeSds final : public v1::SdsControlService::Service {
   void ForgetCursors();
   void AnswerVtreeDeletion(bool done);
   void KnowGeneration(uint64_t volume_id, uint64_t generation);
+  void AnswerLayerDrops(bool done, uint64_t layers = 0);
 
   // Called from now on by each RaiseGeneration, with how many came since, when its answer is made
   // and not yet sent.
@@ -53,6 +54,8 @@ class FakeSds final : public v1::SdsControlService::Service {
   [[nodiscard]] uint64_t GenerationOf(uint64_t volume_id);
   [[nodiscard]] uint64_t EpochOf(uint64_t placement_group_id);
   [[nodiscard]] std::set<uint64_t> deleted_vtrees();
+  // Of each DropLayers, the latest last.
+  [[nodiscard]] std::vector<v1::VtreeCatalog> catalogs();
   [[nodiscard]] std::string last_authorization();
   // Waits until the epoch arrived by a push, at most ten seconds.
   [[nodiscard]] bool AwaitEpoch(uint64_t placement_group_id, uint64_t epoch);
@@ -82,6 +85,8 @@ class FakeSds final : public v1::SdsControlService::Service {
                                     v1::ApplyPlacementGroupsResponse* response) override;
   grpc::Status DeleteVtree(grpc::ServerContext* context, const v1::DeleteVtreeRequest* request,
                            v1::DeleteVtreeResponse* response) override;
+  grpc::Status DropLayers(grpc::ServerContext* context, const v1::DropLayersRequest* request,
+                          v1::DropLayersResponse* response) override;
   grpc::Status ConfigureDevice(grpc::ServerContext* context,
                                const v1::ConfigureDeviceRequest* request,
                                v1::ConfigureDeviceResponse* response) override;
@@ -97,6 +102,8 @@ class FakeSds final : public v1::SdsControlService::Service {
   std::map<uint64_t, uint64_t> epochs_ ABSL_GUARDED_BY(mutex_);
   std::set<uint64_t> deleted_vtrees_ ABSL_GUARDED_BY(mutex_);
   bool deletion_done_ ABSL_GUARDED_BY(mutex_) = true;
+  std::vector<v1::VtreeCatalog> catalogs_ ABSL_GUARDED_BY(mutex_);
+  v1::DropLayersResponse drop_answer_ ABSL_GUARDED_BY(mutex_);
   std::string last_authorization_ ABSL_GUARDED_BY(mutex_);
   std::function<void(int)> on_raise_ ABSL_GUARDED_BY(mutex_);
   int raises_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -111,6 +118,23 @@ class FakeSdc final : public v1::SdcControlService::Service {
   [[nodiscard]] std::set<uint64_t> attached();
   // Calls to attach, also of what is attached.
   [[nodiscard]] int attach_calls();
+
+  // Snapshots: what it was asked, in order. It answers OK, for `held_micros`, unless told
+  // otherwise.
+  struct SnapshotCall {
+    enum What { kHold, kCut, kRelease } what = kHold;
+    uint64_t volume_id = 0;
+    uint64_t hold_id = 0;
+    uint32_t deadline_ms = 0;
+    v1::IssuedGrant grant;  // of a cut
+  };
+  [[nodiscard]] std::vector<SnapshotCall> snapshot_calls();
+  // Called for each from now on, before it is answered, with no lock held; its status is the
+  // answer.
+  void OnSnapshotCall(std::function<grpc::Status(const SnapshotCall& call)> then);
+  // The generation of its grant of the volume: what a hold is answered with.
+  void SetGeneration(uint64_t volume_id, uint64_t generation);
+  uint64_t held_micros = 1'500;
   [[nodiscard]] const std::string& address() const { return address_; }
 
   std::string name;
@@ -124,10 +148,21 @@ class FakeSdc final : public v1::SdcControlService::Service {
                             v1::AttachVolumeResponse* response) override;
   grpc::Status DetachVolume(grpc::ServerContext* context, const v1::DetachVolumeRequest* request,
                             v1::DetachVolumeResponse* response) override;
+  grpc::Status HoldWrites(grpc::ServerContext* context, const v1::HoldWritesRequest* request,
+                          v1::HoldWritesResponse* response) override;
+  grpc::Status CutSnapshot(grpc::ServerContext* context, const v1::CutSnapshotRequest* request,
+                           v1::CutSnapshotResponse* response) override;
+  grpc::Status ReleaseHold(grpc::ServerContext* context, const v1::ReleaseHoldRequest* request,
+                           v1::ReleaseHoldResponse* response) override;
+  grpc::Status Note(SnapshotCall call);
+
   std::unique_ptr<grpc::Server> server_;
   std::string address_;
   absl::Mutex mutex_;
   std::set<uint64_t> attached_ ABSL_GUARDED_BY(mutex_);
+  std::vector<SnapshotCall> snapshot_calls_ ABSL_GUARDED_BY(mutex_);
+  std::function<grpc::Status(const SnapshotCall&)> on_snapshot_call_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);
   int attach_calls_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

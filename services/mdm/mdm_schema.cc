@@ -352,7 +352,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kScrub,
                                                                      kLosses,
                                                                      kLabelsAndTrash,
-                                                                     kLimits};
+                                                                     kLimits,
+                                                                     SnapshotSchema()};
   return *migrations;
 }
 

@@ -13,6 +13,8 @@ namespace tessera::mdm {
 [[nodiscard]] const std::vector<std::string>& MdmMigrations();
 // One of them: the account of what servers keep of the cluster.
 [[nodiscard]] const char* ClusterRecordSchema();
+// Another: snapshots, and the layers of vtrees.
+[[nodiscard]] const char* SnapshotSchema();
 
 }  // namespace tessera::mdm
 

@@ -13,6 +13,7 @@
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
+#include "services/mdm/layer_reaper.h"
 #include "services/mdm/monitoring_service.h"
 #include "services/mdm/operation_service.h"
 #include "services/mdm/placement_service.h"
@@ -56,6 +57,7 @@ struct MdmServer::Parts {
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
         scrub(state.store.get(), &integrity, &health, &events, state.time.get()),
         reaper(state.store.get(), &control, &health),
+        layer_reaper(state.store.get(), &control, &health),
         upkeep(state.store.get(), &health, &governor, &events, state.time.get(), metrics.get()) {}
 
   [[nodiscard]] absl::Status Serve();
@@ -80,6 +82,7 @@ struct MdmServer::Parts {
   LimitGovernor governor;
   ScrubScheduler scrub;
   VtreeReaper reaper;
+  LayerReaper layer_reaper;
   Upkeep upkeep;
 
   std::unique_ptr<RpcDispatcher> prompt_rpc;
@@ -98,7 +101,7 @@ struct MdmServer::Parts {
 
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
-  std::unique_ptr<BackgroundLoop> reaper_loop;     // deleted vtrees
+  std::unique_ptr<BackgroundLoop> reaper_loop;     // deleted vtrees, and layers nobody sees
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
   std::string metrics_address;
@@ -109,6 +112,7 @@ absl::Status MdmServer::Parts::Serve() {
   TESSERA_RETURN_IF_ERROR(upkeep.ExpectNodes(state.nodes.get()));
   TESSERA_RETURN_IF_ERROR(state.store->Write([&](WriteTransaction& transaction) {
     RecordOutageLifetime(transaction.db, options.outage_lifetime_ms);
+    DropUnfinishedSnapshots(transaction, state.time->NowMillis());
     return absl::OkStatus();
   }));
   std::shared_ptr<const Authenticator> authenticator = state.nodes;
@@ -154,8 +158,10 @@ void MdmServer::Parts::MakeServices() {
                                                    publisher.AddressesChanged();
                                                    placement_loop->Wake();
                                                  });
-  volume = std::make_unique<VolumeService>(volume_rpc.get(), store, keys, &control, &fence, &health,
-                                           &events, time, [this] { reaper_loop->Wake(); });
+  const GrantRules grant_rules{options.grant_lifetime_ms, options.outage_lifetime_ms};
+  volume =
+      std::make_unique<VolumeService>(volume_rpc.get(), grant_rules, store, keys, &control, &fence,
+                                      &health, &events, time, [this] { reaper_loop->Wake(); });
   placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &board, &health,
                                                  &events, time);
   repairs =
@@ -167,9 +173,9 @@ void MdmServer::Parts::MakeServices() {
                                           [this] { placement_loop->Wake(); });
   repair.SetListener([this] { operations->Changed(); });
   repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
-  token = std::make_unique<TokenService>(
-      token_rpc.get(), GrantRules{options.grant_lifetime_ms, options.outage_lifetime_ms}, store,
-      keys, &fence, &publisher, &health, &governor, &events, time, metrics.get());
+  token =
+      std::make_unique<TokenService>(token_rpc.get(), grant_rules, store, keys, &fence, &publisher,
+                                     &health, &governor, &events, time, metrics.get());
   monitoring =
       std::make_unique<MonitoringService>(rpc, state.incarnation, store, metrics.get(), time);
   store->SetCommitListener([this](const ChangeSet& changes) {
@@ -188,7 +194,10 @@ void MdmServer::Parts::StartLoops() {
         repair.Run();
       });
   reaper_loop = std::make_unique<BackgroundLoop>(
-      BackgroundLoop::Options{.name = "reaper", .period = 2 * tick}, [this] { reaper.Run(); });
+      BackgroundLoop::Options{.name = "reaper", .period = 2 * tick}, [this] {
+        reaper.Run();
+        layer_reaper.Run();
+      });
   judge_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "health", .period = tick}, [this] {
         if (!upkeep.Run()) return;

@@ -11,7 +11,7 @@ namespace {
 // One call of a fan-out.
 template <typename Response>
 struct Call {
-  uint64_t sds_id = 0;
+  uint64_t sds_id = 0;  // of servers
   grpc::ClientContext context;
   Response response;
   grpc::Status status;
@@ -116,6 +116,17 @@ absl::StatusOr<bool> NodeControl::DeleteVtree(const SdsTarget& target,
   return response.done();
 }
 
+absl::StatusOr<v1::DropLayersResponse> NodeControl::DropLayers(const SdsTarget& target,
+                                                               const v1::DropLayersRequest& request,
+                                                               Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
+  v1::DropLayersResponse response;
+  const grpc::Status status = StubOf(target)->DropLayers(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
                                                                    uint64_t volume_id,
                                                                    Milliseconds timeout) {
@@ -138,6 +149,55 @@ absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, De
   request.set_force(how == Detach::kForced);
   v1::DetachVolumeResponse response;
   return FromGrpcStatus(StubOf(sdc)->DetachVolume(&context, request, &response));
+}
+
+template <typename Response, typename Request, typename Begin>
+NodeControl::SdcAnswers<Response> NodeControl::AskClients(const SdcRequests<Request>& requests,
+                                                          Milliseconds timeout,
+                                                          const Begin& begin) {
+  grpc::CompletionQueue queue;
+  std::deque<Call<Response>> calls;
+  for (const auto& [sdc, request] : requests) {
+    auto& call = calls.emplace_back();
+    PrepareCall(&call.context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+    call.reader = begin(*StubOf(sdc), &call.context, request, &queue);
+    call.reader->Finish(&call.response, &call.status, &call);
+  }
+  WaitForAll(&queue, calls.size());
+  queue.Shutdown();
+  SdcAnswers<Response> answers;
+  for (auto& call : calls) {
+    if (call.status.ok()) {
+      answers.emplace_back(std::move(call.response));
+    } else {
+      answers.emplace_back(FromGrpcStatus(call.status));
+    }
+  }
+  return answers;
+}
+
+NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
+    const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout) {
+  return AskClients<v1::HoldWritesResponse>(
+      requests, timeout, [](auto& stub, auto* context, const auto& request, auto* queue) {
+        return stub.AsyncHoldWrites(context, request, queue);
+      });
+}
+
+NodeControl::SdcAnswers<v1::CutSnapshotResponse> NodeControl::CutSnapshot(
+    const SdcRequests<v1::CutSnapshotRequest>& requests, Milliseconds timeout) {
+  return AskClients<v1::CutSnapshotResponse>(
+      requests, timeout, [](auto& stub, auto* context, const auto& request, auto* queue) {
+        return stub.AsyncCutSnapshot(context, request, queue);
+      });
+}
+
+NodeControl::SdcAnswers<v1::ReleaseHoldResponse> NodeControl::ReleaseHold(
+    const SdcRequests<v1::ReleaseHoldRequest>& requests, Milliseconds timeout) {
+  return AskClients<v1::ReleaseHoldResponse>(
+      requests, timeout, [](auto& stub, auto* context, const auto& request, auto* queue) {
+        return stub.AsyncReleaseHold(context, request, queue);
+      });
 }
 
 }  // namespace tessera::mdm

@@ -58,6 +58,8 @@ class NodeControl {
   [[nodiscard]] absl::StatusOr<bool> DeleteVtree(const SdsTarget& target,
                                                  const v1::DeleteVtreeRequest& request,
                                                  Milliseconds timeout);
+  [[nodiscard]] absl::StatusOr<v1::DropLayersResponse> DropLayers(
+      const SdsTarget& target, const v1::DropLayersRequest& request, Milliseconds timeout);
 
   // Returns where the volume is offered.
   [[nodiscard]] absl::StatusOr<std::vector<std::string>> AttachVolume(const SdcRow& sdc,
@@ -67,7 +69,24 @@ class NodeControl {
   [[nodiscard]] absl::Status DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
                                           Milliseconds timeout);
 
+  // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
+  // client may be asked for several volumes.
+  template <typename Request>
+  using SdcRequests = std::vector<std::pair<SdcRow, Request>>;
+  template <typename Response>
+  using SdcAnswers = std::vector<absl::StatusOr<Response>>;
+  [[nodiscard]] SdcAnswers<v1::HoldWritesResponse> HoldWrites(
+      const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout);
+  [[nodiscard]] SdcAnswers<v1::CutSnapshotResponse> CutSnapshot(
+      const SdcRequests<v1::CutSnapshotRequest>& requests, Milliseconds timeout);
+  [[nodiscard]] SdcAnswers<v1::ReleaseHoldResponse> ReleaseHold(
+      const SdcRequests<v1::ReleaseHoldRequest>& requests, Milliseconds timeout);
+
  private:
+  // begin(stub, context, request, queue) begins one call.
+  template <typename Response, typename Request, typename Begin>
+  [[nodiscard]] SdcAnswers<Response> AskClients(const SdcRequests<Request>& requests,
+                                                Milliseconds timeout, const Begin& begin);
   [[nodiscard]] std::shared_ptr<grpc::Channel> ChannelTo(const std::string& kind, uint64_t id,
                                                          const std::string& address,
                                                          uint64_t incarnation);

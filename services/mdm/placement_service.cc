@@ -18,6 +18,7 @@
 #include "services/mdm/placement_table.h"
 #include "services/mdm/repair_table.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/topology_table.h"
 
 namespace tessera::mdm {
@@ -316,6 +317,8 @@ absl::Status PlacementService::SettleLearner(WriteTransaction& transaction,
     PutMove(db, id, *move);
   }
   PutPlacementGroup(db, *group);
+  // Its source may not have dropped everything yet that it said it would.
+  MarkLayerDropsOfServer(db, PoolOfPlacementGroup(id), sds_id);
   transaction.changes.placement_group_ids.insert(id);
   transaction.changes.topology = true;
   if (settled.dropped_device_id == 0) return absl::OkStatus();

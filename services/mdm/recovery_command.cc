@@ -54,8 +54,9 @@ void PrintCluster(const RecoveredCluster& cluster, std::ostream& out) {
   for (const auto& [id, sds] : cluster.servers) out << "server " << sds.name() << "\n";
   for (const auto& [id, sdc] : cluster.clients) out << "client " << sdc.name() << "\n";
   for (const auto& [id, volume] : cluster.volumes) {
-    out << "volume " << volume.volume().name() << ": " << volume.volume().size_bytes()
-        << " bytes, mapped to " << volume.mappings_size() << " clients\n";
+    out << (volume.volume().kind() == v1::VOLUME_KIND_SNAPSHOT ? "snapshot " : "volume ")
+        << volume.volume().name() << ": " << volume.volume().size_bytes() << " bytes, mapped to "
+        << volume.mappings_size() << " clients\n";
   }
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/layer_paths.h"
 
 namespace tessera::mdm {
 namespace {
@@ -62,6 +63,7 @@ class Recovery {
   void MakePool(uint64_t pool_id, const v1::PoolLayout& layout);
   void TakeVolumes();
   void TakeUnknownVtrees();
+  void RaiseLayers();
   void CheckPools();
   void TakeDeletions();
   void JudgeMissing();
@@ -145,6 +147,9 @@ void Recovery::TakeRecords() {
         break;
       case v1::ClusterRecord::kVolume:
         cluster().volumes[id] = record.volume();
+        break;
+      case v1::ClusterRecord::kVtree:
+        cluster().vtrees[id] = record.vtree();
         break;
       case v1::ClusterRecord::CONTENT_NOT_SET:
         break;
@@ -318,6 +323,7 @@ void Recovery::TakeVolumes() {
     return cluster().deleted_vtree_ids.contains(entry.second.volume().vtree_id());
   });
   TakeUnknownVtrees();
+  RaiseLayers();
   for (auto& [id, volume] : cluster().volumes) {
     uint64_t generation = 1;
     for (const ServerCopy& copy : copies_) {
@@ -368,6 +374,55 @@ void Recovery::TakeUnknownVtrees() {
     plan_.notes.push_back(
         absl::StrCat("vtree ", vtree_id, " has chunks and no record: it becomes volume ",
                      volume->name(), " of ", volume->size_bytes(), " bytes, up to its last chunk"));
+  }
+}
+
+// A layer that a server has may be later than the records: it was given out, and no server heard of
+// that. No volume is ever written to an earlier one than it was, and no branch is given out twice.
+void Recovery::RaiseLayers() {
+  std::map<uint64_t, std::set<uint64_t>> volumes;  // by vtree
+  for (const auto& [id, volume] : cluster().volumes) {
+    volumes[volume.volume().vtree_id()].insert(id);
+  }
+  std::erase_if(cluster().vtrees,
+                [&](const auto& vtree) { return !volumes.contains(vtree.first); });
+  std::map<uint64_t, std::map<uint32_t, uint32_t>> seen;  // by vtree and branch
+  for (const ServerCopy& copy : copies_) {
+    for (const v1::VtreeExtent& extent : copy.vtrees) {
+      if (!volumes.contains(extent.vtree_id())) continue;
+      for (const v1::LayerPathPart& layer : extent.layers()) {
+        uint32_t& ordinal = seen[extent.vtree_id()][layer.branch()];
+        ordinal = std::max(ordinal, layer.ordinal_max());
+      }
+    }
+  }
+  for (const auto& [vtree_id, branches] : seen) {
+    v1::RecordedVtree& vtree = cluster().vtrees[vtree_id];
+    vtree.set_vtree_id(vtree_id);
+    vtree.set_next_branch(
+        std::max({vtree.next_branch(), branches.rbegin()->first + 1, uint32_t{1}}));
+    bool orphans = false;
+    for (const auto& [branch, ordinal] : branches) {
+      bool known = branch == 0;
+      for (v1::LayerPathPart& head : *vtree.mutable_heads()) {
+        if (head.branch() != branch) continue;
+        known = true;
+        head.set_ordinal_max(std::max(head.ordinal_max(), ordinal));
+      }
+      // What no record tells of is not among the heads: nobody drops it for want of one.
+      orphans |= !known;
+      for (const uint64_t id : volumes[vtree_id]) {
+        v1::Volume* volume = cluster().volumes[id].mutable_volume();
+        const uint64_t layer = volume->snapshot_sequence();
+        if (volume->kind() == v1::VOLUME_KIND_SNAPSHOT || BranchOf(layer) != branch) continue;
+        volume->set_snapshot_sequence(std::max(layer, MakeLayer(branch, ordinal)));
+      }
+    }
+    if (orphans) {
+      plan_.notes.push_back(absl::StrCat("vtree ", vtree_id,
+                                         " has layers of clones or rolled back volumes without a "
+                                         "record: they are kept, and nobody sees them"));
+    }
   }
 }
 

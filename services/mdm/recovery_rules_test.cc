@@ -4,6 +4,7 @@
 #include <string>
 
 #include "services/common/placement_hash.h"
+#include "services/mdm/layer_paths.h"
 #include "services/mdm/recovery_rules.h"
 
 namespace tessera::mdm {
@@ -160,6 +161,70 @@ TEST_CASE("the newest records count, as a whole") {
   CHECK(plan.cluster.volumes.empty());
   CHECK(plan.cluster.clients.empty());
   CHECK(plan.cluster.records_revision == 101);
+}
+
+TEST_CASE("layers that servers have count, also when no record tells of them") {
+  Cluster cluster;
+  const auto add = [&](ServerCopy* copy, uint32_t branch, uint32_t ordinal) {
+    v1::VtreeExtent& extent = copy->vtrees.emplace_back();
+    extent.set_vtree_id(31);
+    extent.set_pool_id(5);
+    v1::LayerPathPart* layer = extent.add_layers();
+    layer->set_branch(branch);
+    layer->set_ordinal_max(ordinal);
+  };
+  const auto head = [](const v1::RecordedVtree& vtree, uint32_t branch) -> int64_t {
+    for (const v1::LayerPathPart& part : vtree.heads()) {
+      if (part.branch() == branch) return part.ordinal_max();
+    }
+    return -1;
+  };
+  SECTION("nothing but the first") {
+    cluster.copies[0].vtrees.emplace_back().set_vtree_id(31);
+    const RecoveryPlan plan = Plan(cluster);
+    CHECK(plan.cluster.vtrees.empty());
+    CHECK(plan.cluster.volumes.at(21).volume().snapshot_sequence() == 0);
+  }
+  SECTION("a cut that no server had heard of") {
+    // The lost snapshot's layer is not written to again.
+    add(&cluster.copies[0], 0, 2);
+    add(&cluster.copies[1], 0, 3);
+    const RecoveryPlan plan = Plan(cluster);
+    CHECK(plan.cluster.volumes.at(21).volume().snapshot_sequence() == MakeLayer(0, 3));
+    CHECK(plan.cluster.vtrees.at(31).next_branch() == 1);
+    CHECK(plan.notes.empty());
+  }
+  SECTION("branches, recorded and not") {
+    for (ServerCopy& copy : cluster.copies) {
+      v1::ClusterRecord& vtree = copy.records.emplace_back();
+      vtree.set_kind(v1::CLUSTER_RECORD_KIND_VTREE);
+      vtree.set_object_id(31);
+      vtree.mutable_vtree()->set_vtree_id(31);
+      vtree.mutable_vtree()->set_next_branch(3);
+      for (const uint32_t branch : {0, 1, 2}) {
+        v1::LayerPathPart* part = vtree.mutable_vtree()->add_heads();
+        part->set_branch(branch);
+        part->set_ordinal_max(4);
+      }
+    }
+    add(&cluster.copies[0], 1, 9);
+    add(&cluster.copies[1], 5, 1);
+    const RecoveryPlan plan = Plan(cluster);
+    const v1::RecordedVtree& vtree = plan.cluster.vtrees.at(31);
+    CHECK(vtree.next_branch() == 6);
+    CHECK(head(vtree, 0) == 4);
+    CHECK(head(vtree, 1) == 9);
+    CHECK(head(vtree, 2) == 4);
+    // Nobody is told to drop it.
+    CHECK(head(vtree, 5) == -1);
+    CHECK(Mentions(plan.notes, "vtree 31 has layers"));
+    CHECK(plan.cluster.volumes.at(21).volume().snapshot_sequence() == 0);
+  }
+  SECTION("of a vtree that is gone") {
+    add(&cluster.copies[0], 0, 2);
+    cluster.copies[0].deleted_vtree_ids = {31};
+    CHECK(Plan(cluster).cluster.vtrees.empty());
+  }
 }
 
 TEST_CASE("a deleted vtree stays deleted, and goes where it is left") {

@@ -13,6 +13,7 @@
 #include "services/common/node.h"
 #include "services/common/sqlite_db.h"
 #include "services/mdm/cluster_record_table.h"
+#include "services/mdm/layer_paths.h"
 #include "services/mdm/mdm_fixture.h"
 #include "services/mdm/mdm_schema.h"
 #include "services/mdm/recovery_command.h"
@@ -345,6 +346,80 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   const v1::ClusterRecords records = Records(a, copy_a.copy.records_revision());
   CHECK(records.snapshot());
   CHECK(records.revision() > copy_a.copy.records_revision());
+}
+
+TEST_CASE_METHOD(RecoveryFixture, "snapshots, clones and branches are made anew, too") {
+  const auto ask = [this](auto method, const auto& request, auto* response) {
+    grpc::ClientContext context;
+    Prepare(&context);
+    const grpc::Status status = (*Stub<v1::VolumeService>().*method)(&context, request, response);
+    INFO(status.error_message());
+    REQUIRE(status.ok());
+  };
+  using Volumes = v1::VolumeService::Stub;
+  const v1::Volume volume = MakeVolume("v");
+  const auto snap = [&](const std::string& name) {
+    v1::CreateSnapshotsRequest request;
+    request.add_sources()->set_volume_id(volume.volume_id());
+    request.mutable_sources(0)->set_snapshot_name(name);
+    request.set_locked_until_ms(name == "s1" ? clock.WallMillis() + 60'000 : 0);
+    v1::CreateSnapshotsResponse response;
+    ask(&Volumes::CreateSnapshots, request, &response);
+    return response.snapshots(0);
+  };
+  const auto clone = [&](const v1::Volume& snapshot, const std::string& name) {
+    v1::CloneVolumeRequest request;
+    request.set_snapshot_id(snapshot.volume_id());
+    request.set_name(name);
+    v1::CloneVolumeResponse response;
+    ask(&Volumes::CloneVolume, request, &response);
+    return response.volume();
+  };
+  const v1::Volume s1 = snap("s1");
+  const v1::Volume s2 = snap("s2");
+  const v1::Volume kept = clone(s1, "kept");
+  const v1::Volume gone = clone(s1, "gone");
+  {
+    v1::DeleteVolumeRequest request;
+    request.set_volume_id(gone.volume_id());
+    v1::DeleteVolumeResponse response;
+    ask(&Volumes::DeleteVolume, request, &response);
+  }
+  REQUIRE(Await([&] { return a.catalogs().size() == 1 && b.catalogs().size() == 1; }));
+  Keep(a, &copy_a);
+  Keep(b, &copy_b);
+  // Later than the records.
+  v1::VtreeExtent* extent = copy_a.copy.add_vtrees();
+  extent->set_vtree_id(volume.vtree_id());
+  extent->set_pool_id(volume.pool_id());
+  extent->add_layers()->set_ordinal_max(4);
+  LoseDatabase();
+  REQUIRE(Rebuild({copy_a.address, copy_b.address}).ok());
+  StartMdm();
+  REQUIRE(Beat(&a).ok());
+  REQUIRE(Beat(&b).ok());
+  const v1::Volume snapshot = GetVolume(s1.volume_id());
+  CHECK(snapshot.kind() == v1::VOLUME_KIND_SNAPSHOT);
+  CHECK(snapshot.parent_id() == volume.volume_id());
+  CHECK(snapshot.locked_until_ms() == s1.locked_until_ms());
+  CHECK(snapshot.vtree_id() == volume.vtree_id());
+  CHECK(GetVolume(kept.volume_id()).parent_id() == s1.volume_id());
+  CHECK(GetVolume(volume.volume_id()).snapshot_sequence() == 4);
+  CHECK(GetVolume(s2.volume_id()).snapshot_sequence() == 1);
+  // All servers look for what was not dropped; the branch of the clone that is gone is known.
+  REQUIRE(Await([&] { return a.catalogs().size() == 2 && b.catalogs().size() == 2; }));
+  const v1::VtreeCatalog catalog = a.catalogs().back();
+  CHECK(catalog.paths_size() == 4);
+  REQUIRE(catalog.heads_size() == 3);
+  CHECK(catalog.heads(0).ordinal_max() == 4);
+  CHECK(catalog.heads(2).branch() == BranchOf(gone.snapshot_sequence()));
+  const v1::Volume next = clone(s2, "next");
+  CHECK(next.snapshot_sequence() == MakeLayer(3, 0));
+  REQUIRE(Map(s1, client, v1::MAPPING_MODE_READ_ONLY).ok());
+  v1::IssuedGrant grant;
+  REQUIRE(Acquire(s1, client, &grant).ok());
+  CHECK(token::DecodeGrant(grant.grant())->path == LayerPath{{.branch = 0, .ordinal_max = 0}});
+  CHECK(snap("s3").snapshot_sequence() == 4);
 }
 
 TEST_CASE_METHOD(RecoveryFixture, "an unknown older grant is waited for where a server is silent") {

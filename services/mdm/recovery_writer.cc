@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/placement_hash.h"
@@ -18,6 +20,7 @@
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/repair_table.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_table.h"
@@ -110,6 +113,33 @@ VolumeLimits RecordedLimits(const Message& recorded) {
           std::max<uint32_t>(1, recorded.burst_seconds())};
 }
 
+// Once for all volumes of it.
+absl::Status WriteVtree(SQLite::Database& db, const v1::Volume& volume) {
+  if (Sql(db, "SELECT 1 FROM vtree WHERE id = ?", volume.vtree_id()).Next()) {
+    return absl::OkStatus();
+  }
+  NextId(db, "vtree", volume.vtree_id());
+  Sql(db, "INSERT INTO vtree (pool_id) VALUES (?)", volume.pool_id()).Run();
+  return SameId("vtree", volume.vtree_id(), LastId(db));
+}
+
+// What servers have to drop is not recorded: all of them look again.
+void WriteVtreeRecords(SQLite::Database& db, const RecoveredCluster& cluster, uint64_t now_ms) {
+  std::map<uint64_t, uint64_t> pools;  // by vtree
+  for (const auto& [id, recorded] : cluster.volumes) {
+    const v1::Volume& volume = recorded.volume();
+    pools[volume.vtree_id()] = volume.pool_id();
+    if (volume.kind() == v1::VOLUME_KIND_SNAPSHOT || volume.snapshot_sequence() == 0) continue;
+    GiveOutLayer(db, volume.vtree_id(), volume.snapshot_sequence());
+  }
+  for (const auto& [id, vtree] : cluster.vtrees) {
+    WriteVtreeRecord(db, vtree);
+    std::vector<uint64_t> sds_ids;
+    for (const SdsRow& sds : ListSdsRowsOfPool(db, pools[id])) sds_ids.push_back(sds.sds_id);
+    MarkLayerDrops(db, id, sds_ids, now_ms);
+  }
+}
+
 absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster) {
   for (const auto& [id, recorded] : cluster.volumes) {
     const v1::Volume& volume = recorded.volume();
@@ -126,12 +156,18 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
     row.snapshot_sequence = volume.snapshot_sequence();
     row.created_ms = volume.created_ms();
     row.limits = RecordedLimits(volume);
-    NextId(db, "vtree", volume.vtree_id());
+    row.kind = volume.kind() == v1::VOLUME_KIND_SNAPSHOT ? v1::VOLUME_KIND_SNAPSHOT
+                                                         : v1::VOLUME_KIND_VOLUME;
+    row.parent_id = volume.parent_id();
+    row.path = FromMessage(recorded.path());
+    row.locked_until_ms = volume.locked_until_ms();
+    row.being_made = recorded.being_made();
+    TESSERA_RETURN_IF_ERROR(WriteVtree(db, volume));
+    row.vtree_id = volume.vtree_id();
     NextId(db, "volume", id);
     row = InsertVolume(db, row);
     TESSERA_RETURN_IF_ERROR(SameId("volume", id, row.volume_id));
     WriteLabels(db, id, {volume.labels().begin(), volume.labels().end()});
-    TESSERA_RETURN_IF_ERROR(SameId("vtree", volume.vtree_id(), row.vtree_id));
     for (const v1::RecordedMapping& recorded_mapping : recorded.mappings()) {
       MappingRow mapping;
       mapping.volume_id = id;
@@ -166,7 +202,7 @@ void RaiseSequences(SQLite::Database& db, const RecoveredCluster& cluster, uint6
     // A cluster that never had any begins at 1.
     if (highest(table) > 0) NextId(db, table, highest(table) + kRecoveredIdStep + 1);
   }
-  for (const char* table : {"operation", "event"}) {
+  for (const char* table : {"operation", "event", "snapshot_operation"}) {
     NextId(db, table, highest(table) + kRecoveryStep + 1);
   }
   NextId(db, "token", std::max(highest("token") + kRecoveryStep, mdm_time_ms) + 1);
@@ -209,6 +245,7 @@ absl::Status WriteAll(SQLite::Database& db, const RecoveredCluster& cluster,
   TESSERA_RETURN_IF_ERROR(WriteTopology(db, cluster));
   TESSERA_RETURN_IF_ERROR(WriteNodes(db, cluster));
   TESSERA_RETURN_IF_ERROR(WriteVolumes(db, cluster));
+  WriteVtreeRecords(db, cluster, mdm_time_ms);
   RaiseSequences(db, cluster, mdm_time_ms);
   WriteOldGrants(db, cluster, writing.active_key_id, mdm_time_ms);
   v1::Event event;
@@ -262,7 +299,7 @@ absl::Status WriteRecoveredDatabase(const std::string& path, const RecoveredClus
   // Opened again: quick_check reads it as the MDM will.
   TESSERA_ASSIGN_OR_RETURN(const auto database, SqliteDb::Open(path, MdmMigrations()));
   return database->Run([&](SQLite::Database& db) -> absl::Status {
-    const size_t volumes = ListVolumeRows(db).size();
+    const size_t volumes = ListVolumeRows(db, {.with_unfinished = true}).size();
     const size_t groups = ListPlacementGroupRows(db, 0).size();
     if (volumes == cluster.volumes.size() && groups == cluster.groups.size()) {
       return absl::OkStatus();

@@ -59,11 +59,15 @@ bool AnythingToCopy(const RepairPool& pool) {
 // Chunks of volumes by group; empty: about equal, or nobody asks.
 std::vector<uint64_t> CountChunks(SQLite::Database& db, const RepairPool& pool,
                                   uint64_t chunk_bytes) {
-  if (!AnythingToCopy(pool) || CountVolumes(db, pool.pool_id) > kVolumesLooked) return {};
+  if (!AnythingToCopy(pool) ||
+      CountVolumes(db, pool.pool_id, v1::VOLUME_KIND_VOLUME) > kVolumesLooked)
+    return {};
   const auto group_count = static_cast<uint32_t>(pool.groups.size());
   std::vector<uint64_t> chunks(group_count);
   uint64_t looked = 0;
-  for (const VolumeRow& volume : ListVolumeRows(db, {.pool_id = pool.pool_id})) {
+  // Chunks of snapshots are in the groups of their volumes'.
+  for (const VolumeRow& volume :
+       ListVolumeRows(db, {.pool_id = pool.pool_id, .kind = v1::VOLUME_KIND_VOLUME})) {
     const uint64_t count = (volume.size_bytes + chunk_bytes - 1) / chunk_bytes;
     looked += count;
     if (looked > kChunksLooked) return {};

@@ -13,7 +13,6 @@
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/transaction_plan.h"
-#include "services/mdm/volume_limits.h"
 #include "services/mdm/volume_service.h"
 
 namespace tessera::mdm {
@@ -60,12 +59,6 @@ token::IoToken TokenOf(const v1::IoOperation& operation) {
   return token;
 }
 
-std::vector<uint64_t> ServersOf(SQLite::Database& db, uint64_t pool_id) {
-  std::vector<uint64_t> ids;
-  for (const SdsRow& row : ListSdsRowsOfPool(db, pool_id)) ids.push_back(row.sds_id);
-  return ids;
-}
-
 absl::Status NotMapped(const VolumeRow& volume, uint64_t sdc_id) {
   return WithReason(absl::PermissionDeniedError(absl::StrCat("volume ", volume.volume_id,
                                                              " is not mapped to client ", sdc_id)),
@@ -79,6 +72,14 @@ absl::Status MovedOn(const VolumeRow& volume, uint64_t generation) {
                     "GENERATION_MOVED", {{"generation", absl::StrCat(volume.generation)}});
 }
 
+// In a generation that still stands: its client writes to a later layer since, under another.
+absl::Status Ended(const VolumeRow& volume, const v1::TokenRecord& record) {
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat("grant ", record.token_id(), " of volume ", volume.volume_id,
+                                     " ended: ", record.end_reason(), "; acquire a new one")),
+                    "GENERATION_MOVED", {{"generation", absl::StrCat(volume.generation)}});
+}
+
 }  // namespace
 
 TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store,
@@ -86,9 +87,9 @@ TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore
                            const HealthMonitor* health, LimitGovernor* governor,
                            const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
     : rpc_(rpc),
-      rules_(rules),
       store_(store),
       keys_(keys),
+      issuer_(rules, keys, time),
       fence_(fence),
       publisher_(publisher),
       health_(health),
@@ -99,38 +100,6 @@ TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore
       renewed_(metrics->Counter("tessera_mdm_grants_renewed_total", "Grants renewed.")),
       acknowledged_(metrics->Counter("tessera_mdm_acknowledged_operations_total",
                                      "Operations that servers reported as done.")) {}
-
-token::Grant TokenService::GrantFor(const VolumeRow& volume, const v1::StoragePool& pool,
-                                    uint32_t key_id) const {
-  token::Grant grant;
-  grant.key_id = key_id;
-  grant.volume_id = volume.volume_id;
-  grant.vtree_id = volume.vtree_id;
-  grant.pool_id = volume.pool_id;
-  grant.volume_size_bytes = volume.size_bytes;
-  grant.chunk_bytes = pool.chunk_bytes();
-  grant.generation = volume.generation;
-  grant.snapshot_sequence = volume.snapshot_sequence;
-  grant.issued_ms = time_->NowMillis();
-  return grant;
-}
-
-absl::Status TokenService::Issue(SQLite::Database& db, token::Grant grant,
-                                 v1::IssuedGrant* issued) {
-  issued->set_grant(token::EncodeGrant(grant));
-  for (uint64_t sds_id : ServersOf(db, grant.pool_id)) {
-    const auto sds_key = keys_->SdsKey(grant.key_id, sds_id);
-    if (!sds_key.has_value()) {
-      return absl::AbortedError(absl::StrCat("cluster secret ", grant.key_id, " was just revoked"));
-    }
-    const token::Key key = token::GrantKey::Derive(*sds_key, issued->grant()).bytes();
-    v1::GrantKeyForSds* entry = issued->add_keys();
-    entry->set_sds_id(sds_id);
-    entry->set_key(key.data(), key.size());
-  }
-  issued->set_mdm_time_ms(time_->NowMillis());
-  return absl::OkStatus();
-}
 
 // Not by way of the watch, which may be behind: until a client has a group's newest entry, it could
 // read from a replica that has left since and does not know.
@@ -145,15 +114,6 @@ void TokenService::AddMap(SQLite::Database& db, uint64_t pool_id,
   for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool_id)) {
     *response->add_placement_groups() = keys_->SignGroup(group);
   }
-}
-
-void TokenService::SetLimits(SQLite::Database& db, const VolumeRow& volume,
-                             const MappingRow& mapping, token::Grant* grant) {
-  const VolumeLimits limits =
-      LimitsInForce(volume.limits, mapping.limits, ListMappings(db, volume.volume_id).size());
-  grant->iops_limit = limits.iops;
-  grant->bandwidth_limit_bytes = limits.bandwidth_bytes;
-  grant->burst_seconds = limits.burst_seconds;
 }
 
 void TokenService::NoteLimits(const v1::IssuedGrant& issued) {
@@ -194,30 +154,9 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     }
     const auto mapped = FindMapping(db, volume.volume_id, sdc_id);
     if (!mapped.has_value()) return NotMapped(volume, sdc_id);
-    const auto pool = FindPool(db, volume.pool_id);
-    if (!pool.has_value()) return NoSuch("pool", volume.pool_id);
-    token::Grant grant = GrantFor(now, *pool, keys_->SigningKeyFor(ServersOf(db, volume.pool_id)));
-    grant.sdc_id = sdc_id;
-    grant.access = mapped->mode == v1::MAPPING_MODE_READ_WRITE ? token::AccessMode::kReadWrite
-                                                               : token::AccessMode::kReadOnly;
-    grant.expiry_ms = grant.issued_ms + rules_.lifetime_ms;
-    grant.outage_expiry_ms =
-        grant.issued_ms + std::max(rules_.lifetime_ms, rules_.outage_lifetime_ms);
-    SetLimits(db, now, *mapped, &grant);
-    TokenRow row;
-    row.access = grant.access;
-    row.outage_expiry_ms = grant.outage_expiry_ms;
-    row.record.set_volume_id(volume.volume_id);
-    row.record.set_sdc_id(sdc_id);
-    row.record.set_generation(grant.generation);
-    row.record.set_key_id(grant.key_id);
-    row.record.set_issued_ms(grant.issued_ms);
-    row.record.set_expiry_ms(grant.expiry_ms);
-    grant.grant_id = InsertToken(db, row);
     response->Clear();
-    response->mutable_grant()->set_mapping_id(mapped->since_generation);
     AddMap(db, volume.pool_id, request, response);
-    return Issue(db, grant, response->mutable_grant());
+    return issuer_.Give(db, now, *mapped, response->mutable_grant());
   });
   if (!status.ok()) return status;
   issued_.Increment();
@@ -229,7 +168,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
                               v1::RenewGrantResponse* response) {
   const absl::Status status = store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     SQLite::Database& db = transaction.db;
-    std::optional<TokenRow> row = FindToken(db, request.token_id());
+    const std::optional<TokenRow> row = FindToken(db, request.token_id());
     if (!row.has_value()) {
       // Forgotten, as after this database was made anew: whether the volume is still the client's,
       // the next grant says.
@@ -249,30 +188,11 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RenewGrantReque
     const auto mapped = FindMapping(db, volume->volume_id, row->record.sdc_id());
     if (!mapped.has_value()) return NotMapped(*volume, row->record.sdc_id());
     // A grant that ran out may be renewed: its generation still stands, so nobody came between.
-    const bool revoked = row->record.state() == v1::TOKEN_STATE_REVOKED;
-    if (revoked || volume->generation != row->record.generation()) {
+    if (volume->generation != row->record.generation()) {
       return MovedOn(*volume, row->record.generation());
     }
-    const auto pool = FindPool(db, volume->pool_id);
-    if (!pool.has_value()) return NoSuch("pool", volume->pool_id);
-    token::Grant grant =
-        GrantFor(*volume, *pool, keys_->SigningKeyFor(ServersOf(db, volume->pool_id)));
-    grant.grant_id = row->record.token_id();
-    grant.sdc_id = row->record.sdc_id();
-    grant.access = row->access;
-    grant.expiry_ms = grant.issued_ms + rules_.lifetime_ms;
-    grant.outage_expiry_ms =
-        grant.issued_ms + std::max(rules_.lifetime_ms, rules_.outage_lifetime_ms);
-    SetLimits(db, *volume, *mapped, &grant);
-    row->record.set_key_id(grant.key_id);
-    row->record.set_issued_ms(grant.issued_ms);
-    row->record.set_expiry_ms(grant.expiry_ms);
-    // Never earlier than what was promised before: a fence waits for the latest.
-    row->outage_expiry_ms = std::max(row->outage_expiry_ms, grant.outage_expiry_ms);
-    RenewToken(db, *row);
-    response->Clear();
-    response->mutable_grant()->set_mapping_id(mapped->since_generation);
-    return Issue(db, grant, response->mutable_grant());
+    if (row->record.state() == v1::TOKEN_STATE_REVOKED) return Ended(*volume, row->record);
+    return issuer_.Renew(db, *volume, *mapped, *row, response->mutable_grant());
   });
   if (!status.ok()) return status;
   renewed_.Increment();
@@ -366,7 +286,7 @@ absl::Status TokenService::Plan(WriteTransaction& transaction, const VolumeRow& 
       SplitByChunk(shape, {request.offset_bytes(), request.length_bytes()});
   TESSERA_ASSIGN_OR_RETURN(const std::vector<PlannedPart> parts,
                            GatherParts(db, *pool, pieces, operation));
-  token::Grant grant = GrantFor(volume, *pool, keys_->SigningKeyFor(ServersOf(db, volume.pool_id)));
+  token::Grant grant = issuer_.Draft(db, volume, *pool);
   const uint32_t lifetime = request.lifetime_ms() == 0
                                 ? kTransactionLifetimeMillis
                                 : std::min(request.lifetime_ms(), kTransactionLifetimeMaxMillis);
@@ -379,6 +299,7 @@ absl::Status TokenService::Plan(WriteTransaction& transaction, const VolumeRow& 
   row.access = grant.access;
   row.operation = operation;
   row.outage_expiry_ms = grant.outage_expiry_ms;
+  row.layer = grant.snapshot_sequence;
   row.record.set_transaction(true);
   row.record.set_volume_id(volume.volume_id);
   row.record.set_generation(grant.generation);
@@ -403,6 +324,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RequestTokenReq
     TESSERA_RETURN_IF_ERROR(CheckRange(VolumeShape{.size_bytes = volume.size_bytes},
                                        {request.offset_bytes(), request.length_bytes()}));
     if (operation == token::Operation::kRead) return absl::OkStatus();
+    TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(volume));
     for (const MappingRow& mapping : ListMappings(db, volume.volume_id)) {
       return WithReason(absl::FailedPreconditionError(absl::StrCat(
                             "volume ", volume.name, " is mapped to client ", mapping.sdc_id)),

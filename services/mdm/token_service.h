@@ -11,6 +11,7 @@
 #include "libtoken/token.h"
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
+#include "services/mdm/grant_issuer.h"
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/limit_governor.h"
 #include "services/mdm/map_publisher.h"
@@ -23,12 +24,6 @@
 #include "tessera/v1/topology.pb.h"
 
 namespace tessera::mdm {
-
-struct GrantRules {
-  uint64_t lifetime_ms = 60'000;
-  // How long a server honours a grant when it hears nothing of the MDM.
-  uint64_t outage_lifetime_ms = 600'000;
-};
 
 // One piece of a transaction at one server.
 struct PlannedPart {
@@ -61,13 +56,8 @@ class TokenService final : public v1::TokenService::CallbackService {
   TESSERA_MDM_UNARY(RevokeKey);
 
  private:
-  // Everything that a grant says but its id and times.
-  [[nodiscard]] token::Grant GrantFor(const VolumeRow& volume, const v1::StoragePool& pool,
-                                      uint32_t key_id) const;
   void AddMap(SQLite::Database& db, uint64_t pool_id, const v1::AcquireGrantRequest& request,
               v1::AcquireGrantResponse* response) const;
-  [[nodiscard]] absl::Status Issue(SQLite::Database& db, token::Grant grant,
-                                   v1::IssuedGrant* issued);
   [[nodiscard]] absl::Status Plan(WriteTransaction& transaction, const VolumeRow& volume,
                                   const v1::RequestTokenRequest& request,
                                   v1::RequestTokenResponse* response);
@@ -80,8 +70,6 @@ class TokenService final : public v1::TokenService::CallbackService {
                                        const std::vector<PlannedPart>& parts,
                                        v1::IoOperationType type,
                                        v1::RequestTokenResponse* response) const;
-  static void SetLimits(SQLite::Database& db, const VolumeRow& volume, const MappingRow& mapping,
-                        token::Grant* grant);
   // What the client is judged by from now on.
   void NoteLimits(const v1::IssuedGrant& issued);
   // What of a report counts for limits: token_acks.cc.
@@ -91,9 +79,9 @@ class TokenService final : public v1::TokenService::CallbackService {
   [[nodiscard]] absl::Status Resign();
 
   RpcDispatcher* const rpc_;
-  const GrantRules rules_;
   MdmStore* const store_;
   ClusterKeys* const keys_;
+  const GrantIssuer issuer_;
   VolumeFence* const fence_;
   MapPublisher* const publisher_;
   const HealthMonitor* const health_;

@@ -11,7 +11,7 @@ namespace {
   "SELECT id, is_transaction, volume_id, sdc_id, generation, key_id, state, issued_ms, expiry_ms," \
   " reads, writes, read_bytes, write_bytes, errors, unacknowledged, end_reason, access, "          \
   "operation,"                                                                                     \
-  " outage_expiry_ms FROM token "
+  " outage_expiry_ms, layer FROM token "
 
 TokenRow ReadToken(Sql& query) {
   TokenRow row;
@@ -35,6 +35,7 @@ TokenRow ReadToken(Sql& query) {
   row.access = static_cast<token::AccessMode>(query.Unsigned(16));
   row.operation = static_cast<token::Operation>(query.Unsigned(17));
   row.outage_expiry_ms = query.Unsigned(18);
+  row.layer = query.Unsigned(19);
   return row;
 }
 
@@ -50,11 +51,11 @@ uint64_t InsertToken(SQLite::Database& db, const TokenRow& row) {
   const v1::TokenRecord& record = row.record;
   Sql(db,
       "INSERT INTO token (is_transaction, volume_id, sdc_id, generation, key_id, access, operation,"
-      " state, issued_ms, expiry_ms, outage_expiry_ms, unacknowledged)"
-      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+      " state, issued_ms, expiry_ms, outage_expiry_ms, unacknowledged, layer)"
+      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
       record.transaction(), record.volume_id(), record.sdc_id(), record.generation(),
       record.key_id(), row.access, row.operation, v1::TOKEN_STATE_ACTIVE, record.issued_ms(),
-      record.expiry_ms(), row.outage_expiry_ms, record.unacknowledged())
+      record.expiry_ms(), row.outage_expiry_ms, record.unacknowledged(), row.layer)
       .Run();
   return LastId(db);
 }
@@ -76,6 +77,24 @@ uint32_t RevokeTokens(SQLite::Database& db, uint64_t volume_id, uint64_t generat
           " AND state = ?",
           v1::TOKEN_STATE_REVOKED, reason, volume_id, generation, v1::TOKEN_STATE_ACTIVE)
           .Run());
+}
+
+void RevokeWritersBelow(SQLite::Database& db, uint64_t volume_id, uint64_t layer,
+                        const std::string& reason) {
+  Sql(db,
+      "UPDATE token SET state = ?, end_reason = ? WHERE volume_id = ? AND is_transaction = 0"
+      " AND access = ? AND layer < ? AND state IN (?, ?)",
+      v1::TOKEN_STATE_REVOKED, reason, volume_id, token::AccessMode::kReadWrite, layer,
+      v1::TOKEN_STATE_ACTIVE, v1::TOKEN_STATE_EXPIRED)
+      .Run();
+}
+
+bool HasWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id, uint64_t generation) {
+  return Sql(db,
+             "SELECT 1 FROM token WHERE volume_id = ? AND generation = ? AND sdc_id = ?"
+             " AND is_transaction = 0 AND access = ? AND state <> ?",
+             volume_id, generation, sdc_id, token::AccessMode::kReadWrite, v1::TOKEN_STATE_REVOKED)
+      .Next();
 }
 
 uint32_t ExpireDueTokens(SQLite::Database& db, uint64_t now_ms) {

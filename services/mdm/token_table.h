@@ -23,6 +23,7 @@ struct TokenRow {
   token::AccessMode access = token::AccessMode::kReadOnly;
   token::Operation operation = token::Operation::kRead;  // of a transaction
   uint64_t outage_expiry_ms = 0;
+  uint64_t layer = 0;  // that its writes go to; it never changes
 };
 
 [[nodiscard]] std::optional<TokenRow> FindToken(SQLite::Database& db, uint64_t token_id);
@@ -33,6 +34,13 @@ void RenewToken(SQLite::Database& db, const TokenRow& row);
 // Ends the volume's active tokens of generations below `generation`; returns how many.
 uint32_t RevokeTokens(SQLite::Database& db, uint64_t volume_id, uint64_t generation,
                       const std::string& reason);
+// Ends the volume's grants for writing to layers below `layer`: a snapshot has them now.
+void RevokeWritersBelow(SQLite::Database& db, uint64_t volume_id, uint64_t layer,
+                        const std::string& reason);
+// Whether the client was given a grant for writing in this generation that was not revoked. One
+// that ran out counts: it may be renewed.
+[[nodiscard]] bool HasWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id,
+                                 uint64_t generation);
 // Marks tokens that have run out; returns how many.
 uint32_t ExpireDueTokens(SQLite::Database& db, uint64_t now_ms);
 

@@ -62,6 +62,14 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_iops_limit(row.limits.iops);
   volume.set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
   volume.set_burst_seconds(row.limits.burst_seconds);
+  volume.set_kind(row.kind);
+  volume.set_parent_id(row.parent_id);
+  volume.set_locked_until_ms(row.locked_until_ms);
+  if (row.parent_id != 0) {
+    if (const auto parent = FindVolume(db_, row.parent_id)) {
+      volume.set_parent_name(parent->shown_name());
+    }
+  }
   for (auto& [key, value] : ReadLabels(db_, row.volume_id)) {
     (*volume.mutable_labels())[key] = value;
   }
@@ -87,8 +95,12 @@ v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool) {
     devices.push_back({row.device_id, row.sds_id, 0, now.capacity_bytes()});
   }
   uint64_t thin = 0;
+  uint64_t snapshots = 0;
   for (const VolumeRow& volume : ListVolumeRows(db_, {.pool_id = pool.pool_id()})) {
-    if (volume.provisioning == v1::PROVISIONING_THICK) {
+    // Nothing is set aside for it; what it holds was written.
+    if (volume.is_snapshot()) {
+      snapshots += volume.size_bytes;
+    } else if (volume.provisioning == v1::PROVISIONING_THICK) {
       capacity.set_thick_bytes(capacity.thick_bytes() + volume.size_bytes);
     } else {
       thin += volume.size_bytes;
@@ -96,9 +108,10 @@ v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool) {
   }
   capacity.set_provisioned_bytes(capacity.thick_bytes() + thin);
   const uint64_t usable = UsableBytes(devices, pool.replica_count());
-  // What is written may all belong to thin volumes, which no promise covers.
+  // What is written may all belong to thin volumes and snapshots, which no promise covers.
   const uint64_t taken =
-      capacity.thick_bytes() + std::min(thin, capacity.raw_used_bytes() / pool.replica_count());
+      capacity.thick_bytes() +
+      std::min(thin + snapshots, capacity.raw_used_bytes() / pool.replica_count());
   capacity.set_available_bytes(usable > taken ? usable - taken : 0);
   return capacity;
 }

@@ -11,6 +11,7 @@
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_table.h"
@@ -109,6 +110,9 @@ void Upkeep::Housekeep() {
     (void)CleanupTokenRows(db, now - kTokenMemoryMillis, now);
     ForgetRequests(db, now - kRequestMemoryMillis);
     (void)ForgetFenceReceipts(db, now - std::min(now, kReceiptMemoryMillis));
+    ForgetDeletedVolumes(db, now - std::min(now, kReceiptMemoryMillis));
+    ForgetSnapshotOperations(db, now - std::min(now, kRequestMemoryMillis));
+    MarkLayerDropsAgain(db, now - std::min(now, kLayerDropMillis), now);
     (void)ForgetGoneRecords(db);
     for (const VolumeRow& volume : ListDueTrash(db, now)) {
       DropVolume(transaction, *events_, volume, now);
@@ -125,6 +129,8 @@ void Upkeep::SetGauges() {
                                                {v1::REDUNDANCY_STATE_SINGLE_COPY, 0},
                                                {v1::REDUNDANCY_STATE_UNAVAILABLE, 0}};
   double volumes = 0;
+  double snapshots = 0;
+  double pending_layer_drops = 0;
   double mappings = 0;
   double pending_deletions = 0;
   const absl::Status status = store_->Read([&](SQLite::Database& db) {
@@ -132,8 +138,10 @@ void Upkeep::SetGauges() {
       for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool.pool_id())) {
         ++states[JudgeRedundancy(group, pool.replica_count(), *health_)];
       }
-      volumes += static_cast<double>(CountVolumes(db, pool.pool_id()));
     }
+    volumes = static_cast<double>(CountVolumes(db, 0, v1::VOLUME_KIND_VOLUME));
+    snapshots = static_cast<double>(CountVolumes(db, 0, v1::VOLUME_KIND_SNAPSHOT));
+    pending_layer_drops = static_cast<double>(CountPendingLayerDrops(db));
     Sql query(db, "SELECT count(*) FROM mapping");
     if (query.Next()) mappings = static_cast<double>(query.Unsigned(0));
     pending_deletions = static_cast<double>(CountPendingDeletions(db));
@@ -171,11 +179,16 @@ void Upkeep::SetGauges() {
         .Set(count);
   }
   metrics_->Gauge("tessera_mdm_volumes", "Volumes.").Set(volumes);
+  metrics_->Gauge("tessera_mdm_snapshots", "Snapshots of volumes.").Set(snapshots);
   metrics_->Gauge("tessera_mdm_mappings", "Volumes mapped to clients.").Set(mappings);
   metrics_
       ->Gauge("tessera_mdm_pending_deletions",
               "Deleted vtrees that a server has not dropped yet, by server.")
       .Set(pending_deletions);
+  metrics_
+      ->Gauge("tessera_mdm_pending_layer_drops",
+              "Vtrees with layers that nobody sees and a server has yet to drop, by server.")
+      .Set(pending_layer_drops);
 }
 
 bool Upkeep::Run() {

@@ -22,6 +22,9 @@ class Upkeep {
   static constexpr uint64_t kRequestMemoryMillis = 86'400'000;
   static constexpr uint64_t kTokenMemoryMillis = 7 * 86'400'000ull;
   static constexpr uint64_t kReceiptMemoryMillis = 30 * 86'400'000ull;  // of deleted volumes
+  // A layer falls out of sight when what replaces it is first written, long after its snapshot
+  // went.
+  static constexpr uint64_t kLayerDropMillis = 6 * 3'600'000ull;
   static constexpr int64_t kClockJumpMillis = 1'000;
 
   Upkeep(MdmStore* store, HealthMonitor* health, LimitGovernor* governor, const EventLog* events,

@@ -106,7 +106,8 @@ absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id
   }
   std::optional<VolumeRow> volume =
       volume_id != 0 ? FindVolume(db, volume_id) : FindVolumeByName(db, name);
-  const bool hidden = volume.has_value() && volume->trashed() && volume_id == 0;
+  const bool hidden =
+      volume.has_value() && (volume->being_made || (volume->trashed() && volume_id == 0));
   if (!volume.has_value() || hidden) return NoSuch("volume", volume_id, name);
   return *std::move(volume);
 }
@@ -117,6 +118,34 @@ absl::Status CheckNotTrashed(const VolumeRow& volume) {
                         absl::StrCat("volume ", volume.shown_name(), " (", volume.volume_id,
                                      ") is in the trash: restore it first")),
                     "VOLUME_TRASHED");
+}
+
+absl::Status CheckNotSnapshot(const VolumeRow& volume) {
+  if (!volume.is_snapshot()) return absl::OkStatus();
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(volume.shown_name(), " (", volume.volume_id,
+                                                 ") is a snapshot, which can only be read: clone "
+                                                 "it to write")),
+      "SNAPSHOT_READ_ONLY");
+}
+
+absl::Status CheckDeletable(SQLite::Database& db, const VolumeRow& volume, uint64_t now_ms) {
+  const auto mappings = ListMappings(db, volume.volume_id);
+  if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
+  if (volume.locked_until_ms > now_ms) {
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(
+            "snapshot ", volume.shown_name(), " (", volume.volume_id, ") is locked for ",
+            (volume.locked_until_ms - now_ms + 999) / 1'000, " s more")),
+        "SNAPSHOT_LOCKED", {{"locked_until_ms", absl::StrCat(volume.locked_until_ms)}});
+  }
+  const SnapshotCount snapshots = CountSnapshots(db, volume.volume_id);
+  if (snapshots.ready == 0) return absl::OkStatus();
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "volume ", volume.shown_name(), " (", volume.volume_id, ") has ", snapshots.ready,
+          " snapshots, ", snapshots.trashed, " of them in the trash: delete these first")),
+      "HAS_SNAPSHOTS", {{"snapshots", absl::StrCat(snapshots.ready)}});
 }
 
 absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes) {
@@ -133,17 +162,20 @@ absl::Status NameTaken(const std::string& name) {
       "NAME_TAKEN");
 }
 
+void RemoveVolume(WriteTransaction& transaction, const VolumeRow& volume, uint64_t now_ms) {
+  const bool last = DeleteVolumeRow(transaction.db, volume,
+                                    ServersOfPool(transaction.db, volume.pool_id), now_ms);
+  transaction.changes.topology = true;
+  if (last) transaction.changes.deleted_vtree_ids.insert(volume.vtree_id);
+}
+
 void DropVolume(WriteTransaction& transaction, const EventLog& events, const VolumeRow& volume,
                 uint64_t now_ms) {
-  std::vector<uint64_t> sds_ids;
-  for (const SdsRow& sds : ListSdsRowsOfPool(transaction.db, volume.pool_id)) {
-    sds_ids.push_back(sds.sds_id);
-  }
-  DeleteVolumeRow(transaction.db, volume, sds_ids, now_ms);
-  transaction.changes.topology = true;
-  transaction.changes.deleted_vtree_ids.insert(volume.vtree_id);
-  events.Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_deleted", {},
-                absl::StrCat("volume ", volume.shown_name(), " (", volume.volume_id, ")"));
+  RemoveVolume(transaction, volume, now_ms);
+  events.Record(transaction, v1::EVENT_SEVERITY_INFO,
+                volume.is_snapshot() ? "snapshot_deleted" : "volume_deleted", {},
+                absl::StrCat(volume.is_snapshot() ? "snapshot " : "volume ", volume.shown_name(),
+                             " (", volume.volume_id, ")"));
 }
 
 absl::Status VolumeService::CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
@@ -234,7 +266,9 @@ absl::Status VolumeService::Do(const CallContext&, const v1::ListVolumesRequest&
   TESSERA_ASSIGN_OR_RETURN(const Page page, ParsePage(request.page_size(), request.page_token()));
   VolumeFilter filter{.pool_id = request.pool_id(),
                       .name_contains = request.name_contains(),
-                      .trashed = request.trashed()};
+                      .trashed = request.trashed(),
+                      .kind = request.kind(),
+                      .parent_id = request.parent_id()};
   const size_t equals = request.label().find('=');
   filter.label_key = request.label().substr(0, equals);
   if (equals != std::string::npos) {
@@ -270,8 +304,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRe
       return absl::OkStatus();
     }
     TESSERA_ASSIGN_OR_RETURN(volume, std::move(found));
-    const auto mappings = ListMappings(db, volume.volume_id);
-    if (!mappings.empty()) return MappedElsewhere(db, volume, mappings.front());
+    TESSERA_RETURN_IF_ERROR(CheckDeletable(db, volume, time_->NowMillis()));
     if (volume.trashed()) {
       // All older generations have ended, and none has begun.
       Remove(transaction, request.keep_ms(), volume);
@@ -287,8 +320,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::DeleteVolumeRe
     TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
       const auto row = FindVolume(transaction.db, volume.volume_id);
       if (!row.has_value()) return absl::OkStatus();  // somebody else deleted it, too
-      const auto mappings = ListMappings(transaction.db, volume.volume_id);
-      if (!mappings.empty()) return MappedElsewhere(transaction.db, *row, mappings.front());
+      TESSERA_RETURN_IF_ERROR(CheckDeletable(transaction.db, *row, time_->NowMillis()));
       // A token or a mapping that came meanwhile: what was ended is not all any more.
       if (row->generation != volume.generation) {
         return absl::AbortedError("the volume was used or deleted meanwhile: try again");
@@ -369,6 +401,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
                              ResolveVolume(db, request.volume_id(), request.volume_name()));
     TESSERA_RETURN_IF_ERROR(CheckNotTrashed(volume));
+    if (mode == v1::MAPPING_MODE_READ_WRITE) TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(volume));
     TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
     const MappingRow row{volume.volume_id, sdc.sdc_id, mode, AskedLimits(request),
                          volume.generation};

@@ -9,10 +9,12 @@
 
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
+#include "services/mdm/grant_issuer.h"
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/node_control.h"
 #include "services/mdm/rpc_methods.h"
+#include "services/mdm/snapshot_maker.h"
 #include "services/mdm/volume_fence.h"
 #include "tessera/v1/volume.grpc.pb.h"
 
@@ -24,9 +26,10 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   static constexpr std::chrono::milliseconds kDetachTimeout{2'000};
 
   // `deleted` is called after each deletion: servers have something to drop.
-  VolumeService(RpcDispatcher* rpc, MdmStore* store, const ClusterKeys* keys, NodeControl* control,
-                VolumeFence* fence, HealthMonitor* health, const EventLog* events,
-                const MdmTime* time, std::function<void()> deleted)
+  VolumeService(RpcDispatcher* rpc, const GrantRules& grant_rules, MdmStore* store,
+                const ClusterKeys* keys, NodeControl* control, VolumeFence* fence,
+                HealthMonitor* health, const EventLog* events, const MdmTime* time,
+                std::function<void()> deleted)
       : rpc_(rpc),
         store_(store),
         keys_(keys),
@@ -35,7 +38,9 @@ class VolumeService final : public v1::VolumeService::CallbackService {
         health_(health),
         events_(events),
         time_(time),
-        deleted_(std::move(deleted)) {}
+        deleted_(std::move(deleted)),
+        maker_(GrantIssuer(grant_rules, keys, time), store, control, fence, events, time,
+               deleted_) {}
 
   TESSERA_MDM_UNARY(CreateVolume);
   TESSERA_MDM_UNARY(GetVolume);
@@ -45,6 +50,9 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   TESSERA_MDM_UNARY(RestoreVolume);
   TESSERA_MDM_UNARY(MapVolume);
   TESSERA_MDM_UNARY(UnmapVolume);
+  TESSERA_MDM_UNARY(CreateSnapshots);
+  TESSERA_MDM_UNARY(CloneVolume);
+  TESSERA_MDM_UNARY(RollbackVolume);
   TESSERA_MDM_UNARY(ListFenceReceipts);
 
  private:
@@ -70,6 +78,23 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   [[nodiscard]] absl::Status Resize(SQLite::Database& db, uint64_t size_bytes,
                                     VolumeRow* volume) const;
 
+  // Clones and rollback: volume_snapshots.cc.
+
+  [[nodiscard]] absl::Status Clone(WriteTransaction& transaction,
+                                   const v1::CloneVolumeRequest& request, VolumeRow* volume) const;
+  // What a rollback is about.
+  struct Rollback {
+    VolumeRow volume;
+    VolumeRow snapshot;
+    std::string safety_name;  // empty: none is made
+  };
+  // Finds all of it, and whether it may be.
+  [[nodiscard]] absl::Status PrepareRollback(SQLite::Database& db,
+                                             const v1::RollbackVolumeRequest& request,
+                                             Rollback* rollback) const;
+  [[nodiscard]] absl::Status CarryRollback(WriteTransaction& transaction, Rollback* rollback,
+                                           v1::RollbackVolumeResponse* response) const;
+
   RpcDispatcher* const rpc_;
   MdmStore* const store_;
   const ClusterKeys* const keys_;
@@ -79,13 +104,20 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   const EventLog* const events_;
   const MdmTime* const time_;
   const std::function<void()> deleted_;
+  SnapshotMaker maker_;
 };
 
-// The volume by id, or by name when the id is 0; one in the trash has no name. NOT_FOUND.
+// The volume by id, or by name when the id is 0; one in the trash has no name, and a snapshot that
+// is being made is not there yet. NOT_FOUND.
 [[nodiscard]] absl::StatusOr<VolumeRow> ResolveVolume(SQLite::Database& db, uint64_t volume_id,
                                                       const std::string& name);
 // FAILED_PRECONDITION for a volume in the trash.
 [[nodiscard]] absl::Status CheckNotTrashed(const VolumeRow& volume);
+// FAILED_PRECONDITION for a snapshot: nobody writes it.
+[[nodiscard]] absl::Status CheckNotSnapshot(const VolumeRow& volume);
+// FAILED_PRECONDITION for what has snapshots, is locked, or is mapped.
+[[nodiscard]] absl::Status CheckDeletable(SQLite::Database& db, const VolumeRow& volume,
+                                          uint64_t now_ms);
 [[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
 [[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
@@ -94,7 +126,10 @@ class VolumeService final : public v1::VolumeService::CallbackService {
 [[nodiscard]] absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
                                            const MappingRow& other);
 
-// Deletes the row of a volume that no IO is possible on, and has its servers drop its data.
+// Deletes the row of a volume that no IO is possible on, and has its servers drop what nobody sees
+// any more.
+void RemoveVolume(WriteTransaction& transaction, const VolumeRow& volume, uint64_t now_ms);
+// The same, with an event.
 void DropVolume(WriteTransaction& transaction, const EventLog& events, const VolumeRow& volume,
                 uint64_t now_ms);
 

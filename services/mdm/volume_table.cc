@@ -1,5 +1,7 @@
 #include "services/mdm/volume_table.h"
 
+#include "absl/strings/str_cat.h"
+#include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 
 namespace tessera::mdm {
@@ -9,7 +11,8 @@ namespace {
   "SELECT id, name, pool_id, vtree_id, size_bytes, provisioning, generation," \
   " fenced_generation, reconciled_generation, snapshot_sequence, created_ms," \
   " trashed_name, trashed_until_ms, iops_limit, bandwidth_limit_bytes,"       \
-  " burst_seconds FROM volume "
+  " burst_seconds, kind, parent_id, path, locked_until_ms, operation_id,"     \
+  " being_made FROM volume "
 #define TESSERA_MAPPING_COLUMNS                                                        \
   "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, burst_seconds, " \
   "since_generation FROM mapping "
@@ -30,6 +33,18 @@ VolumeRow ReadVolume(Sql& query) {
   row.trashed_name = query.Text(11);
   row.trashed_until_ms = query.Unsigned(12);
   row.limits = {query.Unsigned32(13), query.Unsigned(14), query.Unsigned32(15)};
+  row.kind = static_cast<v1::VolumeKind>(query.Unsigned(16));
+  row.parent_id = query.Unsigned(17);
+  auto path = ParsePath(query.Text(18));
+  // Nothing may be read by a path that is a guess.
+  if (!path.has_value()) {
+    throw SQLite::Exception(absl::StrCat("volume ", row.volume_id, " has the path '",
+                                         query.Text(18), "', which is none"));
+  }
+  row.path = *std::move(path);
+  row.locked_until_ms = query.Unsigned(19);
+  row.operation_id = query.Unsigned(20);
+  row.being_made = query.Bool(21);
   return row;
 }
 
@@ -74,30 +89,52 @@ std::vector<VolumeRow> ListVolumeRows(SQLite::Database& db, const VolumeFilter& 
           " AND (?5 = '' OR EXISTS (SELECT 1 FROM volume_label WHERE volume_id = volume.id"
           "   AND key = ?5 AND (?6 OR value = ?7)))"
           " AND (?8 = 2 OR (trashed_until_ms > 0) = ?8)"
+          " AND (?9 = 0 OR kind = ?9) AND (?10 = 0 OR parent_id = ?10)"
+          " AND (?11 = 0 OR vtree_id = ?11) AND (?12 = 0 OR operation_id = ?12)"
+          " AND (?13 OR being_made = 0)"
           " ORDER BY id LIMIT ?4",
           page.after_id, filter.pool_id, filter.name_contains, page.limit, filter.label_key,
           filter.label_value.has_value() ? 0 : 1, filter.label_value.value_or(""),
-          filter.trashed.has_value() ? static_cast<int>(*filter.trashed) : 2),
+          filter.trashed.has_value() ? static_cast<int>(*filter.trashed) : 2, filter.kind,
+          filter.parent_id, filter.vtree_id, filter.operation_id, filter.with_unfinished),
       ReadVolume);
 }
 
-uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id) {
-  Sql query(db, "SELECT count(*) FROM volume WHERE pool_id = ?", pool_id);
+uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id, v1::VolumeKind kind) {
+  Sql query(db,
+            "SELECT count(*) FROM volume WHERE (?1 = 0 OR pool_id = ?1) AND (?2 = 0 OR kind = ?2)",
+            pool_id, kind);
   return query.Next() ? query.Unsigned(0) : 0;
 }
 
+SnapshotCount CountSnapshots(SQLite::Database& db, uint64_t volume_id) {
+  Sql query(db,
+            "SELECT count(*), ifnull(sum(being_made = 0), 0), ifnull(sum(trashed_until_ms > 0), 0)"
+            " FROM volume WHERE parent_id = ? AND kind = 2",
+            volume_id);
+  if (!query.Next()) return {};
+  return {query.Unsigned(0), query.Unsigned(1), query.Unsigned(2)};
+}
+
 VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
-  Sql(db, "INSERT INTO vtree (pool_id) VALUES (?)", row.pool_id).Run();
-  row.vtree_id = LastId(db);
+  if (row.vtree_id == 0) {
+    // One number for both: what is found of a vtree without a record is this volume's.
+    Sql highest(db, "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name IN (?, ?)", "vtree",
+                "volume");
+    row.vtree_id = row.volume_id = 1 + (highest.Next() ? highest.Unsigned(0) : 0);
+    Sql(db, "INSERT INTO vtree (id, pool_id) VALUES (?, ?)", row.vtree_id, row.pool_id).Run();
+  }
   Sql(db,
-      "INSERT INTO volume (name, pool_id, vtree_id, size_bytes, provisioning, generation,"
+      "INSERT INTO volume (id, name, pool_id, vtree_id, size_bytes, provisioning, generation,"
       " fenced_generation, reconciled_generation, snapshot_sequence, created_ms, trashed_name,"
-      " trashed_until_ms, iops_limit, bandwidth_limit_bytes, burst_seconds)"
-      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-      row.name, row.pool_id, row.vtree_id, row.size_bytes, row.provisioning, row.generation,
-      row.fenced_generation, row.reconciled_generation, row.snapshot_sequence, row.created_ms,
-      row.trashed_name, row.trashed_until_ms, row.limits.iops, row.limits.bandwidth_bytes,
-      row.limits.burst_seconds)
+      " trashed_until_ms, iops_limit, bandwidth_limit_bytes, burst_seconds, kind, parent_id, path,"
+      " locked_until_ms, operation_id, being_made)"
+      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+      Reference(row.volume_id), row.name, row.pool_id, row.vtree_id, row.size_bytes,
+      row.provisioning, row.generation, row.fenced_generation, row.reconciled_generation,
+      row.snapshot_sequence, row.created_ms, row.trashed_name, row.trashed_until_ms,
+      row.limits.iops, row.limits.bandwidth_bytes, row.limits.burst_seconds, row.kind,
+      row.parent_id, FormatPath(row.path), row.locked_until_ms, row.operation_id, row.being_made)
       .Run();
   row.volume_id = LastId(db);
   return row;
@@ -106,9 +143,16 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row) {
   Sql(db,
       "UPDATE volume SET name = ?, size_bytes = ?, trashed_name = ?, trashed_until_ms = ?,"
-      " iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ? WHERE id = ?",
+      " iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ?, locked_until_ms = ?"
+      " WHERE id = ?",
       row.name, row.size_bytes, row.trashed_name, row.trashed_until_ms, row.limits.iops,
-      row.limits.bandwidth_bytes, row.limits.burst_seconds, row.volume_id)
+      row.limits.bandwidth_bytes, row.limits.burst_seconds, row.locked_until_ms, row.volume_id)
+      .Run();
+}
+
+void UpdateVolumeLayers(SQLite::Database& db, const VolumeRow& row) {
+  Sql(db, "UPDATE volume SET snapshot_sequence = ?, path = ?, being_made = ? WHERE id = ?",
+      row.snapshot_sequence, FormatPath(row.path), row.being_made, row.volume_id)
       .Run();
 }
 
@@ -142,9 +186,15 @@ void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row) {
       .Run();
 }
 
-void DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
+bool DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
                      const std::vector<uint64_t>& sds_ids, uint64_t now_ms) {
   Sql(db, "DELETE FROM volume WHERE id = ?", row.volume_id).Run();
+  if (Sql(db, "SELECT 1 FROM volume WHERE vtree_id = ? LIMIT 1", row.vtree_id).Next()) {
+    Sql(db, "INSERT INTO deleted_volume VALUES (?,?,?)", row.volume_id, row.shown_name(), now_ms)
+        .Run();
+    MarkLayerDrops(db, row.vtree_id, sds_ids, now_ms);
+    return false;
+  }
   Sql(db, "DELETE FROM vtree WHERE id = ?", row.vtree_id).Run();
   Sql(db, "INSERT INTO deleted_vtree VALUES (?,?,?,?,?,?)", row.vtree_id, row.volume_id,
       row.shown_name(), row.pool_id, row.generation, now_ms)
@@ -154,6 +204,11 @@ void DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
         row.vtree_id)
         .Run();
   }
+  return true;
+}
+
+void ForgetDeletedVolumes(SQLite::Database& db, uint64_t before_ms) {
+  Sql(db, "DELETE FROM deleted_volume WHERE deleted_ms < ?", before_ms).Run();
 }
 
 std::vector<MappingRow> ListMappings(SQLite::Database& db, uint64_t volume_id) {
@@ -193,9 +248,17 @@ void DeleteMapping(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id) {
 
 bool WasVolumeDeleted(SQLite::Database& db, uint64_t volume_id, const std::string& name) {
   if (volume_id != 0) {
-    return Sql(db, "SELECT 1 FROM deleted_vtree WHERE volume_id = ?", volume_id).Next();
+    return Sql(db,
+               "SELECT 1 FROM deleted_vtree WHERE volume_id = ?1"
+               " UNION ALL SELECT 1 FROM deleted_volume WHERE volume_id = ?1",
+               volume_id)
+        .Next();
   }
-  return Sql(db, "SELECT 1 FROM deleted_vtree WHERE volume_name = ? LIMIT 1", name).Next();
+  return Sql(db,
+             "SELECT 1 FROM deleted_vtree WHERE volume_name = ?1"
+             " UNION ALL SELECT 1 FROM deleted_volume WHERE volume_name = ?1",
+             name)
+      .Next();
 }
 
 std::vector<DeletedVtree> ListPendingDeletions(SQLite::Database& db, uint64_t sds_id) {

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "services/mdm/layer_paths.h"
 #include "services/mdm/node_table.h"
 #include "tessera/v1/volume.pb.h"
 
@@ -40,12 +41,20 @@ struct VolumeRow {
   uint64_t fenced_generation = 1;
   // In-sync replicas were found or made equal under this generation (I5).
   uint64_t reconciled_generation = 1;
+  // The layer that it is written to; of a snapshot the newest that it can have.
   uint64_t snapshot_sequence = 0;
   uint64_t created_ms = 0;
   std::string trashed_name;       // what it was called; in the trash only
   uint64_t trashed_until_ms = 0;  // 0: not in the trash
   VolumeLimits limits;            // of all mappings together
+  v1::VolumeKind kind = v1::VOLUME_KIND_VOLUME;
+  uint64_t parent_id = 0;  // of a snapshot its volume, of a clone its snapshot
+  LayerPath path;          // which layers it sees
+  uint64_t locked_until_ms = 0;
+  uint64_t operation_id = 0;  // of the snapshot operation that made it; 0: none, or not known
+  bool being_made = false;    // a snapshot of which nobody knows yet but its operation
 
+  [[nodiscard]] bool is_snapshot() const { return kind == v1::VOLUME_KIND_SNAPSHOT; }
   [[nodiscard]] bool trashed() const { return trashed_until_ms > 0; }
   // For people.
   [[nodiscard]] const std::string& shown_name() const { return trashed() ? trashed_name : name; }
@@ -75,6 +84,7 @@ struct DeletedVtree {
   uint64_t deleted_ms = 0;
 };
 
+// These find snapshots that are being made, too.
 [[nodiscard]] std::optional<VolumeRow> FindVolume(SQLite::Database& db, uint64_t volume_id);
 [[nodiscard]] std::optional<VolumeRow> FindVolumeByName(SQLite::Database& db,
                                                         const std::string& name);
@@ -84,15 +94,30 @@ struct VolumeFilter {
   std::string name_contains;  // empty: all
   std::string label_key;      // empty: all
   std::optional<std::string> label_value;
-  std::optional<bool> trashed;  // absent: all
+  std::optional<bool> trashed;                        // absent: all
+  v1::VolumeKind kind = v1::VOLUME_KIND_UNSPECIFIED;  // unspecified: all
+  uint64_t parent_id = 0;                             // 0: all
+  uint64_t vtree_id = 0;                              // 0: all
+  uint64_t operation_id = 0;                          // 0: all
+  bool with_unfinished = false;                       // snapshots that are being made, too
 };
 [[nodiscard]] std::vector<VolumeRow> ListVolumeRows(SQLite::Database& db,
                                                     const VolumeFilter& filter = {},
                                                     const Page& page = {});
-[[nodiscard]] uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id);
-// Makes the vtree, too. Returns the volume with its ids.
+// Of the pool, or with 0 of all; snapshots count unless a kind says otherwise.
+[[nodiscard]] uint64_t CountVolumes(SQLite::Database& db, uint64_t pool_id,
+                                    v1::VolumeKind kind = v1::VOLUME_KIND_UNSPECIFIED);
+// Snapshots of the volume: those being made, and those in the trash, included.
+struct SnapshotCount {
+  uint64_t all = 0;
+  uint64_t ready = 0;    // the trash included
+  uint64_t trashed = 0;  // of those
+};
+[[nodiscard]] SnapshotCount CountSnapshots(SQLite::Database& db, uint64_t volume_id);
+// Makes the vtree, too, unless it is given: with the volume's number, where both are not given.
+// Returns the volume with its ids.
 VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row);
-// Writes name, size, limits, and what the trash knows of it.
+// Writes name, size, limits, the lock, and what the trash knows of it.
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row);
 [[nodiscard]] VolumeLabels ReadLabels(SQLite::Database& db, uint64_t volume_id);
 // Replaces all.
@@ -101,9 +126,14 @@ void WriteLabels(SQLite::Database& db, uint64_t volume_id, const VolumeLabels& l
 [[nodiscard]] std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms);
 // Writes generation, fenced_generation and reconciled_generation.
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row);
-// Removes the volume and leaves a tombstone, to be confirmed by each of the servers.
-void DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
+// Writes path, layer and whether it is being made.
+void UpdateVolumeLayers(SQLite::Database& db, const VolumeRow& row);
+// Removes the volume. When it was the last of its vtree, which goes with it, leaves a tombstone to
+// be confirmed by each of the servers, and returns true; else they have layers to drop.
+bool DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,
                      const std::vector<uint64_t>& sds_ids, uint64_t now_ms);
+// Forgets which volumes were deleted before, of vtrees that went on.
+void ForgetDeletedVolumes(SQLite::Database& db, uint64_t before_ms);
 
 [[nodiscard]] std::vector<MappingRow> ListMappings(SQLite::Database& db, uint64_t volume_id);
 [[nodiscard]] std::vector<MappingRow> ListMappingsOfSdc(SQLite::Database& db, uint64_t sdc_id);

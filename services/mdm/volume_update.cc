@@ -34,7 +34,8 @@ absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMas
   std::set<std::string> fields;
   for (const std::string& path : mask.paths()) {
     static constexpr const char* kFields[] = {
-        "name", "size_bytes", "labels", "iops_limit", "bandwidth_limit_bytes", "burst_seconds"};
+        "name",          "size_bytes",     "labels", "iops_limit", "bandwidth_limit_bytes",
+        "burst_seconds", "locked_until_ms"};
     if (std::find(std::begin(kFields), std::end(kFields), path) == std::end(kFields)) {
       return InvalidField(
           "update_mask",
@@ -43,6 +44,24 @@ absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMas
     fields.insert(path);
   }
   return fields;
+}
+
+absl::Status Lock(uint64_t locked_until_ms, uint64_t now_ms, VolumeRow* volume) {
+  if (!volume->is_snapshot()) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                          "volume ", volume->name, " is not a snapshot: only these are locked")),
+                      "NOT_A_SNAPSHOT");
+  }
+  TESSERA_RETURN_IF_ERROR(CheckLock("volume.locked_until_ms", locked_until_ms, now_ms));
+  if (locked_until_ms < volume->locked_until_ms) {
+    return WithReason(
+        absl::OutOfRangeError(absl::StrCat("snapshot ", volume->name, " is locked until ",
+                                           volume->locked_until_ms, ", which is later than ",
+                                           locked_until_ms, ": a lock is never made shorter")),
+        "LOCK_BELOW_PRESENT", {{"locked_until_ms", absl::StrCat(volume->locked_until_ms)}});
+  }
+  volume->locked_until_ms = locked_until_ms;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -72,6 +91,8 @@ absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels) {
 
 absl::Status VolumeService::Resize(SQLite::Database& db, uint64_t size_bytes,
                                    VolumeRow* volume) const {
+  if (size_bytes == volume->size_bytes) return absl::OkStatus();
+  TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(*volume));
   if (size_bytes < volume->size_bytes) {
     return WithReason(absl::OutOfRangeError(absl::StrCat(
                           "volume ", volume->name, " has ", volume->size_bytes, " bytes: with ",
@@ -99,6 +120,7 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   const v1::VolumeUpdate& wanted = request.volume();
   const std::string name_before = volume->name;
   const uint64_t size_before = volume->size_bytes;
+  const uint64_t lock_before = volume->locked_until_ms;
   const VolumeLimits limits_before = volume->limits;
   const std::vector<MappingRow> mappings = ListMappings(db, volume->volume_id);
   if (fields.contains("name") && wanted.name() != volume->name) {
@@ -115,6 +137,9 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
     const VolumeLabels labels{wanted.labels().begin(), wanted.labels().end()};
     TESSERA_RETURN_IF_ERROR(CheckLabels("volume.labels", labels));
     WriteLabels(db, volume->volume_id, labels);
+  }
+  if (fields.contains("locked_until_ms")) {
+    TESSERA_RETURN_IF_ERROR(Lock(wanted.locked_until_ms(), time_->NowMillis(), volume));
   }
   const VolumeLimits limits = AskedLimits(wanted);
   if (fields.contains("iops_limit")) volume->limits.iops = limits.iops;
@@ -134,6 +159,10 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   if (volume->size_bytes != size_before) {
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_resized", {},
                     absl::StrCat(who, " from ", size_before, " to ", volume->size_bytes, " bytes"));
+  }
+  if (volume->locked_until_ms != lock_before) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "snapshot_locked", {},
+                    absl::StrCat(who, " until ", volume->locked_until_ms));
   }
   if (volume->limits != limits_before) {
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_limits_changed", {},

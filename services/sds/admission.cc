@@ -121,6 +121,14 @@ AdmissionVerdict Admission::JudgePlace(const IoOperationRef& operation) const {
     return Refused(token::Refusal::kWrongVolume, "the volume is deleted");
   }
   if (what.type() == v1::IO_OPERATION_TYPE_FLUSH) return {};
+  if (!operation.grant->path.has_value()) {
+    return Refused(token::Refusal::kWrongVolume, "the grant's path is none");
+  }
+  if (IsChange(what.type()) && !operation.grant->write_path.has_value()) {
+    return Refused(token::Refusal::kWrongVolume,
+                   absl::StrCat("the grant's path does not see layer ", grant.snapshot_sequence,
+                                " as one of its own branch"));
+  }
   if (const char* problem =
           RangeProblem(what.offset_bytes(), what.length_bytes(), grant.chunk_bytes);
       problem != nullptr) {

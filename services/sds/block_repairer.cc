@@ -15,6 +15,9 @@ namespace {
 constexpr size_t kBlocksAtOnce = 64;
 constexpr size_t kRunsTold = 1'000;
 constexpr absl::Duration kLookAgain = absl::Seconds(5);
+// A layer that another replica lacks may come there with a write that is on its way; after this
+// many tries, about a second, it has been dropped there.
+constexpr uint32_t kTriesOfAbsent = 6;
 
 const char* FinderName(v1::CorruptBlockFinder finder) {
   switch (finder) {
@@ -45,6 +48,7 @@ struct BlockRepairer::Batch {
     chunk::Version version;  // of the chunk, as of the last look
     bool again = false;      // some source is at another version
     bool differs = false;    // some source has another content at this version
+    bool dropped = false;    // some source has dropped the layer, or has not made it yet
   };
   std::map<BlockId, Bad> rest;
 };
@@ -132,11 +136,20 @@ DeviceWorker* BlockRepairer::WorkerOf(uint64_t device_id) const {
   return nullptr;
 }
 
-std::vector<uint32_t> BlockRepairer::Examine(const BadRange& range) {
+std::vector<uint32_t> BlockRepairer::Examine(const BadRange& where) {
   std::vector<uint32_t> bad;
-  const DeviceWorker* worker = WorkerOf(range.device_id);
+  const DeviceWorker* worker = WorkerOf(where.device_id);
   if (worker == nullptr || worker->device()->store() == nullptr || worker->device()->failed()) {
     return bad;
+  }
+  BadRange range = where;
+  if (range.path.has_value()) {
+    const auto layers =
+        worker->device()->store()->ListLayers(range.key.vtree_id, range.key.chunk_index);
+    if (!layers.ok()) return bad;
+    for (const chunk::ChunkInfo& info : *layers) {
+      if (range.path->Sees(info.key.layer)) range.key = info.key;
+    }
   }
   const auto blocks = worker->device()->store()->ReadBlocks(
       range.key, range.first_block, range.block_count, chunk::BlockRead::kVerify);
@@ -259,6 +272,7 @@ void BlockRepairer::TakeFetched(const ReplicaPeers::Peer& peer, const v1::Fetche
     Batch::Bad& bad = found->second;
     const SourceJudgement judgement = JudgeSource(bad.version, fetched, static_cast<size_t>(i));
     bad.again |= judgement.verdict == SourceVerdict::kAgain;
+    bad.dropped |= judgement.verdict == SourceVerdict::kDropped;
     if (judgement.verdict != SourceVerdict::kApply) continue;
     const BlockId id = found->first;
     const absl::Status written = Rewrite(*batch, id, bad.version, judgement.content);
@@ -303,6 +317,10 @@ void BlockRepairer::SettleRest(const ReplicaPeers::Peers& peers, Batch* batch) {
   for (const auto& [id, bad] : batch->rest) {
     if (bad.again) {
       NoteAgain(id);
+    } else if (bad.dropped && !IsTriedOften(id)) {
+      NoteAgain(id);
+    } else if (bad.dropped) {
+      NoteUnreadable(bad.block, "other copies have dropped the layer, which nobody sees any more");
     } else if (bad.differs) {
       NoteUnreadable(bad.block, "the other replicas have another content at the same version");
     } else if (peers.reachable.empty() && peers.unreachable == 0) {
@@ -336,6 +354,11 @@ void BlockRepairer::NoteHealed(const BlockId& id) {
     book_.Healed(id);
   }
   if (lost) (void)state_->ForgetUnreadableBlock(id);
+}
+
+bool BlockRepairer::IsTriedOften(const BlockId& id) {
+  absl::MutexLock lock(&mutex_);
+  return book_.Tries(id) >= kTriesOfAbsent;
 }
 
 void BlockRepairer::NoteAgain(const BlockId& id) {

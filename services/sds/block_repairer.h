@@ -82,6 +82,7 @@ class BlockRepairer {
   void NoteRepaired(const BlockId& id, uint64_t other_device_id);
   void NoteHealed(const BlockId& id);
   void NoteAgain(const BlockId& id);
+  [[nodiscard]] bool IsTriedOften(const BlockId& id);
   void NoteUnreadable(const CorruptBlock& block, const std::string& reason);
   void UpdateBoard();
 

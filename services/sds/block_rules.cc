@@ -26,9 +26,8 @@ bool MayRepair(const Membership& membership, uint64_t epoch) {
 
 SourceJudgement JudgeSource(const chunk::Version& own, const v1::FetchedChunk& fetched,
                             size_t index) {
-  if (fetched.absent() || VersionOf(fetched.version()) != own) {
-    return {.verdict = SourceVerdict::kAgain};
-  }
+  if (fetched.absent()) return {.verdict = SourceVerdict::kDropped};
+  if (VersionOf(fetched.version()) != own) return {.verdict = SourceVerdict::kAgain};
   if (fetched.incomplete()) return {.verdict = SourceVerdict::kSourceBad};
   SourceJudgement judgement{.verdict = SourceVerdict::kApply};
   judgement.content.resize(kBlockBytes);
@@ -44,6 +43,8 @@ SourceJudgement JudgeSource(const chunk::Version& own, const v1::FetchedChunk& f
       std::copy(content.begin(), content.end(), judgement.content.begin());
       return judgement;
     }
+    case v1::FETCHED_BLOCK_STATE_GONE:
+      return {.verdict = SourceVerdict::kDropped};
     default:
       return {.verdict = SourceVerdict::kSourceBad};
   }
@@ -72,6 +73,7 @@ absl::Status CheckFetched(const v1::BlockList& asked, const v1::FetchedChunk& fe
 
 ChunkComparison CompareChunk(const chunk::ChunkBlocks& own, const v1::ChunkChecksums& other) {
   ChunkComparison comparison;
+  comparison.is_there = !other.absent();
   if (other.absent() || other.incomplete() || own.info.incomplete) return comparison;
   if (VersionOf(other.version()) != own.info.version) return comparison;
   comparison.comparable = true;

@@ -22,6 +22,7 @@ namespace tessera::sds {
 enum class SourceVerdict {
   kApply,      // these are the bytes
   kAgain,      // one of the two has taken a write that the other has not: ask again
+  kDropped,    // the source does not have the layer, or has none of this block any more
   kSourceBad,  // the source does not have it, or can't be trusted
 };
 struct SourceJudgement {
@@ -38,6 +39,7 @@ struct SourceJudgement {
 // A chunk here beside the same chunk there, by metadata.
 struct ChunkComparison {
   bool comparable = false;                 // both whole, at one version
+  bool is_there = true;                    // the other one has such a chunk at all
   std::vector<uint32_t> different_blocks;  // ascending
 };
 [[nodiscard]] ChunkComparison CompareChunk(const chunk::ChunkBlocks& own,

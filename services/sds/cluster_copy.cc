@@ -137,12 +137,17 @@ absl::Status ClusterCopy::WriteExtents(const Write& write) const {
     if (store == nullptr || device->failed()) continue;
     const uint64_t pool_id = PoolOfPlacementGroup(local.placement_group_id);
     std::optional<chunk::ChunkKey> after;
+    std::optional<chunk::ChunkKey> before;
     while (true) {
       TESSERA_ASSIGN_OR_RETURN(const std::vector<chunk::ChunkInfo> page,
                                store->ListChunks(local.placement_group_id, after, kChunksPerPage));
       for (const chunk::ChunkInfo& info : page) {
         v1::VtreeExtent& extent = extents[{info.key.vtree_id, pool_id}];
-        extent.set_chunks(extent.chunks() + 1);
+        // Layers of one chunk follow one another.
+        const bool is_layer = before.has_value() && before->vtree_id == info.key.vtree_id &&
+                              before->chunk_index == info.key.chunk_index;
+        if (!is_layer) extent.set_chunks(extent.chunks() + 1);
+        before = info.key;
         extent.set_last_chunk_index(std::max(extent.last_chunk_index(), info.key.chunk_index));
       }
       if (page.size() < kChunksPerPage) break;

@@ -52,6 +52,11 @@ bool CorruptBlockBook::IsUnreadable(const BlockId& id) const {
   return found != blocks_.end() && found->second.block.unreadable;
 }
 
+uint32_t CorruptBlockBook::Tries(const BlockId& id) const {
+  const auto found = blocks_.find(id);
+  return found == blocks_.end() ? 0 : found->second.tries;
+}
+
 bool CorruptBlockBook::Found(const CorruptBlock& block, uint64_t now_ms) {
   if (blocks_.contains(block.id) || blocks_.size() >= kBlocksMax) return false;
   if (block.unreadable) ++unreadable_;

@@ -50,6 +50,8 @@ class CorruptBlockBook {
   bool Found(const CorruptBlock& block, uint64_t now_ms);
   [[nodiscard]] bool Contains(const BlockId& id) const { return blocks_.contains(id); }
   [[nodiscard]] bool IsUnreadable(const BlockId& id) const;
+  // How often it was tried in vain; 0 of a block that is not in the book.
+  [[nodiscard]] uint32_t Tries(const BlockId& id) const;
   // Blocks of one device and placement group that are due, those that waited longest first.
   [[nodiscard]] std::vector<CorruptBlock> Due(uint64_t now_ms, size_t limit) const;
   // When the next one is due; nullopt: the book is empty.

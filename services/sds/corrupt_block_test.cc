@@ -151,7 +151,7 @@ TEST_CASE("A source's block is taken at this replica's version alone") {
   fetched.set_incomplete(true);
   CHECK(JudgeSource({2, 5}, fetched, 0).verdict == SourceVerdict::kSourceBad);
   fetched.set_absent(true);
-  CHECK(JudgeSource({2, 5}, fetched, 0).verdict == SourceVerdict::kAgain);
+  CHECK(JudgeSource({2, 5}, fetched, 0).verdict == SourceVerdict::kDropped);
 }
 
 TEST_CASE("An answer that is not one to the question is refused") {

@@ -214,6 +214,7 @@ void DeviceWorker::Install(const LocalMembership& entry, bool mine, bool restore
     // Kept without a role, so that operations which come here by an old route get the right answer.
     replica.membership.role = v1::REPLICA_ROLE_UNSPECIFIED;
     replica.cursors.clear();
+    replica.too_old.clear();
     replica.cursors_loaded = false;
     // What an earlier life left behind is looked for as well.
     if (was_here || restored) context_->on_retired(entry.placement_group_id, device_);

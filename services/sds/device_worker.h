@@ -40,7 +40,10 @@ struct GroupReplica {
   uint64_t device_id = 0;
   bool cursors_loaded = false;
   absl::flat_hash_map<uint64_t, chunk::Version> cursors;  // by volume; as the store has them
-  std::unique_ptr<LearnerState> learner;                  // of this epoch, when a learner
+  // By volume: the grant whose layer may not change any more, by generation and layer. Nothing
+  // under it, or before it, is taken.
+  absl::flat_hash_map<uint64_t, std::pair<uint64_t, uint64_t>> too_old;
+  std::unique_ptr<LearnerState> learner;  // of this epoch, when a learner
   // Told when a write was taken; shared with the learning task that waits.
   std::vector<std::shared_ptr<absl::Notification>> progress_waiters;
 
@@ -115,14 +118,22 @@ class DeviceWorker {
   // One Store::Apply of `pending_writes_`; leaves there what has to be applied again.
   void ApplyOnce();
   void OnWriteApplied(PendingWrite* write, uint32_t store_micros);
-  // Takes the sequence without the change. False: the device failed.
-  bool TakeWithoutSpace(const PendingWrite& write);
-  // Takes the sequence; the change is missing here, and the chunk is marked. False: the device
-  // failed.
-  bool TakeAsMissed(const PendingWrite& write);
-  // Takes the sequence; the change is made nowhere. False: the device failed.
-  bool TakeAsRefused(const PendingWrite& write);
-  void ReportBadBlocks(const IoOperationRef& operation, v1::CorruptBlockFinder finder) const;
+  enum class Taken : uint8_t { kTaken, kRefused, kFailed };  // failed: the device
+  // Takes the sequence without the change.
+  [[nodiscard]] Taken TakeWithoutSpace(const PendingWrite& write);
+  // Takes the sequence; the change is missing here, and the chunk is marked.
+  [[nodiscard]] Taken TakeAsMissed(const PendingWrite& write);
+  void AnswerTaken(const PendingWrite& write, Taken taken, v1::IoStatus status,
+                   const std::string& message);
+  // The write's layer may not change any more: its grant is too old. Neither it nor a later one of
+  // the grant is taken.
+  void RefuseLayer(const PendingWrite& write);
+  [[nodiscard]] bool IsRefused(const IoOperationRef& operation, const GroupReplica& replica) const;
+  void AnswerRefused(const IoOperationRef& operation);
+  // The change as the store is given it.
+  [[nodiscard]] chunk::Change ChangeOf(const PendingWrite& write) const;
+  void ReportBadBlocks(const IoOperationRef& operation, const chunk::LayerPath& path,
+                       v1::CorruptBlockFinder finder) const;
   void AnswerReads();
   void AnswerPosition(const IoOperationRef& operation, GroupReplica* replica);
   void ReadFromDisk(IoOperationRef operation);

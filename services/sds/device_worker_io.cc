@@ -50,6 +50,7 @@ void DeviceWorker::AdmitWrite(IoOperationRef operation) {
   }
   LoadCursors(replica);
   const uint64_t volume_id = operation.grant->grant.volume_id;
+  if (IsRefused(operation, *replica)) return AnswerRefused(operation);
   const chunk::Version version = VersionOf(operation);
   const chunk::Version cursor = replica->CursorOf(volume_id);
   const OrderJudgement judgement = replica->learner != nullptr
@@ -85,21 +86,55 @@ void DeviceWorker::ApplyWrites() {
   while (!pending_writes_.empty()) ApplyOnce();
 }
 
+bool DeviceWorker::IsRefused(const IoOperationRef& operation, const GroupReplica& replica) const {
+  const auto found = replica.too_old.find(operation.grant->grant.volume_id);
+  if (found == replica.too_old.end()) return false;
+  const auto& [generation, layer] = found->second;
+  return operation.operation->generation() == generation &&
+         operation.operation->snapshot_sequence() <= layer;
+}
+
+void DeviceWorker::AnswerRefused(const IoOperationRef& operation) {
+  Answer(operation, v1::IO_STATUS_TOKEN_REFUSED,
+         "the layer that the grant writes belongs to a snapshot by now")
+      ->set_refusal(v1::TOKEN_REFUSAL_WRONG_GENERATION);
+  context_->metrics->refused[static_cast<size_t>(token::Refusal::kWrongGeneration)]->Increment();
+}
+
+void DeviceWorker::RefuseLayer(const PendingWrite& write) {
+  const chunk::StreamId stream = StreamOf(write.operation);
+  write.replica->too_old[stream.volume_id] = {write.operation.operation->generation(),
+                                              write.operation.operation->snapshot_sequence()};
+  write.replica->cursors[stream.volume_id] = device_->store()->Cursor(stream);
+  // What it counts as received it has not got.
+  if (write.replica->learner != nullptr) {
+    write.replica->learner->Fail("a write to a layer that may not change any more came");
+  }
+}
+
+chunk::Change DeviceWorker::ChangeOf(const PendingWrite& write) const {
+  const v1::IoOperation& what = *write.operation.operation;
+  chunk::Change change{.key = KeyOf(write.operation),
+                       .path = &*write.operation.grant->write_path,
+                       .stream = StreamOf(write.operation),
+                       .version = VersionOf(write.operation),
+                       .kind = KindOf(what.type()),
+                       .offset_bytes = what.offset_bytes(),
+                       .length_bytes = what.length_bytes(),
+                       .data = write.operation.data()};
+  if (LearnerState* learner = write.replica->learner.get(); learner != nullptr) {
+    change.incomplete = !learner->BeginWrite(change.key, [this, learner, &change] {
+      const auto here = device_->store()->GetChunk(change.key);
+      if (!here.ok()) learner->Fail(std::string(here.status().message()));
+      return here.ok() && here->has_value();
+    });
+  }
+  return change;
+}
+
 void DeviceWorker::ApplyOnce() {
   changes_.clear();
-  for (const PendingWrite& write : pending_writes_) {
-    const chunk::ChunkKey key = KeyOf(write.operation);
-    const v1::IoOperation& what = *write.operation.operation;
-    changes_.push_back({.key = key,
-                        .stream = StreamOf(write.operation),
-                        .version = VersionOf(write.operation),
-                        .kind = KindOf(what.type()),
-                        .offset_bytes = what.offset_bytes(),
-                        .length_bytes = what.length_bytes(),
-                        .data = write.operation.data(),
-                        .incomplete = write.replica->learner != nullptr &&
-                                      !write.replica->learner->IsVerified(key)});
-  }
+  for (const PendingWrite& write : pending_writes_) changes_.push_back(ChangeOf(write));
   apply_results_.assign(changes_.size(), absl::OkStatus());
   const uint64_t started = context_->clock->BootNanos();
   if (device_->failed()) {
@@ -113,43 +148,43 @@ void DeviceWorker::ApplyOnce() {
   context_->metrics->apply_calls->Increment();
 
   std::vector<PendingWrite> again;
+  std::vector<chunk::StreamId> refused;
   for (size_t i = 0; i < pending_writes_.size(); ++i) {
     PendingWrite& write = pending_writes_[i];
+    const std::string message(apply_results_[i].message());
+    Taken taken = Taken::kTaken;
     switch (apply_results_[i].code()) {
       case absl::StatusCode::kOk:
         OnWriteApplied(&write, static_cast<uint32_t>(nanos / 1000));
         break;
       case absl::StatusCode::kResourceExhausted:
-        if (TakeWithoutSpace(write)) {
-          Answer(write.operation, v1::IO_STATUS_NO_SPACE, "the device is full");
-        } else {
-          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
-        }
+        taken = TakeWithoutSpace(write);
+        AnswerTaken(write, taken, v1::IO_STATUS_NO_SPACE, "the device is full");
         break;
       case absl::StatusCode::kDataLoss:
         // It cuts a block that is bad here. The order goes on without it; the writer takes this
         // replica out where another one has it, and a chunk that is marked is copied whole.
-        ReportBadBlocks(write.operation, v1::CORRUPT_BLOCK_FINDER_WRITE);
-        if (TakeAsMissed(write)) {
-          Answer(write.operation, v1::IO_STATUS_CHECKSUM_ERROR,
-                 std::string(apply_results_[i].message()));
-        } else {
-          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
-        }
+        ReportBadBlocks(write.operation, *write.operation.grant->write_path,
+                        v1::CORRUPT_BLOCK_FINDER_WRITE);
+        taken = TakeAsMissed(write);
+        AnswerTaken(write, taken, v1::IO_STATUS_CHECKSUM_ERROR, message);
         break;
-      case absl::StatusCode::kAborted:
+      case absl::StatusCode::kAborted: {
         // An earlier one of its stream was not applied in this round. Applied again in the next, or
-        // refused there because the device failed.
-        again.push_back(std::move(write));
-        break;
-      case absl::StatusCode::kPermissionDenied:
-        // It is of a layer that may not change: the writer's fault, and not the device's. Every
-        // replica refuses it; the order goes on without it.
-        if (TakeAsRefused(write)) {
-          Answer(write.operation, v1::IO_STATUS_INVALID, std::string(apply_results_[i].message()));
+        // refused there because the device failed. After one that was refused it is not the next.
+        const bool is_behind =
+            std::find(refused.begin(), refused.end(), StreamOf(write.operation)) != refused.end();
+        if (is_behind) {
+          AnswerRefused(write.operation);
         } else {
-          Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+          again.push_back(std::move(write));
         }
+        break;
+      }
+      case absl::StatusCode::kPermissionDenied:
+        // It is of a layer that may not change: the writer's fault, and not the device's.
+        taken = Taken::kRefused;
+        AnswerTaken(write, taken, v1::IO_STATUS_TOKEN_REFUSED, message);
         break;
       case absl::StatusCode::kInvalidArgument:
         // Admission lets nothing through that the store finds invalid; a device that does is
@@ -159,34 +194,40 @@ void DeviceWorker::ApplyOnce() {
         Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
         break;
     }
+    if (taken == Taken::kRefused) refused.push_back(StreamOf(write.operation));
   }
   pending_writes_ = std::move(again);
 }
 
-bool DeviceWorker::TakeAsMissed(const PendingWrite& write) {
-  const v1::IoOperation& what = *write.operation.operation;
-  const chunk::Change missed{.key = KeyOf(write.operation),
-                             .stream = StreamOf(write.operation),
-                             .version = VersionOf(write.operation),
-                             .kind = chunk::ChangeKind::kMissed,
-                             .offset_bytes = what.offset_bytes(),
-                             .length_bytes = what.length_bytes(),
-                             .incomplete = true};
+void DeviceWorker::AnswerTaken(const PendingWrite& write, Taken taken, v1::IoStatus status,
+                               const std::string& message) {
+  switch (taken) {
+    case Taken::kTaken:
+      Answer(write.operation, status, message);
+      break;
+    case Taken::kRefused:
+      RefuseLayer(write);
+      AnswerRefused(write.operation);
+      break;
+    case Taken::kFailed:
+      Answer(write.operation, v1::IO_STATUS_DEVICE_FAILED, device_->failure());
+      break;
+  }
+}
+
+DeviceWorker::Taken DeviceWorker::TakeAsMissed(const PendingWrite& write) {
+  // Not incomplete by itself: a layer that it makes has everything that its base has, but this.
+  chunk::Change missed = ChangeOf(write);
+  missed.kind = chunk::ChangeKind::kMissed;
+  missed.data = {};
   absl::Status taken;
   device_->store()->Apply(std::span(&missed, 1), std::span(&taken, 1));
-  if (absl::IsPermissionDenied(taken)) return TakeAsRefused(write);
+  if (absl::IsPermissionDenied(taken)) return Taken::kRefused;
   if (!taken.ok()) FailDevice(taken);
-  return taken.ok();
+  return taken.ok() ? Taken::kTaken : Taken::kFailed;
 }
 
-bool DeviceWorker::TakeAsRefused(const PendingWrite& write) {
-  const absl::Status taken =
-      device_->store()->SetCursor(StreamOf(write.operation), VersionOf(write.operation));
-  if (!taken.ok()) FailDevice(taken);
-  return taken.ok();
-}
-
-void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation,
+void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation, const chunk::LayerPath& path,
                                    v1::CorruptBlockFinder finder) const {
   const v1::IoOperation& what = *operation.operation;
   const uint32_t first = what.offset_bytes() / chunk::kBlockBytes;
@@ -195,6 +236,7 @@ void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation,
   context_->on_bad_blocks({.device_id = device_->device_id(),
                            .placement_group_id = what.placement_group_id(),
                            .key = KeyOf(operation),
+                           .path = path,
                            .first_block = first,
                            .block_count = end - first,
                            .finder = finder});
@@ -202,19 +244,20 @@ void DeviceWorker::ReportBadBlocks(const IoOperationRef& operation,
 
 // The chunk is marked: later writes give it the others' version, and without the mark it would look
 // equal to a copy that has this write.
-bool DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
+DeviceWorker::Taken DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
   const absl::Status noted =
       context_->unserved->Note(StreamOf(write.operation), VersionOf(write.operation));
   if (noted.ok()) return TakeAsMissed(write);
   FailDevice(noted);
-  return false;
+  return Taken::kFailed;
 }
 
 void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {
   GroupReplica* replica = write->replica;
   const v1::IoOperation& what = *write->operation.operation;
   if (replica->learner != nullptr) {
-    replica->learner->OnApplied(KeyOf(write->operation), what.offset_bytes(), what.length_bytes(),
+    replica->learner->OnApplied(KeyOf(write->operation), write->operation.grant->grant.volume_id,
+                                what.offset_bytes(), what.length_bytes(),
                                 VersionOf(write->operation));
     for (const auto& waiter : replica->progress_waiters) waiter->Notify();
     replica->progress_waiters.clear();
@@ -248,8 +291,8 @@ void DeviceWorker::AnswerReads() {
     }
     std::span<std::byte> out;
     grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
-    absl::Status status =
-        device_->store()->ReadCached(KeyOf(operation), operation.operation->offset_bytes(), out);
+    absl::Status status = device_->store()->ReadCached(KeyOf(operation), &*operation.grant->path,
+                                                       operation.operation->offset_bytes(), out);
     if (absl::IsUnavailable(status)) {
       ReadFromDisk(std::move(operation));
       continue;
@@ -282,8 +325,8 @@ void DeviceWorker::ReadFromDisk(IoOperationRef operation) {
     const uint64_t started = context_->clock->BootNanos();
     std::span<std::byte> out;
     grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
-    absl::Status status =
-        device_->store()->Read(KeyOf(operation), operation.operation->offset_bytes(), out);
+    absl::Status status = device_->store()->Read(KeyOf(operation), &*operation.grant->path,
+                                                 operation.operation->offset_bytes(), out);
     context_->metrics->cold_read_seconds->Observe(Seconds(context_->clock->BootNanos() - started));
     Post([this, operation = std::move(operation), status = std::move(status),
           data = std::move(data)]() mutable {
@@ -298,7 +341,8 @@ void DeviceWorker::ReadFromDisk(IoOperationRef operation) {
 void DeviceWorker::MapFromDisk(IoOperationRef operation) {
   auto work = [this, operation]() mutable {
     absl::StatusOr<std::vector<chunk::Extent>> extents = device_->store()->Map(
-        KeyOf(operation), operation.operation->offset_bytes(), operation.operation->length_bytes());
+        KeyOf(operation), &*operation.grant->path, operation.operation->offset_bytes(),
+        operation.operation->length_bytes());
     Post([this, operation = std::move(operation), extents = std::move(extents)] {
       if (!StillAllowed(operation, context_->mdm_clock->Now())) return;
       if (!extents.ok()) {
@@ -330,7 +374,9 @@ bool DeviceWorker::StillAllowed(const IoOperationRef& operation, const token::Md
 
 void DeviceWorker::FinishRead(const IoOperationRef& operation, const absl::Status& status,
                               grpc::Slice data, const token::MdmTime& now) {
-  if (!status.ok()) ReportBadBlocks(operation, v1::CORRUPT_BLOCK_FINDER_READ);
+  if (!status.ok()) {
+    ReportBadBlocks(operation, *operation.grant->path, v1::CORRUPT_BLOCK_FINDER_READ);
+  }
   // Between the first check and now the server may have been stopped for long.
   if (!StillAllowed(operation, now)) return;
   if (status.ok()) {

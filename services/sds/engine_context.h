@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -77,6 +78,8 @@ struct BadRange {
   uint64_t device_id = 0;
   uint64_t placement_group_id = 0;
   chunk::ChunkKey key;
+  // The layer is the newest on this path; nullopt: that of the key.
+  std::optional<chunk::LayerPath> path;
   uint32_t first_block = 0;
   uint32_t block_count = 0;
   v1::CorruptBlockFinder finder = v1::CORRUPT_BLOCK_FINDER_UNSPECIFIED;

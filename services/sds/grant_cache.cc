@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <vector>
 
 namespace tessera::sds {
 namespace {
@@ -15,6 +16,22 @@ void LookUpKey(const KeyStore& keys, ShownGrant* shown) {
 }
 
 }  // namespace
+
+std::optional<chunk::LayerPath> PathOf(const token::Grant& grant) {
+  if (grant.path.empty()) return chunk::LayerPath();
+  std::vector<chunk::LayerPath::Part> parts;
+  for (const token::PathPart& part : grant.path) parts.push_back({part.branch, part.ordinal_max});
+  return chunk::LayerPath::Make(parts);
+}
+
+std::optional<chunk::LayerPath> WritePathOf(const chunk::LayerPath& path, uint64_t layer) {
+  if (chunk::BranchOf(layer) != path.branch() || !path.Sees(layer) || layer == chunk::kNoBase) {
+    return std::nullopt;
+  }
+  std::vector<chunk::LayerPath::Part> parts(path.parts().begin(), path.parts().end());
+  parts[0].ordinal_max = chunk::OrdinalOf(layer);
+  return chunk::LayerPath::Make(parts);
+}
 
 uint64_t LastExpiryMillis(const token::Grant& grant) {
   return std::max(grant.expiry_ms, grant.outage_expiry_ms);
@@ -62,6 +79,10 @@ bool ShownGrants::Show(std::string_view bytes, const KeyStore& keys, uint64_t no
   auto shown = std::make_shared<ShownGrant>(ShownGrant{
       .bytes = std::string(bytes), .grant = *grant, .key = token::GrantKey::FromBytes({})});
   LookUpKey(keys, shown.get());
+  shown->path = PathOf(*grant);
+  if (shown->path.has_value()) {
+    shown->write_path = WritePathOf(*shown->path, grant->snapshot_sequence);
+  }
   if (last_found_ != nullptr && last_found_->grant.grant_id == grant_id) last_found_ = nullptr;
   grants_[grant_id] = std::move(shown);
   return true;

@@ -15,12 +15,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
+#include "libchunk/types.h"
 #include "libtoken/token.h"
 #include "services/sds/client_limits.h"
 #include "services/sds/key_store.h"
@@ -66,6 +68,11 @@ struct ShownGrant {
   std::string bytes;
   token::Grant grant;
   token::GrantKey key;
+  // What it sees; nullopt: the grant's path is none.
+  std::optional<chunk::LayerPath> path;
+  // Where its writes find what they change: the same, up to the layer that they go to. So a write
+  // changes exactly that layer, or makes it. nullopt: that is no layer of its own branch.
+  std::optional<chunk::LayerPath> write_path;
   bool key_known = false;    // its cluster secret is one of ours, at `key_version`
   uint64_t key_version = 0;  // KeyStore::version
   std::shared_ptr<SharedReplayWindow> window;  // null before the first verified use on this stream
@@ -91,6 +98,11 @@ class ShownGrants {
   std::shared_ptr<ShownGrant> last_found_;  // most streams have one grant
 };
 
+// What the grant sees; nullopt: its path is none.
+[[nodiscard]] std::optional<chunk::LayerPath> PathOf(const token::Grant& grant);
+// See ShownGrant::write_path.
+[[nodiscard]] std::optional<chunk::LayerPath> WritePathOf(const chunk::LayerPath& path,
+                                                          uint64_t layer);
 // When the last token under the grant stops being good, whatever happens to the MDM.
 [[nodiscard]] uint64_t LastExpiryMillis(const token::Grant& grant);
 // Whether it is over, as far as this server knows the time.

@@ -34,7 +34,8 @@ void OverlaySectors(uint8_t sectors, std::span<const std::byte> from, std::span<
 
 absl::StatusOr<MergePlan> PlanMerge(const chunk::ChunkImage& image, const ReceivedChunk* received,
                                     const std::optional<chunk::ChunkInfo>& here,
-                                    uint32_t chunk_bytes, const ReadBlock& read_block) {
+                                    uint32_t chunk_bytes, const ReadBlock& read_block,
+                                    const ReadBlock& read_base) {
   MergePlan plan;
   plan.merge.version =
       received == nullptr ? image.info.version : std::max(image.info.version, received->last);
@@ -65,6 +66,8 @@ absl::StatusOr<MergePlan> PlanMerge(const chunk::ChunkImage& image, const Receiv
     TESSERA_RETURN_IF_ERROR(read_block(block, local));
     std::vector<std::byte> merged(kBlockBytes);
     if (in_image) std::memcpy(merged.data(), image.blocks.data() + from_source, kBlockBytes);
+    const bool inherits = !image.inherited.empty() && TestBit(image.inherited, block);
+    if (inherits && sectors != 0xff) TESSERA_RETURN_IF_ERROR(read_base(block, merged));
     OverlaySectors(sectors, local, merged);
     // A block that reads as zeros takes no space.
     const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
@@ -79,6 +82,18 @@ std::string ImageProblem(const chunk::ChunkImage& image, uint32_t chunk_bytes) {
   if (image.mapped.size() != (blocks + 63) / 64) {
     return absl::StrCat("the block map has ", image.mapped.size(), " words, not ",
                         (blocks + 63) / 64);
+  }
+  if (!image.inherited.empty()) {
+    if (!image.info.base.has_value() || *image.info.base >= image.info.key.layer) {
+      return "it inherits from no layer, or not from one below it";
+    }
+    if (image.inherited.size() != image.mapped.size()) return "the map of inherited blocks is cut";
+    for (size_t i = 0; i < image.mapped.size(); ++i) {
+      if ((image.mapped[i] & image.inherited[i]) != 0) return "it has blocks that it inherits";
+    }
+    if (blocks % 64 != 0 && (image.inherited.back() >> (blocks % 64)) != 0) {
+      return "it inherits blocks past the chunk's end";
+    }
   }
   uint64_t mapped = 0;
   for (const uint64_t word : image.mapped) mapped += static_cast<uint64_t>(std::popcount(word));

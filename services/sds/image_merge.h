@@ -34,17 +34,17 @@ struct MergePlan {
   chunk::ImageMerge merge;
 };
 
-// Reads one block as it is here.
+// Reads one block as it is in a layer here.
 using ReadBlock = std::function<absl::Status(uint32_t block, std::span<std::byte> out)>;
 
 // `image`: the source's, without blocks and with version {0, 0} when it has no such chunk.
-// `received`: null when the stream brought nothing. `here`: the chunk as it is, if it is. Errors
-// are those of read_block.
+// `received`: null when the stream brought nothing. `here`: the chunk as it is, if it is.
+// `read_base`: of the layer that the image has as base. Errors are those of the two.
 [[nodiscard]] absl::StatusOr<MergePlan> PlanMerge(const chunk::ChunkImage& image,
                                                   const ReceivedChunk* received,
                                                   const std::optional<chunk::ChunkInfo>& here,
-                                                  uint32_t chunk_bytes,
-                                                  const ReadBlock& read_block);
+                                                  uint32_t chunk_bytes, const ReadBlock& read_block,
+                                                  const ReadBlock& read_base);
 
 // Why an image from the network can't be one of a chunk of this size; empty when it can.
 [[nodiscard]] std::string ImageProblem(const chunk::ChunkImage& image, uint32_t chunk_bytes);

@@ -56,6 +56,11 @@ ReadBlock Reader(const Content& content) {
   };
 }
 
+// Of images that have no base.
+ReadBlock NoBase() {
+  return [](uint32_t, std::span<std::byte>) { return absl::InternalError("there is no base"); };
+}
+
 TEST_CASE("Random images and random received sectors merge to what the order says") {
   const uint64_t seed = GENERATE(1u, 2u, 3u, 4u, 5u, 6u);
   INFO("seed " << seed);
@@ -91,7 +96,7 @@ TEST_CASE("Random images and random received sectors merge to what the order say
     chunk::ChunkInfo info;
     info.version = {5, random() % 20};
     const chunk::ChunkImage image = ImageOf(blocks, {5, 4});
-    const auto plan = PlanMerge(image, &received, info, kChunkBytes, Reader(here));
+    const auto plan = PlanMerge(image, &received, info, kChunkBytes, Reader(here), NoBase());
     REQUIRE(plan.ok());
     CHECK(plan->merge.version == std::max(chunk::Version{5, 4}, received.last));
     CHECK(plan->delete_first == (info.version > plan->merge.version));
@@ -103,8 +108,8 @@ TEST_CASE("A chunk that looks newer here than the order says gets the order's ve
   const Content here(kChunkBytes, std::byte{9});
   chunk::ChunkInfo info;
   info.version = {3, 10};
-  const auto plan =
-      PlanMerge(ImageOf({{0, std::byte{1}}}, {3, 8}), nullptr, info, kChunkBytes, Reader(here));
+  const auto plan = PlanMerge(ImageOf({{0, std::byte{1}}}, {3, 8}), nullptr, info, kChunkBytes,
+                              Reader(here), NoBase());
   REQUIRE(plan.ok());
   CHECK(plan->delete_first);
   CHECK(plan->merge.version == chunk::Version{3, 8});
@@ -114,11 +119,12 @@ TEST_CASE("A chunk that neither the source nor the stream has is deleted") {
   const Content here(kChunkBytes, std::byte{9});
   chunk::ChunkInfo info;
   info.version = {3, 10};
-  const auto plan = PlanMerge(ImageOf({}, {}), nullptr, info, kChunkBytes, Reader(here));
+  const auto plan = PlanMerge(ImageOf({}, {}), nullptr, info, kChunkBytes, Reader(here), NoBase());
   REQUIRE(plan.ok());
   CHECK(plan->delete_first);
   CHECK(plan->nothing_to_apply);
-  const auto nothing = PlanMerge(ImageOf({}, {}), nullptr, std::nullopt, kChunkBytes, Reader(here));
+  const auto nothing =
+      PlanMerge(ImageOf({}, {}), nullptr, std::nullopt, kChunkBytes, Reader(here), NoBase());
   REQUIRE(nothing.ok());
   CHECK_FALSE(nothing->delete_first);
 }
@@ -127,10 +133,56 @@ TEST_CASE("A block that can't be read here stops the merge") {
   ReceivedChunk received;
   received.sectors.resize(kChunkBytes / kSectorBytes / 64);
   received.Mark(512, 512);
-  const auto plan =
-      PlanMerge(ImageOf({}, {3, 8}), &received, std::nullopt, kChunkBytes,
-                [](uint32_t, std::span<std::byte>) { return absl::DataLossError("bad block"); });
+  const auto plan = PlanMerge(
+      ImageOf({}, {3, 8}), &received, std::nullopt, kChunkBytes,
+      [](uint32_t, std::span<std::byte>) { return absl::DataLossError("bad block"); }, NoBase());
   CHECK(absl::IsDataLoss(plan.status()));
+}
+
+TEST_CASE("A block of which the stream brought a part is put together with the base's") {
+  const Content here(kChunkBytes, std::byte{9});
+  const Content base(kChunkBytes, std::byte{5});
+  chunk::ChunkImage image = ImageOf({{0, std::byte{1}}}, {3, 8});
+  image.info.key.layer = 4;
+  image.info.base = 2;
+  image.inherited.resize(image.mapped.size());
+  image.inherited[0] = 0b1110;
+  REQUIRE(ImageProblem(image, kChunkBytes).empty());
+  ReceivedChunk received;
+  received.sectors.resize(kChunkBytes / kSectorBytes / 64);
+  received.Mark(kBlockBytes + 512, 512);        // a part of block 1
+  received.Mark(2 * kBlockBytes, kBlockBytes);  // all of block 2
+  const auto plan =
+      PlanMerge(image, &received, std::nullopt, kChunkBytes, Reader(here), Reader(base));
+  REQUIRE(plan.ok());
+  CHECK(plan->merge.keep[0] == 0b100);
+  REQUIRE(plan->merge.replaced.size() == 1);
+  CHECK(plan->merge.replaced[0].block == 1);
+  Content expected(kBlockBytes, std::byte{5});
+  std::fill_n(expected.begin() + 512, 512, std::byte{9});
+  CHECK(plan->merge.replaced[0].content == expected);
+  // The base lacks it: whoever asked for the image asks for a whole one.
+  const auto lacking = PlanMerge(
+      image, &received, std::nullopt, kChunkBytes, Reader(here),
+      [](uint32_t, std::span<std::byte>) { return absl::NotFoundError("the base lacks it"); });
+  CHECK(absl::IsNotFound(lacking.status()));
+}
+
+TEST_CASE("Images that inherit in no possible way are seen") {
+  chunk::ChunkImage image = ImageOf({{0, std::byte{1}}}, {3, 8});
+  image.info.key.layer = 4;
+  image.info.base = 2;
+  image.inherited.resize(image.mapped.size());
+  image.inherited[0] = 0b1110;
+  REQUIRE(ImageProblem(image, kChunkBytes).empty());
+  SECTION("from nothing") { image.info.base.reset(); }
+  SECTION("from itself") { image.info.base = 4; }
+  SECTION("what it has") { image.inherited[0] = 1; }
+  SECTION("by a map that is cut") {
+    image.inherited.clear(), image.inherited.push_back(2);
+    image.inherited.push_back(0);
+  }
+  CHECK_FALSE(ImageProblem(image, kChunkBytes).empty());
 }
 
 TEST_CASE("Malformed images from the network are seen") {

@@ -11,6 +11,26 @@ namespace {
 
 constexpr size_t kChunksPerStep = 64;
 
+// Layers go before those that they were made from. False: not all went.
+bool DeleteAll(chunk::Store* store, const std::vector<chunk::ChunkInfo>& chunks, size_t* dropped) {
+  std::vector<chunk::ChunkKey> keys;
+  for (const chunk::ChunkInfo& info : chunks) keys.push_back(info.key);
+  if (!keys.empty()) {
+    // The last one may have more layers than these.
+    const chunk::ChunkKey last = keys.back();
+    const auto layers = store->ListLayers(last.vtree_id, last.chunk_index);
+    if (!layers.ok()) return false;
+    for (const chunk::ChunkInfo& info : *layers) {
+      if (info.key > last) keys.push_back(info.key);
+    }
+  }
+  for (size_t i = keys.size(); i-- > 0;) {
+    if (!store->DeleteChunk(keys[i]).ok()) return false;
+    ++*dropped;
+  }
+  return true;
+}
+
 }  // namespace
 
 absl::Status Janitor::OnVtreesDeleted(std::span<const uint64_t> vtree_ids) {
@@ -67,10 +87,7 @@ void Janitor::DropGroup(uint64_t placement_group_id, DeviceWorker* worker) {
       if (store == nullptr || back || worker->device()->failed()) return;
       const auto chunks = store->ListChunks(placement_group_id, std::nullopt, kChunksPerStep);
       if (!chunks.ok()) return;
-      for (const chunk::ChunkInfo& info : *chunks) {
-        if (!store->DeleteChunk(info.key).ok()) return;
-        ++dropped;
-      }
+      if (!DeleteAll(store, *chunks, &dropped)) return;
       more = !chunks->empty();
       if (!more && !store->DropPlacementGroup(placement_group_id).ok()) return;
     });

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -227,7 +228,7 @@ absl::Status Learner::Attempt(Task* task) {
     if (!view.listing_done) {
       step = Compare(task, view.position);
     } else if (!view.pending.empty()) {
-      step = Copy(task, view.pending);
+      step = CopyPending(task, view.pending);
     }
     if (!step.ok()) {
       task->source = nullptr;
@@ -261,6 +262,8 @@ absl::Status Learner::FindBase(Task* task) {
   TESSERA_RETURN_IF_ERROR(
       OnWorker(*task, [&] { return SetLearningBase(task->worker, task->id, streams); }));
   task->source = std::move(source);
+  task->source_cursors.clear();
+  for (const SourceStream& stream : streams) task->source_cursors[stream.volume_id] = stream.last;
   return absl::OkStatus();
 }
 
@@ -294,9 +297,9 @@ absl::Status Learner::Compare(Task* task, std::optional<chunk::ChunkKey> positio
                     [&] { return ClassifyChunks(task->worker, task->id, up_to, source, own); });
   };
   v1::ListChunkVersionsResponse page;
+  std::vector<SourceChunk> source;  // not classified yet
   absl::Status step;
   while (step.ok() && reader->Read(&page)) {
-    std::vector<SourceChunk> source;
     for (const v1::ChunkVersion& chunk : page.chunks()) {
       const SourceChunk listed = SourceChunkOf(chunk);
       // A listing that is taken up again begins from the front.
@@ -308,10 +311,18 @@ absl::Status Learner::Compare(Task* task, std::optional<chunk::ChunkKey> positio
       }
       source.push_back(listed);
     }
-    if (!step.ok() || source.empty()) continue;
-    const chunk::ChunkKey up_to = source.back().key;
-    step = classify(up_to, source);
+    if (!step.ok()) break;
+    // The last chunk may have more layers in the next page.
+    const auto whole = std::find_if(source.begin(), source.end(), [&](const SourceChunk& listed) {
+      return listed.key.vtree_id == source.back().key.vtree_id &&
+             listed.key.chunk_index == source.back().key.chunk_index;
+    });
+    if (whole == source.begin()) continue;
+    chunk::ChunkKey up_to = std::prev(whole)->key;
+    up_to.layer = chunk::kNoBase;
+    step = classify(up_to, std::span(source.begin(), whole));
     position = up_to;
+    source.erase(source.begin(), whole);
   }
   if (!step.ok()) {
     call.context()->TryCancel();
@@ -319,32 +330,71 @@ absl::Status Learner::Compare(Task* task, std::optional<chunk::ChunkKey> positio
     return step;
   }
   TESSERA_RETURN_IF_ERROR(FromGrpcStatus(reader->Finish()));
-  return classify(std::nullopt, {});
+  return classify(std::nullopt, source);
 }
 
-absl::Status Learner::Copy(Task* task, const std::vector<chunk::ChunkKey>& keys) {
+absl::Status Learner::CopyPending(Task* task, const std::vector<chunk::ChunkKey>& keys) {
+  TESSERA_ASSIGN_OR_RETURN(const std::optional<chunk::ChunkKey> alone, Copy(task, keys, false));
+  if (alone.has_value()) return Copy(task, {*alone}, true).status();
+  // Who waits for writes to reach the source does not ask for them without a pause.
+  const bool waits = std::all_of(keys.begin(), keys.end(), [task](const chunk::ChunkKey& key) {
+    return task->awaited.contains(key);
+  });
+  if (waits && Pause(options_.retry_min)) return absl::CancelledError("the server stops");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<chunk::ChunkKey>> Learner::Copy(
+    Task* task, const std::vector<chunk::ChunkKey>& keys, bool whole) {
   v1::CopyChunksRequest request;
   *request.mutable_ticket() = task->ticket;
+  request.set_whole(whole);
   for (const chunk::ChunkKey& key : keys) SetChunkKey(key, request.add_keys());
+  std::vector<chunk::StreamCursor> before;
+  for (const auto& [volume_id, last] : task->source_cursors) {
+    before.push_back(
+        {.stream = {.volume_id = volume_id, .placement_group_id = task->id.placement_group_id},
+         .last = last});
+  }
   Call call(this, kStreamTimeoutMillis);
   const auto reader = task->source->CopyChunks(call.context(), request);
   v1::CopyChunksResponse copied;
   absl::Status step;
-  while (step.ok() && reader->Read(&copied)) {
-    step = ApplyWhenReached(task, copied);
+  std::optional<chunk::ChunkKey> alone;
+  while (step.ok() && !alone.has_value() && reader->Read(&copied)) {
+    const chunk::ChunkKey key = ChunkKeyOf(copied.key());
+    const absl::StatusOr<CopyOutcome::Kind> applied = ApplyWhenReached(task, copied, before);
+    step = applied.status();
+    if (!step.ok()) break;
+    if (*applied == CopyOutcome::Kind::kNeedsWhole) alone = key;
+    if (*applied == CopyOutcome::Kind::kDone) task->awaited.erase(key);
+    if (*applied == CopyOutcome::Kind::kNotYet) step = Await(task, key);
   }
-  if (!step.ok()) {
+  if (!step.ok() || alone.has_value()) {
     call.context()->TryCancel();
     (void)reader->Finish();
-    return step;
+    if (!step.ok()) return step;
+    return alone;
   }
-  return FromGrpcStatus(reader->Finish());
+  TESSERA_RETURN_IF_ERROR(FromGrpcStatus(reader->Finish()));
+  return alone;
 }
 
-absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse& copied) {
+absl::Status Learner::Await(Task* task, const chunk::ChunkKey& key) {
+  const uint64_t now = context_->clock->BootMillis();
+  const uint64_t since = task->awaited.try_emplace(key, now).first->second;
+  if (now < since + static_cast<uint64_t>(options_.catch_up_timeout.count())) {
+    return absl::OkStatus();
+  }
+  return absl::AbortedError("writes came here that never came to the source: their writer is gone");
+}
+
+absl::StatusOr<CopyOutcome::Kind> Learner::ApplyWhenReached(
+    Task* task, const v1::CopyChunksResponse& response,
+    const std::vector<chunk::StreamCursor>& before) {
   const uint32_t chunk_bytes = task->worker->device()->store()->chunk_bytes();
   TESSERA_ASSIGN_OR_RETURN(chunk::ChunkImage image,
-                           ImageOf(copied, task->id.placement_group_id, chunk_bytes));
+                           ImageOf(response, task->id.placement_group_id, chunk_bytes));
   const uint64_t bytes = image.blocks.size();
   // Here, and not on the worker, where client IO would wait behind it.
   uint64_t paced = 0;
@@ -353,31 +403,38 @@ absl::Status Learner::ApplyWhenReached(Task* task, const v1::CopyChunksResponse&
     NotePart(*task, part);
     paced += part;
   };
-  absl::StatusOr<std::unique_ptr<chunk::StagedImage>> staged =
-      task->worker->device()->store()->StageImage(std::move(image), pace);
+  CopiedChunk copied{.is_absent = response.absent(),
+                     .staged = task->worker->device()->store()->StageImage(std::move(image), pace),
+                     .before = before,
+                     .after = CursorsOf(response.cursors())};
   if (bytes > paced) pace(bytes - paced);
-  const std::vector<chunk::StreamCursor> needed = CursorsOf(copied.cursors());
+  for (const chunk::StreamCursor& cursor : copied.after) {
+    chunk::Version& known = task->source_cursors[cursor.stream.volume_id];
+    known = std::max(known, cursor.last);
+  }
   const uint64_t deadline =
       context_->clock->BootMillis() + static_cast<uint64_t>(options_.catch_up_timeout.count());
+  CopyOutcome outcome;
   while (true) {
-    std::shared_ptr<absl::Notification> waiter;
     TESSERA_RETURN_IF_ERROR(OnWorker(*task, [&]() -> absl::Status {
-      TESSERA_ASSIGN_OR_RETURN(waiter, ApplyCopiedChunk(task->worker, task->id, &staged, needed));
+      TESSERA_ASSIGN_OR_RETURN(outcome, ApplyCopiedChunk(task->worker, task->id, &copied));
       return absl::OkStatus();
     }));
-    if (waiter == nullptr) break;
+    if (outcome.kind != CopyOutcome::Kind::kWait) break;
     const uint64_t now = context_->clock->BootMillis();
     if (now >= deadline) {
       return absl::AbortedError("the source has writes that never came here: their writer is gone");
     }
     // In slices, so that stopping does not wait for the writer.
     AwaitNotification(
-        *waiter, absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(deadline - now, 200))));
+        *outcome.progress,
+        absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(deadline - now, 200))));
     if (stopping()) return absl::CancelledError("the server stops");
   }
+  if (outcome.kind != CopyOutcome::Kind::kDone) return outcome.kind;
   context_->metrics->chunks_copied->Increment();
   context_->metrics->bytes_copied->Increment(static_cast<double>(bytes));
-  return absl::OkStatus();
+  return outcome.kind;
 }
 
 absl::Status Learner::Complete(Task* task, const LearnerProgress& progress) {

@@ -101,6 +101,10 @@ class Learner final : public LearnerObserver {
     DeviceWorker* worker = nullptr;
     std::shared_ptr<v1::ReplicaService::StubInterface> source;  // shared with the connection cache
     v1::LearningTicket ticket;
+    // By volume: the last write that the source is known to have taken.
+    std::map<uint64_t, chunk::Version> source_cursors;
+    // Chunks that the source did not have yet, and when it was asked first (boot time).
+    std::map<chunk::ChunkKey, uint64_t> awaited;
   };
 
   void Run(Task task);
@@ -108,8 +112,15 @@ class Learner final : public LearnerObserver {
   [[nodiscard]] absl::Status Attempt(Task* task);
   [[nodiscard]] absl::Status FindBase(Task* task);
   [[nodiscard]] absl::Status Compare(Task* task, std::optional<chunk::ChunkKey> position);
-  [[nodiscard]] absl::Status Copy(Task* task, const std::vector<chunk::ChunkKey>& keys);
-  [[nodiscard]] absl::Status ApplyWhenReached(Task* task, const v1::CopyChunksResponse& copied);
+  [[nodiscard]] absl::Status CopyPending(Task* task, const std::vector<chunk::ChunkKey>& keys);
+  // Ends before the first one that has to be copied whole, which is returned.
+  [[nodiscard]] absl::StatusOr<std::optional<chunk::ChunkKey>> Copy(
+      Task* task, const std::vector<chunk::ChunkKey>& keys, bool whole);
+  [[nodiscard]] absl::StatusOr<CopyOutcome::Kind> ApplyWhenReached(
+      Task* task, const v1::CopyChunksResponse& response,
+      const std::vector<chunk::StreamCursor>& before);
+  // The source does not have the chunk yet. ABORTED: for too long.
+  [[nodiscard]] absl::Status Await(Task* task, const chunk::ChunkKey& key);
   [[nodiscard]] absl::Status Complete(Task* task, const LearnerProgress& progress);
   void ReportFailure(const Task& task, const std::string& reason);
   // Own chunks after `after` and up to `up_to` (none: all).

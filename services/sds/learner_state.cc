@@ -9,6 +9,17 @@ namespace tessera::sds {
 using chunk::ChunkKey;
 using chunk::Version;
 
+namespace {
+
+// Names no chunk when there is none.
+ChunkKey BaseOf(const chunk::ChunkInfo& info) {
+  ChunkKey base = info.key;
+  base.layer = info.base.value_or(chunk::kNoBase);
+  return base;
+}
+
+}  // namespace
+
 void ReceivedChunk::Mark(uint32_t offset_bytes, uint32_t length_bytes) {
   const uint32_t begin = offset_bytes / chunk::kSectorBytes;
   const uint32_t end = begin + length_bytes / chunk::kSectorBytes;
@@ -19,6 +30,12 @@ void ReceivedChunk::Mark(uint32_t offset_bytes, uint32_t length_bytes) {
 
 uint8_t ReceivedChunk::SectorsOfBlock(uint32_t block) const {
   return static_cast<uint8_t>(sectors[block / 8] >> (block % 8 * 8));
+}
+
+Absence JudgeAbsence(const ChunkKey& key, const ReceivedChunk* received, const Version& before,
+                     const Version& after) {
+  if (received == nullptr || before >= received->last) return Absence::kGone;
+  return key.layer == 0 && after < received->first ? Absence::kNeverMade : Absence::kNotYet;
 }
 
 void LearnerState::Fail(const std::string& reason) {
@@ -121,43 +138,97 @@ bool LearnerState::IsVerified(const ChunkKey& key) const {
   return classified && !pending_.contains(key);
 }
 
-void LearnerState::OnApplied(const ChunkKey& key, uint32_t offset_bytes, uint32_t length_bytes,
-                             const Version& version) {
+bool LearnerState::AnyPendingBelow(const ChunkKey& key) const {
+  const auto lowest =
+      pending_.lower_bound({.vtree_id = key.vtree_id, .chunk_index = key.chunk_index});
+  return lowest != pending_.end() && *lowest < key;
+}
+
+bool LearnerState::BeginWrite(const ChunkKey& key, const std::function<bool()>& is_here) {
+  if (!IsVerified(key)) return false;
+  if (!AnyPendingBelow(key) || is_here()) return true;
+  pending_.insert(key);
+  return false;
+}
+
+void LearnerState::OnApplied(const ChunkKey& key, uint64_t volume_id, uint32_t offset_bytes,
+                             uint32_t length_bytes, const Version& version) {
   if (IsVerified(key)) return;
   ReceivedChunk& received = received_[key];
   if (received.sectors.empty()) {
     received.sectors.resize((chunk_bytes_ / chunk::kSectorBytes + 63) / 64);
+    received.volume_id = volume_id;
+    received.first = version;
   }
   received.Mark(offset_bytes, length_bytes);
   received.last = version;
 }
 
+void LearnerState::SettleOwnOnly(std::span<const chunk::ChunkInfo> layers,
+                                 std::span<const ChunkKey> own_only, std::vector<ChunkKey>* drop) {
+  // From the end, so that what was made from a layer is settled before it.
+  std::set<ChunkKey> dropped;
+  for (size_t i = own_only.size(); i-- > 0;) {
+    const ChunkKey& key = own_only[i];
+    bool any_stays = false;
+    bool any_verified = false;
+    for (const chunk::ChunkInfo& other : layers) {
+      if (other.base != key.layer || dropped.contains(other.key)) continue;
+      any_stays = true;
+      any_verified |= !pending_.contains(other.key);
+    }
+    // One from which a verified layer was made the source had, too, and has dropped: nobody sees
+    // it, and it goes when this server is told to.
+    if (any_verified) continue;
+    if (any_stays) {
+      pending_.insert(key);
+      continue;
+    }
+    dropped.insert(key);
+    drop->push_back(key);
+  }
+}
+
 std::vector<ChunkKey> LearnerState::Classify(std::optional<ChunkKey> up_to,
                                              std::span<const SourceChunk> source,
                                              std::span<const chunk::ChunkInfo> own) {
-  std::vector<ChunkKey> drop;
-  size_t at_source = 0;
-  for (const chunk::ChunkInfo& here : own) {
-    for (; at_source < source.size() && source[at_source].key < here.key; ++at_source) {
-      pending_.insert(source[at_source].key);
-    }
-    const bool both = at_source < source.size() && source[at_source].key == here.key;
-    ++progress_.chunks_compared;
-    if (!both) {
-      if (!received_.contains(here.key)) drop.push_back(here.key);
-      continue;
-    }
-    const SourceChunk& there = source[at_source++];
-    const bool equal = here.version == there.version && !here.incomplete && !there.incomplete;
-    if (!equal) pending_.insert(here.key);
-  }
-  for (; at_source < source.size(); ++at_source) pending_.insert(source[at_source].key);
   // What the stream touched before the listing came here has to be copied, whatever the lists say.
   auto touched = position_.has_value() ? received_.upper_bound(*position_) : received_.begin();
   for (; touched != received_.end() && (!up_to.has_value() || touched->first <= *up_to);
        ++touched) {
     pending_.insert(touched->first);
   }
+  std::vector<ChunkKey> drop;
+  size_t at_source = 0;
+  for (size_t i = 0; i < own.size();) {
+    const size_t begin = i;
+    std::vector<ChunkKey> own_only;
+    for (; i < own.size() && own[i].key.vtree_id == own[begin].key.vtree_id &&
+           own[i].key.chunk_index == own[begin].key.chunk_index;
+         ++i) {
+      const chunk::ChunkInfo& here = own[i];
+      for (; at_source < source.size() && source[at_source].key < here.key; ++at_source) {
+        pending_.insert(source[at_source].key);
+      }
+      ++progress_.chunks_compared;
+      // What was made from one that is to be copied, is to be copied, too.
+      if (pending_.contains(BaseOf(here))) pending_.insert(here.key);
+      const bool both = at_source < source.size() && source[at_source].key == here.key;
+      if (both) {
+        const SourceChunk& there = source[at_source++];
+        const bool equal = here.version == there.version && !here.incomplete && !there.incomplete;
+        if (!equal) pending_.insert(here.key);
+      } else if (!pending_.contains(here.key)) {
+        own_only.push_back(here.key);
+      }
+    }
+    const std::span<const chunk::ChunkInfo> layers = own.subspan(begin, i - begin);
+    SettleOwnOnly(layers, own_only, &drop);
+    for (const chunk::ChunkInfo& here : layers) {
+      if (pending_.contains(BaseOf(here))) bases_.insert(BaseOf(here));
+    }
+  }
+  for (; at_source < source.size(); ++at_source) pending_.insert(source[at_source].key);
   if (up_to.has_value()) {
     position_ = up_to;
   } else {
@@ -181,6 +252,7 @@ const ReceivedChunk* LearnerState::Received(const ChunkKey& key) const {
 
 void LearnerState::OnCopied(const ChunkKey& key, uint64_t bytes) {
   if (pending_.erase(key) == 0) return;
+  bases_.erase(key);
   received_.erase(key);
   ++progress_.chunks_copied;
   progress_.bytes_copied += bytes;
@@ -189,6 +261,7 @@ void LearnerState::OnCopied(const ChunkKey& key, uint64_t bytes) {
 void LearnerState::ForgetVtree(uint64_t vtree_id) {
   const auto of_vtree = [vtree_id](const auto& key) { return key.vtree_id == vtree_id; };
   std::erase_if(pending_, of_vtree);
+  std::erase_if(bases_, of_vtree);
   std::erase_if(received_, [&](const auto& entry) { return of_vtree(entry.first); });
 }
 

@@ -14,15 +14,21 @@
 //    change of generation is accepted only where the source refused the older one before the base
 //    was read; otherwise `failure()` says to start over in a new epoch.
 //
-// Chunks are classified in key order: all keys up to `position` are verified or pending, later ones
-// are neither. A chunk that neither side had when the listing passed its key is verified from its
-// first write on, because every write of it has come, or will come, by the stream.
+// Chunks are classified in key order, all layers of one at once: all keys up to `position` are
+// verified or pending, later ones are neither. A layer that neither side had when the listing
+// passed its key is verified from its first write on, because every write of it has come, or will
+// come, by the stream, and because it is made from what is verified: where a layer below it in the
+// chunk is pending, it is made from nothing, and is pending itself.
+//
+// What was made here from a layer that is not verified is not verified either. So what has to make
+// room for that layer's image can be copied again.
 //
 // Threads: one at a time (the placement group's worker).
 #ifndef TESSERA_SERVICES_SDS_LEARNER_STATE_H_
 #define TESSERA_SERVICES_SDS_LEARNER_STATE_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -56,12 +62,25 @@ struct SourceChunk {
 // Sectors of one chunk that came by the stream since the learner joined.
 struct ReceivedChunk {
   std::vector<uint64_t> sectors;  // one bit a 512-byte sector, least significant first
-  chunk::Version last;            // of the last write received
+  uint64_t volume_id = 0;         // whose writes they are: a layer has one writer
+  chunk::Version first;           // of the first write received
+  chunk::Version last;            // of the last one
 
   void Mark(uint32_t offset_bytes, uint32_t length_bytes);
   // The eight bits of one 4 KiB block.
   [[nodiscard]] uint8_t SectorsOfBlock(uint32_t block) const;
 };
+
+// Why a source does not have a chunk that is to be copied.
+enum class Absence : uint8_t {
+  kNeverMade,  // its first write is still to come there, and is here: it began as zeros
+  kGone,       // it was deleted or dropped there: nobody sees it
+  kNotYet,     // one of the two, or it will be made from a layer below: ask again
+};
+// `received`: null when the stream brought nothing of it. `before`, `after`: the source's cursor in
+// the stream of the writer, before the source was asked and when it answered.
+[[nodiscard]] Absence JudgeAbsence(const chunk::ChunkKey& key, const ReceivedChunk* received,
+                                   const chunk::Version& before, const chunk::Version& after);
 
 struct LearnerProgress {
   uint64_t chunks_compared = 0;
@@ -97,12 +116,16 @@ class LearnerState {
 
   // ---- Contents
   [[nodiscard]] bool IsVerified(const chunk::ChunkKey& key) const;
+  // A write to the chunk is about to be applied. True: it leaves a whole chunk, in place or made
+  // from the newest layer below it; else it is to be marked incomplete, and made from nothing.
+  // `is_here` tells whether there is such a chunk; it is asked only where that matters.
+  [[nodiscard]] bool BeginWrite(const chunk::ChunkKey& key, const std::function<bool()>& is_here);
   // A taken write is in the store. Remembered unless the chunk is verified.
-  void OnApplied(const chunk::ChunkKey& key, uint32_t offset_bytes, uint32_t length_bytes,
-                 const chunk::Version& version);
-  // The listing reached `up_to` (none: its end). `source` and `own` are all chunks of both sides
-  // after the last position and up to it, in key order. Returns the chunks to drop here: the source
-  // lacks them.
+  void OnApplied(const chunk::ChunkKey& key, uint64_t volume_id, uint32_t offset_bytes,
+                 uint32_t length_bytes, const chunk::Version& version);
+  // The listing reached `up_to` (none: its end), with all layers of each chunk. `source` and `own`
+  // are all chunks of both sides after the last position and up to it, in key order. Returns the
+  // chunks to drop here, in that order: the source lacks them.
   [[nodiscard]] std::vector<chunk::ChunkKey> Classify(std::optional<chunk::ChunkKey> up_to,
                                                       std::span<const SourceChunk> source,
                                                       std::span<const chunk::ChunkInfo> own);
@@ -115,6 +138,10 @@ class LearnerState {
   [[nodiscard]] size_t pending_count() const { return pending_.size(); }
   // Null when the stream brought nothing of the chunk.
   [[nodiscard]] const ReceivedChunk* Received(const chunk::ChunkKey& key) const;
+  // True when layers here may have been made from this one, which is pending.
+  [[nodiscard]] bool IsBase(const chunk::ChunkKey& key) const { return bases_.contains(key); }
+  // There are none any more.
+  void OnRoomMade(const chunk::ChunkKey& key) { bases_.erase(key); }
   // The chunk now is what the order says at this learner's cursor.
   void OnCopied(const chunk::ChunkKey& key, uint64_t bytes);
   // The vtree is deleted: nothing of it is wanted any more.
@@ -139,6 +166,10 @@ class LearnerState {
   [[nodiscard]] bool OlderGenerationsCovered(const Stream& stream, const chunk::Version& cursor,
                                              uint64_t generation) const;
   [[nodiscard]] bool FirstWriteFits(const Stream& stream) const;
+  [[nodiscard]] bool AnyPendingBelow(const chunk::ChunkKey& key) const;
+  // What to do with layers of one chunk that the source lacks: adds to `drop`.
+  void SettleOwnOnly(std::span<const chunk::ChunkInfo> layers,
+                     std::span<const chunk::ChunkKey> own_only, std::vector<chunk::ChunkKey>* drop);
 
   const uint64_t epoch_;
   const uint32_t chunk_bytes_;
@@ -149,6 +180,7 @@ class LearnerState {
   std::optional<chunk::ChunkKey> position_;
   bool listing_done_ = false;
   std::set<chunk::ChunkKey> pending_;
+  std::set<chunk::ChunkKey> bases_;  // pending ones that others here were made from
   std::map<chunk::ChunkKey, ReceivedChunk> received_;  // chunks that are not verified
 };
 

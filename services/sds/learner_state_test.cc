@@ -152,8 +152,8 @@ TEST_CASE("Equal versions are equal chunks; others are copied; what the source l
 TEST_CASE(
     "A chunk that the stream touched before the listing came is copied, whatever the lists say") {
   LearnerState state(9, kChunkBytes);
-  state.OnApplied(Key(1), 0, 512, {1, 6});
-  state.OnApplied(Key(2), 0, 512, {1, 7});
+  state.OnApplied(Key(1), kVolume, 0, 512, {1, 6});
+  state.OnApplied(Key(2), kVolume, 0, 512, {1, 7});
   // Chunk 1: listed with equal versions. Chunk 2: born here, the source's list is older.
   CHECK(state.Classify(std::nullopt, std::vector{There(1, {1, 6})}, std::vector{Own(1, {1, 6})})
             .empty());
@@ -163,7 +163,7 @@ TEST_CASE(
 
 TEST_CASE("A chunk touched before the listing, and absent at the source, is not dropped") {
   LearnerState state(9, kChunkBytes);
-  state.OnApplied(Key(2), 0, 512, {1, 7});
+  state.OnApplied(Key(2), kVolume, 0, 512, {1, 7});
   CHECK(state.Classify(std::nullopt, {}, std::vector{Own(2, {1, 7}, true)}).empty());
   CHECK(state.IsPending(Key(2)));
 }
@@ -172,15 +172,15 @@ TEST_CASE("A chunk born after the listing passed it is verified at once") {
   LearnerState state(9, kChunkBytes);
   CHECK(state.Classify(Key(10), {}, {}).empty());
   CHECK(state.IsVerified(Key(5)));
-  state.OnApplied(Key(5), 0, 4096, {1, 8});
+  state.OnApplied(Key(5), kVolume, 0, 4096, {1, 8});
   CHECK(state.Received(Key(5)) == nullptr);
   CHECK_FALSE(state.IsVerified(Key(11)));
 }
 
 TEST_CASE("Received sectors are remembered to the sector until the chunk is copied") {
   LearnerState state(9, kChunkBytes);
-  state.OnApplied(Key(1), 4096 + 512, 1024, {1, 6});
-  state.OnApplied(Key(1), kChunkBytes - 4096, 4096, {1, 7});
+  state.OnApplied(Key(1), kVolume, 4096 + 512, 1024, {1, 6});
+  state.OnApplied(Key(1), kVolume, kChunkBytes - 4096, 4096, {1, 7});
   const ReceivedChunk* received = state.Received(Key(1));
   REQUIRE(received != nullptr);
   CHECK(received->SectorsOfBlock(0) == 0);
@@ -211,7 +211,7 @@ TEST_CASE("Learning is done when the base is known, the list at its end and noth
 
 TEST_CASE("A deleted vtree is not copied any more") {
   LearnerState state(9, kChunkBytes);
-  state.OnApplied(Key(1), 0, 512, {1, 6});
+  state.OnApplied(Key(1), kVolume, 0, 512, {1, 6});
   CHECK(state.Classify(std::nullopt, std::vector{There(1, {1, 1}), There(2, {1, 1})}, {}).empty());
   state.ForgetVtree(1);
   CHECK(state.pending_count() == 0);

@@ -45,19 +45,35 @@ struct LearningView {
 [[nodiscard]] absl::Status SetLearningBase(DeviceWorker* worker, const LearningId& id,
                                            std::span<const SourceStream> source);
 
-// A piece of the listing; see LearnerState::Classify. Drops what the source lacks.
+// A piece of the listing, of whole chunks; see LearnerState::Classify. Drops what the source lacks.
 [[nodiscard]] absl::Status ClassifyChunks(DeviceWorker* worker, const LearningId& id,
                                           std::optional<chunk::ChunkKey> up_to,
                                           std::span<const SourceChunk> source,
                                           std::span<const chunk::ChunkInfo> own);
 
-// Applies a copied chunk, the store's answer to its staging, when this replica has taken all that
-// `needed` says. Returns null when applied, else what is notified when more writes were taken: try
-// again then.
-[[nodiscard]] absl::StatusOr<std::shared_ptr<absl::Notification>> ApplyCopiedChunk(
-    DeviceWorker* worker, const LearningId& id,
-    absl::StatusOr<std::unique_ptr<chunk::StagedImage>>* staged,
-    std::span<const chunk::StreamCursor> needed);
+// A chunk that was copied, on its way into the store.
+struct CopiedChunk {
+  bool is_absent = false;  // the source has no such chunk
+  // The store's answer to the staging of the image.
+  absl::StatusOr<std::unique_ptr<chunk::StagedImage>> staged;
+  // The source's cursors: not later than what is in the image, and not earlier.
+  std::vector<chunk::StreamCursor> before, after;
+};
+struct CopyOutcome {
+  enum class Kind : uint8_t {
+    kDone,
+    kWait,       // more writes have to be taken before; `progress` is notified of them
+    kNotYet,     // the source does not have it yet: to be copied again
+    kNeedsWhole  // what it shares with its base is not here: to be copied again, whole
+  };
+  Kind kind = Kind::kDone;
+  std::shared_ptr<absl::Notification> progress;
+};
+// Applies a copied chunk when this replica has taken all that may be in it. The image is used up
+// unless more writes have to be taken.
+[[nodiscard]] absl::StatusOr<CopyOutcome> ApplyCopiedChunk(DeviceWorker* worker,
+                                                           const LearningId& id,
+                                                           CopiedChunk* copied);
 
 // Marks the learning as hopeless in this epoch: writes are refused until the next.
 void FailLearning(DeviceWorker* worker, const LearningId& id, const std::string& reason);

@@ -116,6 +116,16 @@ absl::StatusOr<chunk::ChunkImage> ImageOf(const v1::CopyChunksResponse& copied,
     for (size_t i = 0; i < image.mapped.size(); ++i) image.unreadable[i] &= image.mapped[i];
   }
   image.blocks.assign(bytes.begin(), bytes.end());
+  image.info.pruned = copied.pruned();
+  if (copied.has_base_layer()) {
+    if (copied.inherited().size() % sizeof(uint64_t) != 0) {
+      return absl::DataLossError("a copied chunk's map of inherited blocks is cut off");
+    }
+    image.info.base = copied.base_layer();
+    image.inherited = WordsOf(copied.inherited());
+    // Without a map nothing is shared, and there is no need to know the base.
+    if (image.inherited.empty()) image.info.base.reset();
+  }
   if (const std::string problem = ImageProblem(image, chunk_bytes); !problem.empty()) {
     return absl::DataLossError(absl::StrCat("a copied chunk is malformed: ", problem));
   }
@@ -128,6 +138,11 @@ void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out) {
   SetVersion(image.info.version, out->mutable_version());
   out->set_mapped(BytesOf(image.mapped));
   out->set_unreadable(BytesOf(image.unreadable));
+  out->set_pruned(image.info.pruned);
+  if (image.info.base.has_value() && !image.inherited.empty()) {
+    out->set_base_layer(*image.info.base);
+    out->set_inherited(BytesOf(image.inherited));
+  }
   out->set_blocks(image.blocks.data(), image.blocks.size());
   out->set_blocks_crc32c(Crc32c(image.blocks));
 }
@@ -135,6 +150,7 @@ void SetImage(const chunk::ChunkImage& image, v1::CopyChunksResponse* out) {
 chunk::ChunkImage ImageOf(const chunk::ChunkBlocks& blocks) {
   chunk::ChunkImage image;
   image.info = blocks.info;
+  image.info.base.reset();
   image.mapped.resize((blocks.states.size() + 63) / 64);
   std::vector<uint64_t> lost(image.mapped.size());
   bool any_lost = false;

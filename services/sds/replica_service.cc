@@ -167,9 +167,10 @@ absl::Status ReplicaServiceImpl::List(const v1::LearningTicket& ticket,
 }
 
 absl::StatusOr<chunk::ChunkImage> ReplicaServiceImpl::ReadForLearner(
-    DeviceWorker* worker, uint64_t placement_group_id, const chunk::ChunkKey& key) const {
+    DeviceWorker* worker, uint64_t placement_group_id, const chunk::ChunkKey& key,
+    chunk::ImageContent content) const {
   chunk::Store* store = worker->device()->store();
-  absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(key, chunk::ImageContent::kWhole);
+  absl::StatusOr<chunk::ChunkImage> image = store->ReadImage(key, content);
   if (image.ok() || absl::IsNotFound(image.status())) return image;
   const uint32_t blocks = store->chunk_bytes() / chunk::kBlockBytes;
   const BadRange range{.device_id = worker->device()->device_id(),
@@ -293,7 +294,8 @@ absl::Status ReplicaServiceImpl::Copy(const v1::CopyChunksRequest& request,
     v1::CopyChunksResponse response;
     *response.mutable_key() = key;
     const absl::StatusOr<chunk::ChunkImage> image =
-        ReadForLearner(worker, request.ticket().placement_group_id(), ChunkKeyOf(key));
+        ReadForLearner(worker, request.ticket().placement_group_id(), ChunkKeyOf(key),
+                       request.whole() ? chunk::ImageContent::kWhole : chunk::ImageContent::kOwn);
     // What clients leave; a stop of the server ends the call, so no wait is long.
     if (image.ok()) {
       const uint64_t now = context_->clock->BootNanos();

@@ -34,10 +34,11 @@ class ReplicaServiceImpl final : public v1::ReplicaService::Service {
   // The worker of the group, when the ticket is good and this server is in sync in its epoch.
   [[nodiscard]] absl::StatusOr<DeviceWorker*> CheckTicket(
       const v1::LearningTicket& ticket, TicketPurpose purpose = TicketPurpose::kLearn) const;
-  // The chunk as it is; blocks that no replica has are marked in it.
+  // The chunk as it is; blocks that no replica has are marked in it, and it is whole then.
   [[nodiscard]] absl::StatusOr<chunk::ChunkImage> ReadForLearner(DeviceWorker* worker,
                                                                  uint64_t placement_group_id,
-                                                                 const chunk::ChunkKey& key) const;
+                                                                 const chunk::ChunkKey& key,
+                                                                 chunk::ImageContent content) const;
   [[nodiscard]] absl::Status Fetch(const v1::FetchBlocksRequest& request,
                                    v1::FetchBlocksResponse* response) const;
   [[nodiscard]] absl::Status FetchChunk(DeviceWorker* worker, uint64_t placement_group_id,

@@ -60,6 +60,9 @@ class Scrubber {
                                 uint64_t placement_group_id);
   [[nodiscard]] bool ScrubChunk(DeviceScrub* device, const ScrubWish& wish,
                                 const chunk::ChunkInfo& info);
+  // Looks for the bad blocks of the layer, in it and in those that share them.
+  [[nodiscard]] std::vector<BlockId> ExamineLayers(DeviceScrub* device,
+                                                   const chunk::ChunkInfo& info, uint32_t blocks);
   void Compare(DeviceScrub* device, uint64_t placement_group_id,
                const std::vector<chunk::ChunkKey>& keys);
   // Compares with one answer; returns the keys that are to be asked for again.

@@ -72,6 +72,15 @@ grpc::ServerUnaryReactor* SdsControlServiceImpl::DeleteVtree(grpc::CallbackServe
       });
 }
 
+grpc::ServerUnaryReactor* SdsControlServiceImpl::DropLayers(grpc::CallbackServerContext* context,
+                                                            const v1::DropLayersRequest* request,
+                                                            v1::DropLayersResponse* response) {
+  return rpc_->Unary(
+      context, request, response,
+      [this](const CallContext&, const v1::DropLayersRequest& drop,
+             v1::DropLayersResponse* dropped) { return dropper_.Drop(drop, dropped); });
+}
+
 grpc::ServerUnaryReactor* SdsControlServiceImpl::ConfigureDevice(
     grpc::CallbackServerContext* context, const v1::ConfigureDeviceRequest* request,
     v1::ConfigureDeviceResponse* response) {

@@ -12,6 +12,7 @@
 #include "services/sds/engine_context.h"
 #include "services/sds/io_engine.h"
 #include "services/sds/janitor.h"
+#include "services/sds/layer_dropper.h"
 #include "tessera/v1/sds_control.grpc.pb.h"
 
 namespace tessera::sds {
@@ -21,7 +22,12 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   // All must outlive the service.
   SdsControlServiceImpl(IoEngine* engine, const EngineContext* context, Janitor* janitor,
                         const ClusterCopy* copy, RpcDispatcher* rpc)
-      : engine_(engine), context_(context), janitor_(janitor), copy_(copy), rpc_(rpc) {}
+      : engine_(engine),
+        context_(context),
+        janitor_(janitor),
+        copy_(copy),
+        rpc_(rpc),
+        dropper_(engine, context) {}
 
   grpc::ServerUnaryReactor* RaiseGeneration(grpc::CallbackServerContext* context,
                                             const v1::RaiseGenerationRequest* request,
@@ -32,6 +38,9 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   grpc::ServerUnaryReactor* DeleteVtree(grpc::CallbackServerContext* context,
                                         const v1::DeleteVtreeRequest* request,
                                         v1::DeleteVtreeResponse* response) override;
+  grpc::ServerUnaryReactor* DropLayers(grpc::CallbackServerContext* context,
+                                       const v1::DropLayersRequest* request,
+                                       v1::DropLayersResponse* response) override;
   grpc::ServerUnaryReactor* ConfigureDevice(grpc::CallbackServerContext* context,
                                             const v1::ConfigureDeviceRequest* request,
                                             v1::ConfigureDeviceResponse* response) override;
@@ -63,6 +72,7 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   Janitor* const janitor_;
   const ClusterCopy* const copy_;
   RpcDispatcher* const rpc_;
+  LayerDropper dropper_;
 };
 
 }  // namespace tessera::sds

@@ -240,52 +240,6 @@ TEST_CASE("A write error fails the device, with every write of the batch") {
   CHECK(single.client.Write(kGroup, 0, 0, Block('2')) == v1::IO_STATUS_DEVICE_FAILED);
 }
 
-TEST_CASE("A write to a layer that may not change is refused, and the device and the order go on") {
-  StoreFaults faults;
-  Single single(&faults);
-  TestClient& client = single.client;
-  REQUIRE(client.Write(kGroup, 0, 0, Block('1')) == v1::IO_STATUS_OK);
-  chunk::Store* store = single.sds.store();
-  const auto chunks = store->ListChunks(kGroup, std::nullopt, 10);
-  REQUIRE(chunks.ok());
-  // Layer 1 is made from the one that the client writes.
-  const std::string data = Block('2');
-  const auto slice = std::as_bytes(std::span(data));
-  const chunk::LayerPath path;
-  chunk::Change change{.key = (*chunks)[0].key,
-                       .path = &path,
-                       .stream = {.volume_id = 99, .placement_group_id = kGroup},
-                       .version = {1, 1},
-                       .length_bytes = 4096,
-                       .data = std::span(&slice, 1)};
-  change.key.layer = 1;
-  absl::Status made;
-  store->Apply(std::span(&change, 1), std::span(&made, 1));
-  REQUIRE(made.ok());
-
-  v1::IoRequest request;
-  const v1::IoOperation refused = client.NewWrite(kGroup, 0, 0, Block('3'));
-  const v1::IoOperation next = client.NewWrite(kGroup, 1, 0, Block('4'));
-  *request.add_operations() = refused;
-  *request.add_operations() = next;
-  request.set_payload(Block('3') + Block('4'));
-  TestClient::Outcome outcome = client.Send(request);
-  CHECK(outcome.results[refused.tag()].status() == v1::IO_STATUS_INVALID);
-  CHECK(outcome.results[next.tag()].status() == v1::IO_STATUS_OK);
-  SECTION("nor is it missed") {
-    faults.merge_corrupt = true;  // what a cut block holds is lost
-    CHECK(client.Write(kGroup, 0, 0, Block('5')) == v1::IO_STATUS_CHECKSUM_ERROR);
-    faults.merge_corrupt = false;
-  }
-  CHECK(client.Write(kGroup, 1, 4096, Block('6')) == v1::IO_STATUS_OK);
-  CHECK(client.Read(kGroup, 0, 0, 4096).second == Block('1'));
-  CHECK(client.Read(kGroup, 1, 0, 8192).second == Block('4') + Block('6'));
-  CHECK(store->failed().ok());
-  const auto list = store->ListChunks(kGroup, std::nullopt, 10);
-  REQUIRE(list.ok());
-  for (const chunk::ChunkInfo& info : *list) CHECK_FALSE(info.incomplete);
-}
-
 TEST_CASE("Cursors, generations and the map survive a restart; tokens do not") {
   Single single;
   TestClient& client = single.client;

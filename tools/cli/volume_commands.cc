@@ -10,12 +10,12 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/time/time.h"
 #include "services/common/node.h"
 #include "tessera/v1/volume.grpc.pb.h"
 #include "tools/cli/client.h"
 #include "tools/cli/commands.h"
 #include "tools/cli/format.h"
+#include "tools/cli/volume_view.h"
 
 namespace tessera::cli {
 namespace {
@@ -41,32 +41,6 @@ struct Options {
   std::string keep;
   bool trash = false;
 };
-
-std::string Mode(v1::MappingMode mode) {
-  return mode == v1::MAPPING_MODE_READ_ONLY ? "read-only" : "read-write";
-}
-
-std::string Time(uint64_t mdm_ms) {
-  return absl::FormatTime("%Y-%m-%d %H:%M:%SZ", absl::FromUnixMillis(static_cast<int64_t>(mdm_ms)),
-                          absl::UTCTimeZone());
-}
-
-void PrintVolumes(const std::vector<v1::Volume>& volumes, bool trash = false) {
-  Table table({"ID", "NAME", "SIZE", "POOL", "TYPE", trash ? "DELETED AT" : "MAPPED TO"});
-  for (const v1::Volume& volume : volumes) {
-    std::vector<std::string> mapped;
-    for (const auto& mapping : volume.mappings()) {
-      mapped.push_back(absl::StrCat(mapping.sdc_name(), " (", Mode(mapping.mode()),
-                                    mapping.attached() ? ")" : ", not attached)"));
-    }
-    table.Add({absl::StrCat(volume.volume_id()), volume.name(), FormatSize(volume.size_bytes()),
-               volume.pool_name(), FormatEnum(v1::Provisioning_descriptor(), volume.provisioning()),
-               trash            ? Time(volume.trashed_until_ms())
-               : mapped.empty() ? "-"
-                                : absl::StrJoin(mapped, ", ")});
-  }
-  table.Print(std::cout);
-}
 
 // For people: "500 operations, 10 MiB a second, 1 s saved up"; empty: no limit.
 template <typename Message>
@@ -100,22 +74,6 @@ std::vector<std::string> SetLimits(const Options& options, Message* message) {
     fields.emplace_back("burst_seconds");
   }
   return fields;
-}
-
-// "key=value" sets, "key-" takes away.
-void ApplyLabels(const std::vector<std::string>& texts,
-                 google::protobuf::Map<std::string, std::string>* labels) {
-  for (const std::string& text : texts) {
-    const size_t equals = text.find('=');
-    if (equals != std::string::npos) {
-      (*labels)[text.substr(0, equals)] = text.substr(equals + 1);
-    } else if (text.size() > 1 && text.back() == '-') {
-      labels->erase(text.substr(0, text.size() - 1));
-    } else {
-      throw CommandError(absl::InvalidArgumentError(
-          absl::StrCat("'", text, "' is neither KEY=VALUE nor KEY-, which takes a label away")));
-    }
-  }
 }
 
 void Create(Client* client, const Options& options) {
@@ -167,19 +125,22 @@ void Show(Client* client, const Options& options) {
   table.Add({"size",
              absl::StrCat(FormatSize(volume.size_bytes()), " (", volume.size_bytes(), " bytes)")});
   table.Add({"pool", volume.pool_name()});
-  table.Add({"type", FormatEnum(v1::Provisioning_descriptor(), volume.provisioning())});
+  table.Add({"type", VolumeType(volume)});
   table.Add({"chunk size", FormatSize(volume.chunk_bytes())});
   table.Add({"generation", absl::StrCat(volume.generation())});
   if (const std::string limits = Limits(volume); !limits.empty()) {
     table.Add({"limits", limits + ", of all mappings"});
   }
+  if (volume.locked_until_ms() > 0) {
+    table.Add({"locked", absl::StrCat("until ", TimeText(volume.locked_until_ms()))});
+  }
   if (volume.trashed_until_ms() > 0) {
-    table.Add({"in the trash", absl::StrCat("until ", Time(volume.trashed_until_ms()))});
+    table.Add({"in the trash", absl::StrCat("until ", TimeText(volume.trashed_until_ms()))});
   }
   const std::map<std::string, std::string> labels(volume.labels().begin(), volume.labels().end());
   for (const auto& [key, value] : labels) table.Add({"label", absl::StrCat(key, "=", value)});
   for (const auto& mapping : volume.mappings()) {
-    table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", Mode(mapping.mode()),
+    table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", ModeText(mapping.mode()),
                                          mapping.attached() ? ", attached" : ", not attached")});
     if (const std::string limits = Limits(mapping); !limits.empty()) table.Add({"", limits});
     for (const std::string& uri : mapping.nbd_uris()) table.Add({"", uri});
@@ -248,7 +209,7 @@ void FenceReceipts(Client* client, const Options& options) {
                receipt.sds_name().empty() ? absl::StrCat(receipt.sds_id()) : receipt.sds_name(),
                confirmed ? "confirmed" : "expired",
                confirmed ? absl::StrCat(receipt.sds_incarnation()) : "-",
-               Time(receipt.recorded_ms()), confirmed ? signature : "-"});
+               TimeText(receipt.recorded_ms()), confirmed ? signature : "-"});
   }
   table.Print(std::cout);
 }
@@ -259,12 +220,7 @@ void Delete(Client* client, const Options& options) {
   request.set_volume_id(volume.id);
   request.set_name(volume.name);
   if (!options.keep.empty()) {
-    absl::Duration keep;
-    if (!absl::ParseDuration(options.keep, &keep) || keep < absl::Milliseconds(1)) {
-      throw CommandError(absl::InvalidArgumentError(
-          absl::StrCat("--keep: '", options.keep, "' is no time such as 168h")));
-    }
-    request.set_keep_ms(static_cast<uint64_t>(absl::ToInt64Milliseconds(keep)));
+    request.set_keep_ms(ParseMillis("--keep", options.keep));
   }
   client->Call<Volumes>(&Volumes::Stub::DeleteVolume, request);
 }

@@ -140,17 +140,24 @@ void Attachments::Renew(uint64_t volume_id) {
   counters_.renewals.Add();
   v1::RenewGrantRequest request;
   request.set_token_id(volume.grant_id);
-  mdm_.RenewGrant(request, [this, volume_id](absl::StatusOr<v1::RenewGrantResponse> response) {
-    const auto found = volumes_.find(volume_id);
-    if (found == volumes_.end()) return;
-    found->second.calling = false;
-    // The generation moved on: only a new grant helps, and whoever waits need not hear of it.
-    if (absl::IsFailedPrecondition(response.status()) && !found->second.ending()) {
-      return Acquire(volume_id);
-    }
-    if (!response.ok()) return Failed(volume_id, response.status());
-    Granted(volume_id, response->grant());
-  });
+  const uint64_t grant_id = volume.grant_id;
+  mdm_.RenewGrant(request,
+                  [this, volume_id, grant_id](absl::StatusOr<v1::RenewGrantResponse> response) {
+                    const auto found = volumes_.find(volume_id);
+                    if (found == volumes_.end()) return;
+                    found->second.calling = false;
+                    // A snapshot was cut meanwhile: what the MDM says of the grant before is of no
+                    // interest.
+                    if (found->second.grant_id != grant_id && !found->second.ending())
+                      return Renew(volume_id);
+                    // The generation moved on: only a new grant helps, and whoever waits need not
+                    // hear of it.
+                    if (absl::IsFailedPrecondition(response.status()) && !found->second.ending()) {
+                      return Acquire(volume_id);
+                    }
+                    if (!response.ok()) return Failed(volume_id, response.status());
+                    Granted(volume_id, response->grant());
+                  });
 }
 
 void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
@@ -177,6 +184,40 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   if (volume.renew_next && !volume.acquire_next && !volume.detaching) return Renew(volume_id);
   After(volume, volume_id, renewal, volume.acquire_next);
   if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
+}
+
+void Attachments::CutSnapshot(uint64_t volume_id, uint64_t hold_id, const v1::IssuedGrant& issued,
+                              EventLoop::Duration longest,
+                              absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done) {
+  const auto found = volumes_.find(volume_id);
+  const std::shared_ptr<VolumeEngine> device = engine_.FindVolume(volume_id);
+  if (found == volumes_.end() || !found->second.attached || device == nullptr) {
+    return done(absl::NotFoundError(absl::StrCat("volume ", volume_id, " is not attached here")));
+  }
+  if (found->second.mapping_id != issued.mapping_id()) {
+    return done(
+        absl::FailedPreconditionError(absl::StrCat("the grant is of mapping ", issued.mapping_id(),
+                                                   ", attached is ", found->second.mapping_id)));
+  }
+  absl::StatusOr<VolumeGrant> grant = VolumeGrant::FromIssued(issued, ++revision_);
+  if (!grant.ok()) return done(grant.status());
+  const uint64_t grant_id = grant->fields.grant_id;
+  const EventLoop::Duration renewal = RenewalDelay(issued.mdm_time_ms(), grant->fields.expiry_ms);
+  device->CutSnapshot(
+      hold_id, *std::move(grant), longest,
+      [this, volume_id, issued, grant_id, renewal,
+       done = std::move(done)](absl::StatusOr<uint64_t> held_micros) mutable {
+        const auto cut = volumes_.find(volume_id);
+        if (held_micros.ok() && cut != volumes_.end()) {
+          Volume& volume = cut->second;
+          volume.grant_id = grant_id;
+          const absl::Status saved = state_.SaveAttachment({volume_id, volume.name, issued});
+          if (!saved.ok()) LogError("cannot save a grant", {{"volume", volume_id}, {"why", saved}});
+          // A call that is under way goes on to the next renewal itself.
+          if (!volume.calling) After(volume, volume_id, renewal, volume.acquire_next);
+        }
+        done(std::move(held_micros));
+      });
 }
 
 // The volume was unmapped and mapped again behind our back. What has not been acknowledged is of

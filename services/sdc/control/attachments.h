@@ -17,6 +17,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "services/sdc/control/health_log.h"
 #include "services/sdc/control/local_state.h"
 #include "services/sdc/control/mdm_client.h"
@@ -53,6 +54,11 @@ class Attachments {
   // tried again while the volume is mapped.
   void Attach(uint64_t volume_id, Done done);
   void Detach(uint64_t volume_id, bool drop, Done done);
+  // See VolumeEngine::CutSnapshot: `issued` is the volume's grant from then on. NOT_FOUND: not
+  // attached; INVALID_ARGUMENT: it is no grant; FAILED_PRECONDITION also: it is of another mapping.
+  void CutSnapshot(uint64_t volume_id, uint64_t hold_id, const v1::IssuedGrant& issued,
+                   EventLoop::Duration longest,
+                   absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done);
   // The engine can't go on with a grant.
   void GrantNeeded(uint64_t volume_id, GrantTrouble trouble);
   // Takes no new requests anywhere and finishes what there is; for an orderly stop.

@@ -41,6 +41,15 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* FlushVolume(grpc::CallbackServerContext* context,
                                         const v1::FlushVolumeRequest* request,
                                         v1::FlushVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* HoldWrites(grpc::CallbackServerContext* context,
+                                       const v1::HoldWritesRequest* request,
+                                       v1::HoldWritesResponse* response) override;
+  grpc::ServerUnaryReactor* CutSnapshot(grpc::CallbackServerContext* context,
+                                        const v1::CutSnapshotRequest* request,
+                                        v1::CutSnapshotResponse* response) override;
+  grpc::ServerUnaryReactor* ReleaseHold(grpc::CallbackServerContext* context,
+                                        const v1::ReleaseHoldRequest* request,
+                                        v1::ReleaseHoldResponse* response) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -49,6 +58,12 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
                                     v1::AttachVolumeResponse* response);
   [[nodiscard]] absl::Status Detach(const CallContext& call,
                                     const v1::DetachVolumeRequest& request);
+  [[nodiscard]] absl::Status Hold(const CallContext& call, const v1::HoldWritesRequest& request,
+                                  v1::HoldWritesResponse* response);
+  [[nodiscard]] absl::Status Cut(const CallContext& call, const v1::CutSnapshotRequest& request,
+                                 v1::CutSnapshotResponse* response);
+  [[nodiscard]] absl::Status Release(const CallContext& call,
+                                     const v1::ReleaseHoldRequest& request);
   [[nodiscard]] absl::Status List(const CallContext& call, v1::ListAttachmentsResponse* response);
   [[nodiscard]] absl::Status Read(const CallContext& call, const v1::ReadVolumeRequest& request,
                                   StreamWriter<v1::ReadVolumeResponse>& writer);

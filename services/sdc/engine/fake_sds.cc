@@ -132,6 +132,18 @@ v1::SdsAddress FakeSds::Address() const {
   return address;
 }
 
+size_t FakeSds::UnflushedWrites() const {
+  absl::MutexLock lock(&mutex_);
+  size_t groups = 0;
+  for (const auto& [id, cursor] : store_.cursors) {
+    const auto flushed = flushed_.cursors.find(id);
+    groups += flushed == flushed_.cursors.end() ||
+              flushed->second.generation != cursor.generation ||
+              flushed->second.sequence != cursor.sequence;
+  }
+  return groups;
+}
+
 FakeSds::Counts FakeSds::counts() const {
   absl::MutexLock lock(&mutex_);
   return counts_;

@@ -61,6 +61,8 @@ class FakeSds final : public v1::ChunkService::Service {
 
   [[nodiscard]] v1::SdsAddress Address() const;
   [[nodiscard]] Counts counts() const;
+  // Placement groups that took writes which no flush has covered.
+  [[nodiscard]] size_t UnflushedWrites() const;
   // Chunk content, zero-filled where nothing was written.
   [[nodiscard]] std::string Chunk(uint64_t chunk_index) const;
 

@@ -261,10 +261,11 @@ class TestCluster final : public ClusterLink {
   token::AccessMode access = token::AccessMode::kReadWrite;
   uint32_t iops_limit = 0;
   uint64_t bandwidth_limit_bytes = 0;
+  uint64_t layer = 0;  // of the grants
 
   VolumeGrant MakeGrant() {
     token::Grant grant;
-    grant.grant_id = 1000 + generation_;
+    grant.grant_id = 1000 + generation_ + layer * 1'000'000;
     grant.key_id = 1;
     grant.sdc_id = 1;
     grant.volume_id = 7;
@@ -273,6 +274,7 @@ class TestCluster final : public ClusterLink {
     grant.volume_size_bytes = kVolumeBytes;
     grant.chunk_bytes = kChunkBytes;
     grant.generation = generation_;
+    grant.snapshot_sequence = layer;
     grant.access = access;
     grant.issued_ms = 1'000'000;
     grant.expiry_ms = 2'000'000 + ++renewals_;

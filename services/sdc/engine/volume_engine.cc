@@ -48,6 +48,7 @@ void VolumeEngine::Retire(bool forget) {
   if (std::exchange(retry_timer_set_, false)) context_.loop().Cancel(retry_timer_);
   if (std::exchange(full_timer_set_, false)) context_.loop().Cancel(full_timer_);
   if (std::exchange(keep_timer_set_, false)) context_.loop().Cancel(keep_timer_);
+  if (std::exchange(hold_.timer_set, false)) context_.loop().Cancel(hold_.timer);
 }
 
 BlockDeviceInfo VolumeEngine::info() const {
@@ -119,6 +120,7 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->limited = false;
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
+  request->taken_write = false;
   request->internal = request->partly_done = false;
   // A write promises itself; a flush all that its client has not heard the contrary of.
   request->told_losses = flushes_.losses();
@@ -140,6 +142,7 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
 }
 
 void VolumeEngine::FreeRequest(Request* request) {
+  if (std::exchange(request->taken_write, false)) --writes_taken_;
   live_[request->live_index] = live_.back();
   live_[request->live_index]->live_index = request->live_index;
   live_.pop_back();
@@ -171,8 +174,13 @@ void VolumeEngine::FreePiece(Piece* piece) {
 }
 
 void VolumeEngine::EnterGate(Request* request) {
-  request->phase = Request::Phase::kAtGate;
   const Command command = request->block.command;
+  if (IsWrite(command)) {
+    if (HoldBack(request)) return;
+    request->taken_write = true;
+    ++writes_taken_;
+  }
+  request->phase = Request::Phase::kAtGate;
   if (command == Command::kFlush) {
     RequestFlush(request);
     return;
@@ -406,6 +414,7 @@ void VolumeEngine::Answer(Request* request) {
     FreeRequest(request);
   }
   RunReady(ready);
+  CheckHold();
   CheckDetached();
 }
 
@@ -471,6 +480,11 @@ std::vector<StatusExtent> VolumeEngine::MakeExtents(Request* request) {
 void VolumeEngine::SetGrant(VolumeGrant grant) {
   const bool other = grant.fields.generation != grant_.fields.generation ||
                      grant.fields.grant_id != grant_.fields.grant_id;
+  // A renewal of the grant before a snapshot was cut.
+  if (grant.fields.generation == grant_.fields.generation &&
+      grant.fields.snapshot_sequence < grant_.fields.snapshot_sequence) {
+    return;
+  }
   if (!other && table_ != nullptr) {
     (void)table_->PutGrant(volume_id(), grant.fields.generation, grant.issued);
   }
@@ -503,6 +517,7 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
   // What a round waited for may have been given up with the old order.
   if (other) CheckFlushRound();
   AdoptLimits();
+  if (other) EndHold(absl::AbortedError("the volume got another grant meanwhile"));
 }
 
 void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
@@ -533,6 +548,7 @@ void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
 
 void VolumeEngine::Detach(bool drop, absl::AnyInvocable<void()> done) {
   detaching_ = true;
+  EndHold(absl::UnavailableError("the volume is being detached"));
   detached_ = std::move(done);
   if (drop) {
     std::vector<absl::AnyInvocable<void(BlockReply)>> dropped;

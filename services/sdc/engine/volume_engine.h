@@ -16,6 +16,7 @@
 #ifndef TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
 #define TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -24,6 +25,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "services/common/rate_limiter.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/engine/engine_context.h"
@@ -67,6 +71,24 @@ class VolumeEngine final : public BlockDevice {
 
   // A renewed grant, or one of a newer generation, under which unacknowledged writes are sent anew.
   void SetGrant(VolumeGrant grant);
+  // For snapshots (docs/decisions/0010-snapshots.md): volume_hold.cc. Writes that come from now on
+  // wait, at most for `longest`; `done` when all that came before are answered and durable. Errors:
+  // FAILED_PRECONDITION (read only), ABORTED (held already; the generation moved on; writes were
+  // lost), DEADLINE_EXCEEDED, UNAVAILABLE (being detached). None of them holds any longer.
+  void HoldWrites(uint64_t hold_id, std::chrono::nanoseconds longest,
+                  absl::AnyInvocable<void(absl::Status)> done);
+  // From now on writes go to the later layer of `grant`, which is of the same generation; `done`
+  // gets for how many microseconds they were held. Under a hold, which it ends, at once; with 0 it
+  // makes one of its own. Errors as above; FAILED_PRECONDITION: there is no such hold any more, or
+  // the grant does not follow the present one. Again with the present grant: OK.
+  void CutSnapshot(uint64_t hold_id, VolumeGrant grant, std::chrono::nanoseconds longest,
+                   absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done);
+  // Nothing to do when it is over.
+  void ReleaseHold(uint64_t hold_id);
+  // Writes that come now wait for a snapshot; and how often that was begun.
+  [[nodiscard]] bool holding() const { return hold_.id != 0; }
+  [[nodiscard]] uint64_t holds() const { return holds_; }
+
   // No new requests. `done` when those in flight are answered and flushed, or dropped (`drop`: they
   // get ESHUTDOWN at once). The engine may be destroyed then.
   void Detach(bool drop, absl::AnyInvocable<void()> done);
@@ -156,6 +178,13 @@ class VolumeEngine final : public BlockDevice {
   void AdmitThrottled();
   // Limits are those of the grant from now on.
   void AdoptLimits();
+
+  // Writes that wait for a snapshot: volume_hold.cc.
+  bool HoldBack(Request* request);
+  void CheckHold();
+  void FlushForHold();
+  void EndHold(const absl::Status& why);
+  uint64_t FinishCut(VolumeGrant grant);
 
   // Pieces on their way: volume_pieces.cc.
   Group* GroupFor(uint64_t chunk_index);
@@ -257,6 +286,21 @@ class VolumeEngine final : public BlockDevice {
   std::deque<Request*> throttled_;
   bool throttle_timer_set_ = false;
   EventLoop::TimerId throttle_timer_ = 0;
+
+  struct WriteHold {
+    uint64_t id = 0;  // 0: there is none
+    bool flushing = false;
+    bool durable = false;  // what came before it is answered and durable
+    uint64_t began_nanos = 0;
+    EventLoop::TimerId timer = 0;  // ends it
+    bool timer_set = false;
+    std::vector<Request*> waiting;                // writes that have come since
+    absl::AnyInvocable<void(absl::Status)> held;  // null: it was told
+  };
+  WriteHold hold_;
+  uint64_t holds_ = 0;
+  uint64_t writes_taken_ = 0;     // in live_, and not held back or waiting for limits
+  uint64_t cut_held_micros_ = 0;  // of the present grant's cut
 
   std::vector<Request*> live_;
   std::vector<std::unique_ptr<Request>> requests_;  // all of them

@@ -37,7 +37,15 @@ struct PiecePart {
 };
 
 struct Request {
-  enum class Phase : uint8_t { kThrottled, kAtGate, kReadingEdges, kRunning, kFlushing, kHeld };
+  enum class Phase : uint8_t {
+    kThrottled,
+    kHeldBack,  // a write, by a snapshot
+    kAtGate,
+    kReadingEdges,
+    kRunning,
+    kFlushing,
+    kHeld,  // a read, by writes that have overtaken it
+  };
 
   BlockRequest block;
   ByteRange range;    // asked for
@@ -49,6 +57,7 @@ struct Request {
   size_t live_index = 0;
   RangeGate::Ticket ticket = 0;
   bool in_gate = false;
+  bool taken_write = false;  // counts in VolumeEngine::writes_taken_
   bool read_modify_write = false;
   bool answered = false;     // its time was over; what is left runs for the order's sake
   bool flush_after = false;  // its writes are to be made durable before the answer

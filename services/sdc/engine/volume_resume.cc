@@ -244,6 +244,8 @@ void VolumeEngine::ResumeGroupWrites(Group& group, const ResumedGroup& left) {
     block.force_unit_access = write.write.force_unit_access;
     Request* request = NewRequest(std::move(block));
     request->answered = true;
+    request->taken_write = true;
+    ++writes_taken_;
     stats_.in_flight.Subtract(1);
     context_.counters().in_flight.Subtract(1);
     request->phase = Request::Phase::kRunning;

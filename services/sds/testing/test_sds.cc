@@ -1,8 +1,5 @@
 #include "services/sds/testing/test_sds.h"
 
-#include <stdlib.h>
-
-#include <filesystem>
 #include <stdexcept>
 #include <utility>
 
@@ -33,17 +30,6 @@ StoreOpener FaultyStores(StoreFaults* faults) {
     if (!store.ok()) return store.status();
     return std::make_unique<FaultyStore>(*std::move(store), faults);
   };
-}
-
-TestFolder::TestFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "tessera_sds_XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("no temporary folder");
-  path_ = pattern;
-}
-
-TestFolder::~TestFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 TestSds::TestSds(FakeMdm* mdm, const std::string& name, StoreOpener opener, uint64_t capacity_bytes)
@@ -204,6 +190,7 @@ v1::IoOperation TestClient::NewWrite(uint64_t group, uint64_t chunk, uint32_t of
   operation.set_offset_bytes(offset);
   operation.set_length_bytes(static_cast<uint32_t>(data.size()));
   operation.set_data_crc32c(Crc32c(std::as_bytes(std::span(data))));
+  operation.set_snapshot_sequence(grant.snapshot_sequence);
   operation.set_sds_incarnation(hello_.incarnation());
   Sign(&operation);
   return operation;
@@ -219,6 +206,7 @@ v1::IoOperation TestClient::NewRead(uint64_t group, uint64_t chunk, uint32_t off
   operation.set_placement_group_id(group);
   operation.set_epoch(epoch);
   operation.set_counter(next_counter++);
+  operation.set_snapshot_sequence(grant.snapshot_sequence);
   operation.set_chunk_index(chunk);
   operation.set_offset_bytes(offset);
   operation.set_length_bytes(length);

@@ -18,24 +18,11 @@
 #include "services/common/clock.h"
 #include "services/sds/sds_server.h"
 #include "services/sds/testing/fake_mdm.h"
+#include "services/sds/testing/test_basics.h"
 #include "tessera/v1/chunk.grpc.pb.h"
 #include "tessera/v1/sds_control.grpc.pb.h"
 
 namespace tessera::sds {
-
-inline constexpr uint64_t kTestPool = 1;
-inline constexpr uint32_t kTestChunkBytes = 256u << 10;
-
-// A folder that goes with everything in it.
-class TestFolder {
- public:
-  TestFolder();
-  ~TestFolder();
-  [[nodiscard]] const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 class TestSds {
  public:

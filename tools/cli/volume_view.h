@@ -1,0 +1,29 @@
+// How volumes and snapshots are shown, and what their commands share.
+#ifndef TESSERA_TOOLS_CLI_VOLUME_VIEW_H_
+#define TESSERA_TOOLS_CLI_VOLUME_VIEW_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tessera/v1/volume.pb.h"
+
+namespace tessera::cli {
+
+// "2026-03-01 12:00:00Z".
+[[nodiscard]] std::string TimeText(uint64_t mdm_ms);
+[[nodiscard]] std::string ModeText(v1::MappingMode mode);
+// "thin", "snapshot of data", "thin, clone of before".
+[[nodiscard]] std::string VolumeType(const v1::Volume& volume);
+// A table on standard output. With `trash` it says when they are deleted, not where they are
+// mapped.
+void PrintVolumes(const std::vector<v1::Volume>& volumes, bool trash = false);
+// "key=value" sets, "key-" takes away; anything else throws CommandError.
+void ApplyLabels(const std::vector<std::string>& texts,
+                 google::protobuf::Map<std::string, std::string>* labels);
+// "168h" in milliseconds; throws CommandError that names the option.
+[[nodiscard]] uint64_t ParseMillis(const std::string& option, const std::string& text);
+
+}  // namespace tessera::cli
+
+#endif  // TESSERA_TOOLS_CLI_VOLUME_VIEW_H_
