@@ -129,7 +129,7 @@ class Part:
 class Cluster:
     """mdm, sds1..n, sdc. Call start(), then create_pool(), create_volume()."""
 
-    def __init__(self, folder=None, servers=3, devices=1, mdm_options=()):
+    def __init__(self, folder=None, servers=3, devices=1, mdm_options=(), sdc_options=()):
         self.own_folder = folder is None
         self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="tessera-"))
         (self.folder / "log").mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ class Cluster:
             "--state-dir", self.folder / "sdc", "--resume-dir", self.memory, "--insecure", "--name", "sdc1",
             *self._join(),
             "--control-listen", "127.0.0.1:0", "--management-listen", "127.0.0.1:0",
-            "--metrics-listen", "127.0.0.1:0", "--nbd-listen", "127.0.0.1:0"])
+            "--metrics-listen", "127.0.0.1:0", "--nbd-listen", "127.0.0.1:0", *sdc_options])
 
     def _join(self):
         return ["--mdm", self.mdm_address, "--join-token-file", self.folder / "mdm" / "join_token"]

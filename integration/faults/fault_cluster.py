@@ -23,7 +23,8 @@ DEGRADED = 8
 class FaultCluster(tessera.Cluster):
     """mdm, sds1..n, sdc1..m, each on its own host."""
 
-    def __init__(self, servers=3, clients=2, device_flags=None, journal_mib=None, sdc_flags=(), mdm_flags=()):
+    def __init__(self, servers=3, clients=2, device_flags=None, journal_mib=None, sdc_flags=(), mdm_flags=(),
+                 cache_size=None):
         super().__init__(servers=0)
         self.network = None
         self.device_flags = device_flags or {}  # by server number: functions that return --device values
@@ -36,15 +37,18 @@ class FaultCluster(tessera.Cluster):
             self.mdm = self._on_host("mdm", "mdm", lambda host: [
                 "--listen", f"{host.address}:8001", "--metrics-listen", f"{host.address}:8002", *mdm_flags])
             self.sds = [self._on_host(f"sds{i + 1}", "sds", self._sds_flags(i + 1)) for i in range(servers)]
-            self.sdcs = [self._on_host(f"sdc{i + 1}", "sdc", lambda host: [
+            self.sdcs = [self._on_host(f"sdc{i + 1}", "sdc", lambda host, i=i: [
                 *self._join(), "--control-listen", f"{host.address}:8003", "--management-listen",
                 f"{host.address}:8005", "--metrics-listen", f"{host.address}:8004", "--nbd-listen", "",
-                "--resume-dir", self.memory, *sdc_flags])
+                "--resume-dir", self.memory, *sdc_flags, *self._cache(f"sdc{i + 1}", cache_size)])
                 for i in range(clients)]
             self.sdc = self.sdcs[0]
         except BaseException:
             self.stop()
             raise
+
+    def _cache(self, name, size):
+        return ["--cache-dir", self.folder / f"{name}-cache", "--cache-size", size] if size else []
 
     def _on_host(self, name, role, flags):
         host = self.network.add(name)

@@ -6,6 +6,7 @@ if "/usr/lib/python3/dist-packages" not in sys.path:
 import nbd  # noqa: E402  pylint: disable=wrong-import-position
 
 NBD = nbd.NBD
+Buffer = nbd.Buffer
 Error = nbd.Error
 
 

@@ -33,8 +33,9 @@ MdmNode::MdmNode(Cluster* cluster, mdm::StateFolder state, std::unique_ptr<Metri
       monitor_({kStaleMillis}, state_.time.get()),
       control_(state_.keys.get(), nullptr),
       publisher_(state_.store.get(), state_.keys.get(), &control_, &monitor_, metrics_.get()),
-      fence_(mdm::FenceRules{}, state_.store.get(), &control_, &monitor_, &board_, &events_,
-             state_.time.get(), &state_.time->clock()),
+      leases_(state_.store.get(), &state_.time->clock()),
+      fence_(mdm::FenceRules{}, state_.store.get(), &leases_, &control_, &monitor_, &board_,
+             &events_, state_.time.get(), &state_.time->clock()),
       assigner_(state_.store.get(), &control_, &monitor_, &events_, state_.time.get()),
       board_(mdm::LearnerBackOff{.back_off_ms = 300, .back_off_max_ms = 3'000}, &monitor_,
              state_.time.get()),
@@ -50,12 +51,13 @@ absl::Status MdmNode::Start() {
     mdm::DropUnfinishedSnapshots(transaction, state_.time->NowMillis());
     return absl::OkStatus();
   }));
+  TESSERA_RETURN_IF_ERROR(leases_.Load());
   mdm::MdmStore* const store = state_.store.get();
   mdm::ClusterKeys* const keys = state_.keys.get();
   const mdm::MdmTime* const time = state_.time.get();
   heartbeat_ = std::make_unique<mdm::HealthService>(
-      nullptr, kHeartbeatMillis, store, keys, &monitor_, &board_, &repair_, &integrity_, &scrub_,
-      &governor_, &events_, time, metrics_.get());
+      nullptr, kHeartbeatMillis, store, keys, &leases_, &monitor_, &board_, &repair_, &integrity_,
+      &scrub_, &governor_, &events_, time, metrics_.get());
   discovery_ = std::make_unique<mdm::DiscoveryService>(
       nullptr, mdm::ClusterIdentity{state_.cluster_uuid, state_.join_token, kHeartbeatMillis},
       store, keys, state_.nodes.get(), &monitor_, &events_, time, [this] {

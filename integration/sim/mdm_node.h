@@ -62,6 +62,7 @@ class MdmNode {
   mdm::HealthMonitor monitor_;
   mdm::NodeControl control_;
   mdm::MapPublisher publisher_;
+  mdm::CacheLeases leases_;
   mdm::VolumeFence fence_;
   mdm::DeviceAssigner assigner_;
   mdm::LearnerBoard board_;

@@ -185,17 +185,15 @@ absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow&
   return std::vector<std::string>{};
 }
 
-absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
-                                       Milliseconds timeout) {
+absl::StatusOr<uint64_t> NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id,
+                                                   Detach how, Milliseconds timeout) {
   const sim::NodeId node = sim::NodeOf(sdc.endpoints.control());
-  return Cluster::Get()
-      .network()
-      .CallAndWait<v1::DetachVolumeResponse>(node, NanosOf(timeout),
-                                             [node, volume_id, how](v1::DetachVolumeResponse*) {
-                                               return Cluster::Get().sdc(node)->DetachAndWait(
-                                                   volume_id, how == Detach::kForced);
-                                             })
-      .status();
+  const auto answer = Cluster::Get().network().CallAndWait<v1::DetachVolumeResponse>(
+      node, NanosOf(timeout), [node, volume_id, how](v1::DetachVolumeResponse*) {
+        return Cluster::Get().sdc(node)->DetachAndWait(volume_id, how == Detach::kForced);
+      });
+  if (!answer.ok()) return answer.status();
+  return answer->incarnation();
 }
 
 }  // namespace tessera::mdm

@@ -41,14 +41,16 @@ void AddCause(v1::GetClusterHealthResponse* response, const std::string& code,
 }  // namespace
 
 HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
-                             ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
-                             const RepairScheduler* repair, IntegrityBoard* integrity,
-                             const ScrubScheduler* scrub, LimitGovernor* governor,
-                             const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
+                             ClusterKeys* keys, CacheLeases* leases, HealthMonitor* health,
+                             LearnerBoard* board, const RepairScheduler* repair,
+                             IntegrityBoard* integrity, const ScrubScheduler* scrub,
+                             LimitGovernor* governor, const EventLog* events, const MdmTime* time,
+                             MetricRegistry* metrics)
     : rpc_(rpc),
       heartbeat_interval_ms_(heartbeat_interval_ms),
       store_(store),
       keys_(keys),
+      leases_(leases),
       health_(health),
       board_(board),
       repair_(repair),
@@ -253,6 +255,8 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
       }
       return absl::OkStatus();
     }));
+    TESSERA_RETURN_IF_ERROR(
+        leases_->Renew({component.id, request.incarnation()}, request, response));
   }
   response->set_mdm_time_ms(time_->NowMillis());
   response->set_heartbeat_interval_ms(heartbeat_interval_ms_);

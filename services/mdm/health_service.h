@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "services/mdm/cache_leases.h"
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
@@ -30,7 +31,7 @@ class HealthService final : public v1::HealthService::CallbackService {
   static constexpr uint32_t kEventWaitMaxMillis = 30'000;
 
   HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms, MdmStore* store,
-                ClusterKeys* keys, HealthMonitor* health, LearnerBoard* board,
+                ClusterKeys* keys, CacheLeases* leases, HealthMonitor* health, LearnerBoard* board,
                 const RepairScheduler* repair, IntegrityBoard* integrity,
                 const ScrubScheduler* scrub, LimitGovernor* governor, const EventLog* events,
                 const MdmTime* time, MetricRegistry* metrics);
@@ -59,6 +60,7 @@ class HealthService final : public v1::HealthService::CallbackService {
   const uint32_t heartbeat_interval_ms_;
   MdmStore* const store_;
   ClusterKeys* const keys_;
+  CacheLeases* const leases_;
   HealthMonitor* const health_;
   LearnerBoard* const board_;
   const RepairScheduler* const repair_;

@@ -240,9 +240,10 @@ grpc::Status FakeSdc::AttachVolume(grpc::ServerContext*, const v1::AttachVolumeR
 }
 
 grpc::Status FakeSdc::DetachVolume(grpc::ServerContext*, const v1::DetachVolumeRequest* request,
-                                   v1::DetachVolumeResponse*) {
+                                   v1::DetachVolumeResponse* response) {
   absl::MutexLock lock(&mutex_);
   attached_.erase(request->volume_id());
+  response->set_incarnation(detached_by == 0 ? incarnation : detached_by.load());
   return grpc::Status::OK;
 }
 

@@ -5,6 +5,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <map>
@@ -140,6 +141,8 @@ class FakeSdc final : public v1::SdcControlService::Service {
   std::string name;
   std::string uuid;
   uint64_t incarnation = 1;
+  // Which life says that it has detached a volume; 0: this one.
+  std::atomic<uint64_t> detached_by{0};
   uint64_t sdc_id = 0;
   std::string secret;
 

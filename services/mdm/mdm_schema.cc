@@ -339,6 +339,19 @@ CREATE TRIGGER volume_limits_recorded AFTER UPDATE ON volume
   BEGIN INSERT INTO touched_record VALUES (8, NEW.id, 0); END;
 )sql";
 
+// Volumes that a client may read from its cache: up to which generation a lease was given. And the
+// last generation under which somebody got a token to write without being a client of the volume.
+constexpr char kCacheLeases[] = R"sql(
+CREATE TABLE cache_lease (
+  volume_id INTEGER PRIMARY KEY REFERENCES volume(id) ON DELETE CASCADE,
+  generation INTEGER NOT NULL
+);
+CREATE TABLE write_token_generation (
+  volume_id INTEGER PRIMARY KEY REFERENCES volume(id) ON DELETE CASCADE,
+  generation INTEGER NOT NULL
+);
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
@@ -353,7 +366,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kLosses,
                                                                      kLabelsAndTrash,
                                                                      kLimits,
-                                                                     SnapshotSchema()};
+                                                                     SnapshotSchema(),
+                                                                     kCacheLeases};
   return *migrations;
 }
 

@@ -50,7 +50,8 @@ struct MdmServer::Parts {
         health({options.stale_after_ms}, state.time.get()),
         control(state.keys.get(), std::move(credentials)),
         publisher(state.store.get(), state.keys.get(), &control, &health, metrics.get()),
-        fence(options.fence, state.store.get(), &control, &health, &board, &events,
+        leases(state.store.get(), &real_time),
+        fence(options.fence, state.store.get(), &leases, &control, &health, &board, &events,
               state.time.get(), &real_time),
         assigner(state.store.get(), &control, &health, &events, state.time.get()),
         board(options.learners, &health, state.time.get()),
@@ -74,6 +75,7 @@ struct MdmServer::Parts {
   HealthMonitor health;
   NodeControl control;
   MapPublisher publisher;
+  CacheLeases leases;
   VolumeFence fence;
   DeviceAssigner assigner;
   LearnerBoard board;
@@ -110,6 +112,7 @@ struct MdmServer::Parts {
 
 absl::Status MdmServer::Parts::Serve() {
   TESSERA_RETURN_IF_ERROR(upkeep.ExpectNodes(state.nodes.get()));
+  TESSERA_RETURN_IF_ERROR(leases.Load());
   TESSERA_RETURN_IF_ERROR(state.store->Write([&](WriteTransaction& transaction) {
     RecordOutageLifetime(transaction.db, options.outage_lifetime_ms);
     DropUnfinishedSnapshots(transaction, state.time->NowMillis());
@@ -149,7 +152,7 @@ void MdmServer::Parts::MakeServices() {
   topology = std::make_unique<TopologyService>(rpc, store, &assigner, state.nodes.get(), &health,
                                                &events, time);
   heartbeat = std::make_unique<HealthService>(rpc, options.heartbeat_interval_ms, store, keys,
-                                              &health, &board, &repair, &integrity, &scrub,
+                                              &leases, &health, &board, &repair, &integrity, &scrub,
                                               &governor, &events, time, metrics.get());
   const ClusterIdentity cluster{state.cluster_uuid, state.join_token,
                                 options.heartbeat_interval_ms};

@@ -140,15 +140,17 @@ absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow&
   return std::vector<std::string>(response.nbd_uris().begin(), response.nbd_uris().end());
 }
 
-absl::Status NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
-                                       Milliseconds timeout) {
+absl::StatusOr<uint64_t> NodeControl::DetachVolume(const SdcRow& sdc, uint64_t volume_id,
+                                                   Detach how, Milliseconds timeout) {
   grpc::ClientContext context;
   PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
   v1::DetachVolumeRequest request;
   request.set_volume_id(volume_id);
   request.set_force(how == Detach::kForced);
   v1::DetachVolumeResponse response;
-  return FromGrpcStatus(StubOf(sdc)->DetachVolume(&context, request, &response));
+  const grpc::Status status = StubOf(sdc)->DetachVolume(&context, request, &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response.incarnation();
 }
 
 template <typename Response, typename Request, typename Begin>

@@ -66,8 +66,9 @@ class NodeControl {
                                                                       uint64_t volume_id,
                                                                       Milliseconds timeout);
   enum class Detach { kOrderly, kForced };
-  [[nodiscard]] absl::Status DetachVolume(const SdcRow& sdc, uint64_t volume_id, Detach how,
-                                          Milliseconds timeout);
+  // Returns which life of the client has detached it.
+  [[nodiscard]] absl::StatusOr<uint64_t> DetachVolume(const SdcRow& sdc, uint64_t volume_id,
+                                                      Detach how, Milliseconds timeout);
 
   // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
   // client may be asked for several volumes.

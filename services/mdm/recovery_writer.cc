@@ -14,6 +14,7 @@
 #include "services/common/placement_hash.h"
 #include "services/common/sqlite_db.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/cache_leases.h"
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/event_table.h"
 #include "services/mdm/mdm_schema.h"
@@ -225,6 +226,7 @@ void WriteOldGrants(SQLite::Database& db, const RecoveredCluster& cluster, uint3
     row.record.set_issued_ms(mdm_time_ms);
     row.record.set_expiry_ms(mdm_time_ms);
     (void)InsertToken(db, row);
+    RecordCacheLease(db, id, row.record.generation());
     (void)RevokeTokens(db, id, recorded.volume().generation(),
                        "given out before the database was rebuilt");
   }

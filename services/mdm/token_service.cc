@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/cache_leases.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/request_checks.h"
@@ -127,6 +128,8 @@ void TokenService::NoteLimits(const v1::IssuedGrant& issued) {
 absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantRequest& request,
                               v1::AcquireGrantResponse* response) {
   const uint64_t sdc_id = call.caller().node_id;
+  fence_->leases().GiveUp(request.volume_id(), {sdc_id, request.incarnation()},
+                          request.given_up_generation());
   VolumeRow volume;
   MappingRow mapping;
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
@@ -337,6 +340,7 @@ absl::Status TokenService::Do(const CallContext& call, const v1::RequestTokenReq
                         "WRITE_TOKEN_OUT", {{"token_id", absl::StrCat(*other)}});
     }
     RaiseGeneration(transaction, &volume, "a write token");
+    RecordWriteToken(db, volume.volume_id, volume.generation);
     return absl::OkStatus();
   }));
   if (volume.reconciled_generation != volume.generation) {

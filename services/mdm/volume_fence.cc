@@ -197,6 +197,7 @@ absl::Status VolumeFence::Settle(const VolumeRow& volume, FencePurpose purpose, 
     if (purpose == FencePurpose::kReconcile) row->reconciled_generation = volume.generation;
     UpdateVolumeGenerations(db, *row);
     PutFenceReceipts(db, ReceiptsOf(volume, *round));
+    ForgetCacheLeases(db, volume.volume_id, volume.generation);
     round->waiting_for.clear();
     return absl::OkStatus();
   });
@@ -235,13 +236,20 @@ absl::StatusOr<FenceReceipt> VolumeFence::Run(const VolumeRow& volume, FencePurp
           return !round.confirmed.contains(target.sds_id) &&
                  health_->Reachable({v1::COMPONENT_KIND_SDS, target.sds_id});
         });
-    if (!hopeful || clock_->BootMillis() >= round.grace_end_ms) {
+    const bool cached = leases_->EndMillis(volume.volume_id, volume.generation) > 0;
+    if (!cached && (!hopeful || clock_->BootMillis() >= round.grace_end_ms)) {
       TESSERA_RETURN_IF_ERROR(Settle(volume, purpose, &round));
       if (round.outdated.empty() && round.waiting_for.empty()) break;
     }
     const milliseconds pause = round.outdated.empty() ? rules_.retry_pause : milliseconds(0);
     if (clock_->BootMillis() + static_cast<uint64_t>(pause.count()) >= round.deadline_ms ||
         AwaitNotification(stop_, absl::FromChrono(pause))) {
+      if (cached) {
+        return WithReason(absl::UnavailableError(absl::StrCat(
+                              "waiting for a client that may still read volume ", volume.volume_id,
+                              " from its cache under a generation before ", volume.generation)),
+                          "CACHE_LEASE_OUT");
+      }
       return WithReason(
           absl::UnavailableError(absl::StrCat(
               "waiting for servers ",

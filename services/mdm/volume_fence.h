@@ -6,7 +6,8 @@
 // writes of the old generation that still land there count for nothing, because the replica has to
 // learn before it is believed again. Where no such witness remains, the old grants' expiry is
 // waited for, as late as a server that hears nothing of the MDM would honour them (outage expiry),
-// plus the clocks' error.
+// plus the clocks' error. Caches of clients ask no server: their leases under older generations are
+// waited for, too.
 //
 // Threads: any; calls block until done, the deadline, or Stop.
 #ifndef TESSERA_SERVICES_MDM_VOLUME_FENCE_H_
@@ -22,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "services/mdm/cache_leases.h"
 #include "services/mdm/event_log.h"
 #include "services/mdm/health_monitor.h"
 #include "services/mdm/learner_board.h"
@@ -57,11 +59,12 @@ class VolumeFence {
  public:
   // `board` is told of members that left because their servers did not answer: they do not learn
   // before their servers are heard from again.
-  VolumeFence(const FenceRules& rules, MdmStore* store, NodeControl* control,
+  VolumeFence(const FenceRules& rules, MdmStore* store, CacheLeases* leases, NodeControl* control,
               const HealthMonitor* health, LearnerBoard* board, const EventLog* events,
               const MdmTime* time, const Clock* clock)
       : rules_(rules),
         store_(store),
+        leases_(leases),
         control_(control),
         health_(health),
         board_(board),
@@ -73,6 +76,7 @@ class VolumeFence {
   // saying who is waited for, at the deadline; ABORTED when the generation moved on meanwhile.
   [[nodiscard]] absl::StatusOr<FenceReceipt> Run(const VolumeRow& volume, FencePurpose purpose,
                                                  std::chrono::milliseconds time_left);
+  [[nodiscard]] CacheLeases& leases() { return *leases_; }
   // Ends waiting calls with UNAVAILABLE.
   void Stop() { stop_.Notify(); }
 
@@ -92,6 +96,7 @@ class VolumeFence {
 
   const FenceRules rules_;
   MdmStore* const store_;
+  CacheLeases* const leases_;
   NodeControl* const control_;
   const HealthMonitor* const health_;
   LearnerBoard* const board_;

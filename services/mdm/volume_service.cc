@@ -469,12 +469,16 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
     return absl::OkStatus();
   }));
   if (sdc.has_value() && !request.force()) {
-    const absl::Status detached =
+    const uint64_t moment = fence_->leases().Now();
+    const absl::StatusOr<uint64_t> detached =
         control_->DetachVolume(*sdc, volume.volume_id, NodeControl::Detach::kOrderly,
                                std::min(kDetachTimeout, call.TimeLeft(kWaitMax)));
     if (!detached.ok()) {
-      LogWarning("client did not detach the volume",
-                 {{"volume", volume.volume_id}, {"sdc", sdc->sdc_id}, {"error", detached}});
+      LogWarning(
+          "client did not detach the volume",
+          {{"volume", volume.volume_id}, {"sdc", sdc->sdc_id}, {"error", detached.status()}});
+    } else {
+      fence_->leases().GiveUpBefore(volume.volume_id, {sdc->sdc_id, *detached}, moment);
     }
   }
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {

@@ -9,6 +9,7 @@
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/version.h"
+#include "services/sdc/cache/cache_folder.h"
 #include "services/sdc/control/sdc_process.h"
 
 namespace {
@@ -26,6 +27,7 @@ struct Flags {
   double flush_timeout_seconds = 10;
   double io_timeout_seconds = 0;
   double full_wait_seconds = 0;
+  std::string cache_size = "10GiB";
   uint64_t unflushed_mib = SdcOptions{}.unflushed_bytes >> 20;
 };
 
@@ -97,6 +99,12 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Folder in memory (tmpfs) for what a restart goes on with: grants, the map, and "
                   "writes that are in flight or kept. Empty: none, and a restart needs the MDM.")
       ->capture_default_str();
+  app->add_option("--cache-dir", sdc.cache_folder,
+                  "Folder on a local disk where what is read from servers is kept, to be read from "
+                  "there the next time. Default: none.");
+  app->add_option("--cache-size", flags->cache_size,
+                  "How much of that disk is used: bytes, or a number with MiB, GiB or TiB.")
+      ->capture_default_str();
   app->add_option("--nbd-tls", flags->nbd_tls, "TLS for NBD over TCP: off, allowed or required.")
       ->capture_default_str()
       ->check(CLI::IsMember({"off", "allowed", "required"}));
@@ -133,6 +141,9 @@ absl::Status Complete(Flags* flags) {
   sdc.io_timeout = Millis(flags->io_timeout_seconds);
   sdc.full_wait = Millis(flags->full_wait_seconds);
   sdc.unflushed_bytes = flags->unflushed_mib << 20;
+  const absl::StatusOr<uint64_t> cache_bytes = tessera::sdc::ParseCacheSize(flags->cache_size);
+  if (!cache_bytes.ok()) return cache_bytes.status();
+  sdc.cache_bytes = *cache_bytes;
   if (flags->nbd_tls == "allowed") sdc.nbd.tls_mode = TlsMode::kAllowed;
   if (flags->nbd_tls == "required") sdc.nbd.tls_mode = TlsMode::kRequired;
   if (!flags->join_token_file.empty()) {

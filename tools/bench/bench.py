@@ -2,7 +2,7 @@
 """fio's nbd engine through the SDC (two replicas on two SDS processes), beside nbdkit, in one run.
 
   tools/bench/bench.py [--seconds 8] [--ramp 2] [--size-mib 1024] [--workloads a,b] [--json FILE]
-                       [--peers nbdkit-memory,nbdkit-file] [--folder DIR] [--micro]
+                       [--peers nbdkit-memory,nbdkit-file,tessera-cached] [--folder DIR] [--micro]
 
 Prints a table with ratios and writes the figures as JSON. CPU is that of every process of the target,
 per 1,000 IOs. The machine should be quiet otherwise; compare ratios within one run only.
@@ -40,11 +40,13 @@ def cpu_seconds(pid):
 
 
 class TesseraTarget:
-    name = "tessera"
-
-    def __init__(self, folder, size_mib, tcp):
+    def __init__(self, folder, size_mib, tcp, cached=False):
+        self.name = "tessera-cached" if cached else "tessera"
         self.tcp = tcp
-        self.cluster = tessera_cluster.Cluster(folder / "tessera", servers=2)
+        (folder / self.name).mkdir(exist_ok=True)
+        # A quarter more than the volume: what is read comes from the cache.
+        cache = ["--cache-dir", folder / self.name / "cache", "--cache-size", f"{size_mib * 5 // 4}MiB"]
+        self.cluster = tessera_cluster.Cluster(folder / self.name, servers=2, sdc_options=cache if cached else ())
         self.size_mib = size_mib
 
     def start(self):
@@ -158,15 +160,21 @@ def main():
         parser.error(f"unknown workloads {', '.join(sorted(unknown))}: there are {', '.join(WORKLOADS)}")
     folder = pathlib.Path(arguments.folder or tempfile.mkdtemp(prefix="tessera-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tessera").mkdir(exist_ok=True)
     targets = [TesseraTarget(folder, arguments.size_mib, arguments.tcp)]
-    targets += [NbdkitTarget(peer, folder, arguments.size_mib) for peer in arguments.peers.split(",") if peer]
+    for peer in arguments.peers.split(","):
+        if peer == "tessera-cached":
+            targets.append(TesseraTarget(folder, arguments.size_mib, arguments.tcp, cached=True))
+        elif peer:
+            targets.append(NbdkitTarget(peer, folder, arguments.size_mib))
     results = []
     try:
         for target in targets:
             try:
                 uri = target.start()
                 fio(uri, ["--rw=write", "--bs=1m", "--iodepth=4"], arguments)  # prefill
+                if target.name == "tessera-cached":
+                    for _ in range(3):
+                        fio(uri, ["--rw=read", "--bs=64k", "--iodepth=8"], arguments)
                 for workload in workloads:
                     results.append(measure(target, uri, workload, arguments))
                     row = results[-1]

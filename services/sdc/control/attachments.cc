@@ -121,6 +121,11 @@ void Attachments::Acquire(uint64_t volume_id) {
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
   for (const v1::KnownPool& pool : engine_.KnownPools()) *request.add_known_pools() = pool;
+  request.set_incarnation(incarnation());
+  const std::shared_ptr<VolumeEngine> device = engine_.FindVolume(volume_id);
+  if (device != nullptr && device->cache() != nullptr && !device->read_only()) {
+    request.set_given_up_generation(device->cache()->GiveUpLease());
+  }
   mdm_.AcquireGrant(request, [this, volume_id](absl::StatusOr<v1::AcquireGrantResponse> response) {
     const auto found = volumes_.find(volume_id);
     if (found == volumes_.end()) return;

@@ -65,6 +65,8 @@ class Attachments {
   void DetachAll(bool drop, Done done);
 
   [[nodiscard]] std::vector<uint64_t> AttachedIds() const;
+  // Which life of the client this is. From any thread.
+  [[nodiscard]] uint64_t incarnation() const { return state_.identity().incarnation; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
  private:

@@ -5,6 +5,7 @@
 #include "services/common/auth.h"
 #include "services/common/logging.h"
 #include "services/common/version.h"
+#include "services/sdc/engine/cache_leases.h"
 
 namespace tessera::sdc {
 namespace {
@@ -141,7 +142,10 @@ v1::HeartbeatRequest MdmLink::MakeHeartbeat() const {
 
 void MdmLink::Heartbeat() {
   const uint64_t sent = clock_.BootNanos();
-  mdm_.Heartbeat(MakeHeartbeat(), [this, sent](absl::StatusOr<v1::HeartbeatResponse> response) {
+  v1::HeartbeatRequest request = MakeHeartbeat();
+  const auto wishes = std::make_shared<const CacheLeases>(engine_, &request);
+  mdm_.Heartbeat(request, [this, sent, wishes](absl::StatusOr<v1::HeartbeatResponse> response) {
+    if (response.ok()) wishes->Answered(engine_, *response, sent);
     HeartbeatAnswered(response, sent);
   });
 }

@@ -17,6 +17,17 @@ constexpr uint64_t kReadBytes = 1 << 20;
 constexpr size_t kWriteMessageBytes = 4 << 20;
 constexpr std::chrono::milliseconds kLongest = std::chrono::hours(1);
 
+void FillStatus(const ReadCache& cache, v1::ReadCacheStatus* status) {
+  const ReadCacheFigures& figures = cache.figures();
+  status->set_folder(cache.folder());
+  status->set_size_bytes(cache.size_bytes());
+  status->set_used_bytes(figures.used_bytes);
+  status->set_admitted_bytes(figures.admitted_bytes);
+  status->set_evicted_bytes(figures.evicted_bytes);
+  status->set_errors(figures.errors);
+  if (figures.resting) status->set_suspended(cache.why_resting());
+}
+
 }  // namespace
 
 std::string ExportUri(const std::string& listener_uri, const std::string& name) {
@@ -66,7 +77,8 @@ grpc::ServerUnaryReactor* SdcControlServiceImpl::DetachVolume(
     grpc::CallbackServerContext* context, const v1::DetachVolumeRequest* request,
     v1::DetachVolumeResponse* response) {
   return rpc_.Unary(context, request, response,
-                    [this](const CallContext& call, const auto& request, auto*) {
+                    [this](const CallContext& call, const auto& request, auto* response) {
+                      response->set_incarnation(attachments_.incarnation());
                       return Detach(call, request);
                     });
 }
@@ -171,7 +183,15 @@ absl::Status SdcControlServiceImpl::List(const CallContext& call,
           attachment->set_burst_seconds(grant.burst_seconds);
           attachment->set_limited_requests(stats.limited.Get());
           attachment->set_limited_wait_ms(stats.limited_wait_micros.Get() / 1000);
+          if (const CachedVolume* cached = volume->cache()) {
+            attachment->set_cache_hits(cached->hits());
+            attachment->set_cache_misses(cached->misses());
+            attachment->set_cache_hit_bytes(cached->hit_bytes());
+            attachment->set_cache_leased(cached->leased());
+          }
         }
+        if (engine_.read_cache() != nullptr)
+          FillStatus(*engine_.read_cache(), list.mutable_cache());
         answer(std::move(list));
       }));
   return absl::OkStatus();

@@ -59,6 +59,7 @@ void SdcMetrics::Collect() {
   absl::MutexLock lock(&mutex_);
   CollectCommands();
   CollectNbd();
+  if (engine_.read_cache() != nullptr) CollectReadCache(*engine_.read_cache());
   const EngineCounters& counters = engine_.metrics();
   registry_.Gauge("tessera_sdc_io_in_flight", "Requests not answered yet.")
       .Set(static_cast<double>(counters.in_flight.Get()));
@@ -141,6 +142,31 @@ void SdcMetrics::CollectNbd() {
     Follow("tessera_sdc_nbd_errors_total", "NBD replies with an error, by errno.", stats.errors[i],
            {{"errno", absl::StrCat(NbdServerStats::kErrors[i])}});
   }
+}
+
+void SdcMetrics::CollectReadCache(const ReadCache& cache) {
+  const ReadCacheFigures& figures = cache.figures();
+  registry_.Gauge("tessera_sdc_read_cache_size_bytes", "What the read cache may hold.")
+      .Set(static_cast<double>(cache.size_bytes()));
+  registry_.Gauge("tessera_sdc_read_cache_used_bytes", "Blocks in the read cache.")
+      .Set(static_cast<double>(figures.used_bytes));
+  registry_
+      .Gauge("tessera_sdc_read_cache_resting",
+             "The read cache is not used for a while, after an error of its file.")
+      .Set(figures.resting ? 1 : 0);
+  Follow("tessera_sdc_read_cache_hits_total", "Reads (by chunk) answered from the read cache.",
+         figures.hits);
+  Follow("tessera_sdc_read_cache_misses_total", "Reads (by chunk) that it did not have.",
+         figures.misses);
+  Follow("tessera_sdc_read_cache_hit_bytes_total", "Bytes of hits.", figures.hit_bytes);
+  Follow("tessera_sdc_read_cache_admitted_bytes_total", "Bytes put into the read cache.",
+         figures.admitted_bytes);
+  Follow("tessera_sdc_read_cache_evicted_bytes_total", "Bytes that made room for others.",
+         figures.evicted_bytes);
+  Follow("tessera_sdc_read_cache_errors_total",
+         "Errors of its file, reads of it that took too long, wrong checksums.", figures.errors);
+  Follow("tessera_sdc_read_cache_wrong_checksums_total", "Blocks with a wrong checksum.",
+         figures.wrong_checksums);
 }
 
 void SdcMetrics::CollectVolumes() {

@@ -58,6 +58,7 @@ class SdcMetrics {
   void CollectCommands();
   void CollectVolumes();
   void CollectNbd();
+  void CollectReadCache(const ReadCache& cache);
 
   MetricRegistry& registry_;
   EventLoop& loop_;

@@ -15,6 +15,8 @@
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
 #include "services/common/thread_priority.h"
+#include "services/sdc/cache/cache_folder.h"
+#include "services/sdc/cache/file_store.h"
 #include "services/sdc/control/attachments.h"
 #include "services/sdc/control/loop_call.h"
 #include "services/sdc/control/mdm_authenticator.h"
@@ -67,6 +69,10 @@ class Process final : public SdcProcess {
          options_.nbd.tls_mode == TlsMode::kRequired ? "" : options_.nbd_listen}));
     TESSERA_RETURN_IF_ERROR(PrepareStateFolder(options_.state_folder));
     TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+    if (!options_.cache_folder.empty()) {
+      TESSERA_ASSIGN_OR_RETURN(cache_folder_,
+                               CacheFolder::Lock(options_.cache_folder, options_.cache_bytes));
+    }
     // From here to the resume file nothing may fail: only the start after the last one gets it.
     TESSERA_ASSIGN_OR_RETURN(state_, LocalState::Open(options_.state_folder, options_.name));
 
@@ -81,6 +87,7 @@ class Process final : public SdcProcess {
     engine_ = std::make_unique<IoEngine>(loop_, engine,
                                          options_.security.insecure ? nullptr : credentials);
     ResumedState left = OpenResumeTable();
+    if (cache_folder_ != nullptr) OpenReadCache();
     TESSERA_RETURN_IF_ERROR(ListenNbd());
 
     mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);
@@ -90,6 +97,7 @@ class Process final : public SdcProcess {
     TESSERA_RETURN_IF_ERROR(StartServers(engine.own_host_id));
     const auto resumed = engine_->Resume(left, state_->identity().sdc_id);
     left = ResumedState();
+    if (read_cache_ != nullptr) read_cache_->DropRestored();
     attachments_->Resume(resumed);
     if (!resumed.empty()) ready_ = true;
     TESSERA_RETURN_IF_ERROR(WriteEndpointsFile(options_.state_folder, endpoints_));
@@ -104,7 +112,8 @@ class Process final : public SdcProcess {
 
   void Stop() override {
     if (std::exchange(stopped_, true)) return;
-    if (loop_thread_.joinable()) {
+    const bool in_order = loop_thread_.joinable();
+    if (in_order) {
       StopListening();
       // The next start goes on, also with what is dropped below.
       (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
@@ -136,6 +145,10 @@ class Process final : public SdcProcess {
     link_.reset();
     attachments_.reset();
     engine_.reset();
+    if (in_order) SaveReadCache();
+    read_cache_.reset();
+    cache_file_.reset();
+    cache_folder_.reset();
     if (table_ != nullptr) table_->Trim();
     table_.reset();
   }
@@ -157,6 +170,49 @@ class Process final : public SdcProcess {
     table_ = *std::move(table);
     engine_->SetResumeTable(table_.get());
     return left;
+  }
+
+  // Without it everything works, only slower.
+  void OpenReadCache() {
+    const auto slots = static_cast<uint32_t>(options_.cache_bytes / kCacheLineBytes);
+    absl::StatusOr<SavedCache> saved =
+        cache_folder_->Load({state_->identity().node_uuid, state_->identity().incarnation}, slots);
+    absl::Status status = saved.status();
+    if (status.ok()) {
+      auto file =
+          FileStore::Open(loop_, cache_folder_->file_path(), uint64_t{slots} * kCacheLineBytes);
+      if (file.ok()) cache_file_ = *std::move(file);
+      status = file.status();
+    }
+    if (!status.ok()) {
+      LogError("no read cache", {{"folder", cache_folder_->path()}, {"why", status}});
+      health_log_.Add(v1::EVENT_SEVERITY_ERROR, "read_cache_missing",
+                      absl::StrCat("no read cache: ", std::string(status.message())));
+      return;
+    }
+    ReadCacheOptions cache;
+    cache.folder = cache_folder_->path();
+    cache.slots = slots;
+    read_cache_ = std::make_unique<ReadCache>(
+        cache, *cache_file_, [this] { return static_cast<uint64_t>(loop_.Now().count()); },
+        [this](const std::string& why) {
+          if (why.empty()) {
+            health_log_.Add(v1::EVENT_SEVERITY_INFO, "read_cache_used_again", "after a rest");
+          } else {
+            health_log_.Add(v1::EVENT_SEVERITY_WARNING, "read_cache_rests", why);
+          }
+        });
+    read_cache_->Restore(*saved);
+    engine_->SetReadCache(read_cache_.get());
+  }
+
+  // What is in it is good for the next life, if that goes on with the volumes.
+  void SaveReadCache() {
+    if (read_cache_ == nullptr) return;
+    const SavedCache saved = read_cache_->Save();
+    cache_file_->Close();
+    const absl::Status status = cache_folder_->Save(saved);
+    if (!status.ok()) LogWarning("the next start begins with an empty cache", {{"why", status}});
   }
 
   absl::Status ListenNbd() {
@@ -264,6 +320,9 @@ class Process final : public SdcProcess {
   std::unique_ptr<LocalState> state_;   // loop thread, once it runs
   std::unique_ptr<ResumeTable> table_;  // loop thread, once it runs
   EventLoop loop_;
+  std::unique_ptr<CacheFolder> cache_folder_;
+  std::unique_ptr<FileStore> cache_file_;
+  std::unique_ptr<ReadCache> read_cache_;
   std::unique_ptr<IoEngine> engine_;
   std::unique_ptr<NbdServer> nbd_;
   std::unique_ptr<MdmClient> mdm_;

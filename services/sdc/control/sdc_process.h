@@ -38,6 +38,9 @@ struct SdcOptions {
   bool ignore_limits = false;  // for tests: EngineOptions
   // Where the file for the next life is; empty: none, and a restart needs the MDM.
   std::string resume_folder = "/dev/shm";
+  // Where reads are cached; empty: nowhere.
+  std::string cache_folder;
+  uint64_t cache_bytes = 10ull << 30;
   std::chrono::milliseconds flush_timeout{10'000};
   std::chrono::milliseconds io_timeout{0};
   // How long an orderly stop waits for IO in flight.

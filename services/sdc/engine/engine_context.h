@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "services/sdc/block_device.h"
+#include "services/sdc/cache/read_cache.h"
 #include "services/sdc/engine/sds_stream.h"
 #include "services/sdc/event_loop.h"
 #include "services/sdc/resume/resume_table.h"
@@ -131,6 +132,8 @@ class EngineContext {
   [[nodiscard]] virtual EngineCounters& counters() = 0;
   // What the next life of this process is to know; null: nothing.
   [[nodiscard]] virtual ResumeTable* resume() = 0;
+  // Null: there is none.
+  [[nodiscard]] virtual ReadCache* cache() = 0;
   [[nodiscard]] uint64_t NowNanos() { return static_cast<uint64_t>(loop().Now().count()); }
 };
 

@@ -72,6 +72,7 @@ absl::StatusOr<IoEngine::Resumed> IoEngine::ResumeVolume(const ResumedVolume& le
   auto volume = std::make_shared<VolumeEngine>(static_cast<EngineContext&>(*this), left.name,
                                                std::move(grant));
   volumes_[left.volume_id] = volume;
+  volume->OpenCache(true);
   volume->Resume(left);
   size_t writes = 0;
   for (const ResumedGroup& group : left.groups) writes += group.writes.size();

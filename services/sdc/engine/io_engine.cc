@@ -47,6 +47,7 @@ void IoEngine::SetGrant(const std::string& name, VolumeGrant grant) {
   volumes_[volume_id] =
       std::make_shared<VolumeEngine>(static_cast<EngineContext&>(*this), name, std::move(grant));
   volumes_[volume_id]->RecordNew();
+  volumes_[volume_id]->OpenCache(false);
   RecordTrouble();
   ArmTick();
 }
@@ -265,6 +266,7 @@ void IoEngine::Tick() {
     trimmed_nanos_ = now;
     table_->TrimIfIdle();
   }
+  if (cache_ != nullptr) cache_->Tick();
   if (!volumes_.empty()) ArmTick();
 }
 

@@ -36,6 +36,9 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   // What the next life of this process is to know is kept there. Before anything is attached or
   // known; `table` must outlive the engine.
   void SetResumeTable(ResumeTable* table) { table_ = table; }
+  // Reads are answered from there where that is allowed. Before anything is attached; `cache` must
+  // outlive the engine.
+  void SetReadCache(ReadCache* cache) { cache_ = cache; }
   // Goes on with what an earlier life of the client `sdc_id` left in the table. Returns the volumes
   // that are attached now; why others are not is logged.
   struct Resumed {
@@ -72,6 +75,8 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   [[nodiscard]] const EngineCounters& metrics() const { return counters_; }
   [[nodiscard]] uint64_t reconnects() const { return reconnects_.Get(); }
   [[nodiscard]] uint64_t messages() const { return messages_.Get(); }
+  // Null: none. Its figures from any thread.
+  [[nodiscard]] const ReadCache* read_cache() const { return cache_; }
   [[nodiscard]] bool has_map() const { return map_.group_count() > 0; }
 
  private:
@@ -80,6 +85,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   const EngineOptions& options() const override { return options_; }
   const MapCache& map() const override { return map_; }
   ResumeTable* resume() override { return table_; }
+  ReadCache* cache() override { return cache_; }
   SdsStream* StreamTo(uint64_t sds_id) override;
   void ReportReplica(ReplicaReport report) override;
   void GrantNeeded(uint64_t volume_id, GrantTrouble trouble) override;
@@ -110,6 +116,7 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   StreamQueue queue_;
   ClusterLink* link_ = nullptr;
   ResumeTable* table_ = nullptr;
+  ReadCache* cache_ = nullptr;
   bool keep_records_ = false;
   bool told_of_closed_table_ = false;
   uint64_t trimmed_nanos_ = 0;

@@ -5,6 +5,7 @@
 #ifndef TESSERA_SERVICES_SDC_ENGINE_TEST_CLUSTER_H_
 #define TESSERA_SERVICES_SDC_ENGINE_TEST_CLUSTER_H_
 
+#include <algorithm>
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdlib>
@@ -31,11 +32,35 @@ inline constexpr uint64_t kPool = 3;
 inline constexpr uint32_t kGroups = 4;
 inline constexpr std::chrono::milliseconds kPatience = std::chrono::seconds(20);
 
+// The cache's file in memory: done at once, told of in the loop's next turn.
+class LoopStore final : public CacheStore {
+ public:
+  LoopStore(EventLoop& loop, std::vector<std::byte>& disk) : loop_(loop), disk_(disk) {}
+  bool Read(uint64_t offset, CacheBytes into, Done done) override {
+    std::copy_n(disk_.begin() + static_cast<std::ptrdiff_t>(offset), into.size, into.memory.get());
+    loop_.Post([done = std::move(done)]() mutable { done(true); });
+    return true;
+  }
+  bool Write(uint64_t offset, CacheBytes bytes, Done done) override {
+    std::copy_n(bytes.memory.get(), bytes.size,
+                disk_.begin() + static_cast<std::ptrdiff_t>(offset));
+    loop_.Post([done = std::move(done)]() mutable { done(true); });
+    return true;
+  }
+
+ private:
+  EventLoop& loop_;
+  std::vector<std::byte>& disk_;
+};
+
 // An MDM without a network: decides at once, or not at all while it is away. Its state is the
 // loop's.
 class TestCluster final : public ClusterLink {
  public:
-  explicit TestCluster(size_t replicas, EngineOptions options = PatientOptions()) {
+  // `cache_slots`: with a read cache, which has its lease. 0: without.
+  explicit TestCluster(size_t replicas, EngineOptions options = PatientOptions(),
+                       uint32_t cache_slots = 0)
+      : cache_slots_(cache_slots), disk_(size_t{cache_slots} * kCacheLineBytes) {
     token::RandomBytes(secret_);
     for (size_t i = 0; i < replicas; ++i) {
       servers.push_back(std::make_unique<FakeSds>(10 + i, 100 + i, secret_, kChunkBytes));
@@ -60,6 +85,7 @@ class TestCluster final : public ClusterLink {
       REQUIRE(engine->ApplyMap(Map()).ok());
       engine->SetGrant("test", MakeGrant());
     });
+    Lease();
   }
   // The build runs these tests with both kinds of streams (see stream_queue.h).
   static std::shared_ptr<grpc::ChannelCredentials> Credentials() {
@@ -90,6 +116,26 @@ class TestCluster final : public ClusterLink {
     EndLoop();
     meanwhile();
   }
+  // The process ends in order; its cache is kept.
+  void StopInOrder() {
+    REQUIRE(AskLoop<bool>(*loop_, kPatience, [this](auto answer) {
+              engine->KeepRecords();
+              engine->Detach(7, false, [answer = std::move(answer)]() mutable { answer(true); });
+            }).ok());
+    EndLoop();
+  }
+  void Lease() {
+    if (cache_slots_ == 0) return;
+    OnLoop([this] {
+      for (const auto& volume : engine->Volumes()) {
+        const auto wish = volume->cache()->WishForLease();
+        if (wish.has_value()) {
+          volume->cache()->SetLease(*wish, static_cast<uint64_t>(loop_->Now().count()), 3'600'000);
+        }
+      }
+    });
+  }
+  uint64_t CacheHits() { return cache_ == nullptr ? 0 : cache_->figures().hits.load(); }
   // It starts again, without the MDM. Returns how many volumes it goes on with.
   size_t StartAgain(uint64_t sdc_id = 1) {
     size_t resumed = 0;
@@ -98,7 +144,11 @@ class TestCluster final : public ClusterLink {
     auto table = ResumeTable::TakeOver(memory_, {"boot", "node", ++lives_}, &left);
     REQUIRE(table.ok());
     table_ = *std::move(table);
-    BeginLoop([&] { resumed = engine->Resume(left, sdc_id).size(); });
+    BeginLoop([&] {
+      resumed = engine->Resume(left, sdc_id).size();
+      if (cache_ != nullptr) cache_->DropRestored();
+    });
+    Lease();
     return resumed;
   }
   [[nodiscard]] TestMemory& memory() { return *memory_; }
@@ -297,6 +347,15 @@ class TestCluster final : public ClusterLink {
   void BeginLoop(const std::function<void()>& first) {
     loop_ = std::make_unique<EventLoop>();
     engine = std::make_unique<IoEngine>(*loop_, options_, Credentials());
+    if (cache_slots_ > 0) {
+      ReadCacheOptions cache;
+      cache.slots = cache_slots_;
+      cache_store_ = std::make_unique<LoopStore>(*loop_, disk_);
+      cache_ = std::make_unique<ReadCache>(
+          cache, *cache_store_, [this] { return static_cast<uint64_t>(loop_->Now().count()); });
+      cache_->Restore(std::exchange(saved_, SavedCache()));
+      engine->SetReadCache(cache_.get());
+    }
     engine->SetResumeTable(table_.get());
     engine->SetLink(this);
     first();
@@ -307,6 +366,8 @@ class TestCluster final : public ClusterLink {
     loop_->Stop();
     thread_.join();
     engine.reset();
+    if (cache_ != nullptr) saved_ = cache_->Save();
+    cache_.reset();
   }
   static v1::SignedPlacementGroup Sign(const v1::PlacementGroup& entry) {
     v1::SignedPlacementGroup signed_entry;
@@ -347,6 +408,11 @@ class TestCluster final : public ClusterLink {
 
   static constexpr ResumeGeometry kGeometry{4096, 16 << 20};
 
+  const uint32_t cache_slots_;
+  std::vector<std::byte> disk_;
+  SavedCache saved_;
+  std::unique_ptr<LoopStore> cache_store_;
+  std::unique_ptr<ReadCache> cache_;
   EngineOptions options_;
   std::shared_ptr<TestMemory> memory_;
   std::unique_ptr<ResumeTable> table_;

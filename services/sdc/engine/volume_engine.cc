@@ -30,12 +30,14 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
 }
 
 VolumeEngine::~VolumeEngine() {
+  EndCache(false);
   Retire(false);
   ReleaseAllWrites();
 }
 
 void VolumeEngine::Retire(bool forget) {
   *alive_ = false;
+  EndCache(!forget);
   if (table_ != nullptr && forget) {
     table_->ForgetVolume(volume_id());
     for (const auto& piece : pieces_) ForgetWrite(piece.get());
@@ -167,6 +169,7 @@ Piece* VolumeEngine::NewPiece() {
 
 void VolumeEngine::FreePiece(Piece* piece) {
   ForgetWrite(piece);
+  FillCache(piece, {});
   piece->slices.clear();
   piece->tried_device_ids.clear();
   piece->request = nullptr;
@@ -194,6 +197,8 @@ void VolumeEngine::EnterGate(Request* request) {
     request->read_modify_write = !IsSectorAligned(request->range);
     kind = request->read_modify_write ? RangeGate::Kind::kReadModifyWrite : RangeGate::Kind::kWrite;
   }
+  // Before anything of it is sent, and for as long as it is in the gate.
+  if (cache_ != nullptr && kind != RangeGate::Kind::kRead) cache_->WriteBegins(range);
   const RangeGate::Entry entry = gate_.Enter(kind, range, request);
   request->ticket = entry.ticket;
   request->in_gate = true;
@@ -333,7 +338,7 @@ void VolumeEngine::Advance(Request* request) {
       request->parts.emplace_back();
     }
     ++request->outstanding;
-    SendPiece(piece);
+    if (!ReadFromCache(piece)) SendPiece(piece);
   }
   if (--request->outstanding == 0) SegmentsDone(request);
 }
@@ -489,6 +494,7 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
     (void)table_->PutGrant(volume_id(), grant.fields.generation, grant.issued);
   }
   grant_ = std::move(grant);
+  if (cache_ != nullptr) cache_->SetIdentity(IdentityInCache());
   grant_blocked_ = false;
   const uint64_t now = context_.NowNanos();
   // Until the new order is recorded as a whole, the next life can't go on with it.
@@ -549,6 +555,7 @@ void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
 void VolumeEngine::Detach(bool drop, absl::AnyInvocable<void()> done) {
   detaching_ = true;
   EndHold(absl::UnavailableError("the volume is being detached"));
+  if (cache_ != nullptr && drop) DropCache();
   detached_ = std::move(done);
   if (drop) {
     std::vector<absl::AnyInvocable<void(BlockReply)>> dropped;

@@ -30,6 +30,7 @@
 #include "absl/status/statusor.h"
 #include "services/common/rate_limiter.h"
 #include "services/sdc/block_device.h"
+#include "services/sdc/cache/read_cache.h"
 #include "services/sdc/engine/engine_context.h"
 #include "services/sdc/engine/sds_stream.h"
 #include "services/sdc/engine/volume_grant.h"
@@ -63,6 +64,9 @@ class VolumeEngine final : public BlockDevice {
                                                  const VolumeGrant& grant, const MapCache& map);
   // Goes on with it. REQUIRES: CheckResumed; nothing was done yet.
   void Resume(const ResumedVolume& left);
+  // Reads are answered from the client's cache, if it has one. Once, before the volume is used.
+  // `resumed`: it is about to be gone on with.
+  void OpenCache(bool resumed);
   ~VolumeEngine() override;
 
   [[nodiscard]] BlockDeviceInfo info() const override;
@@ -122,6 +126,8 @@ class VolumeEngine final : public BlockDevice {
     return grant_.fields.access != token::AccessMode::kReadWrite;
   }
   [[nodiscard]] bool idle() const { return live_.empty(); }
+  // Null: none, or the volume has gone.
+  [[nodiscard]] CachedVolume* cache() const { return cache_.get(); }
   [[nodiscard]] const VolumeStats& stats() const { return stats_; }
   // Why IO waits; empty: it does not.
   [[nodiscard]] std::string WaitingFor() const;
@@ -256,6 +262,15 @@ class VolumeEngine final : public BlockDevice {
   Piece* RestorePiece(const ResumedWrite& left);
   void ResumeGroupWrites(Group& group, const ResumedGroup& left);
 
+  // Reads from the client's cache: volume_cache.cc.
+  [[nodiscard]] CacheIdentity IdentityInCache() const;
+  [[nodiscard]] ByteRange RangeInVolume(const Piece& piece) const;
+  bool ReadFromCache(Piece* piece);
+  void WantForCache(Piece* piece);
+  void FillCache(Piece* piece, const std::vector<grpc::Slice>& slices);
+  void DropCache();
+  void EndCache(bool keep);
+
   // Flushes: volume_flush.cc.
   void RequestFlush(Request* request);
   bool InheritUnflushed();
@@ -282,6 +297,7 @@ class VolumeEngine final : public BlockDevice {
   uint32_t grant_refusals_ = 0;  // in a row
 
   RangeGate gate_;
+  std::unique_ptr<CachedVolume> cache_;
   RateLimiter limiter_;
   std::deque<Request*> throttled_;
   bool throttle_timer_set_ = false;

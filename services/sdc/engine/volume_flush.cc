@@ -186,6 +186,7 @@ void VolumeEngine::SendProbe(const ReplicaName& replica) {
       return ProbeLater(replica);
     }
     flushes_.AcceptLoss(replica);
+    DropCache();
     CheckFlushRound();
     if (!member->behind) return;
   }

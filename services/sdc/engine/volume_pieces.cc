@@ -465,6 +465,7 @@ void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& oper
 // Each replica may lack another block of the range: from now on it is read block by block. False:
 // it is one block already.
 bool VolumeEngine::ReadOneBlockOnly(Piece* piece) {
+  FillCache(piece, {});
   piece->tried_device_ids.clear();
   piece->checksum_errors = 0;
   const uint32_t left_in_block = kChecksummedBytes - piece->where.offset_bytes % kChecksummedBytes;
@@ -497,6 +498,7 @@ void VolumeEngine::ReadServed(Piece* piece, const v1::IoResult& result, PayloadC
                            " bytes with ", result.payload_bytes()));
     return;
   }
+  FillCache(piece, slices);
   if (piece->request->block.command != Command::kCache) {
     for (grpc::Slice& slice : slices) part.slices.push_back(std::move(slice));
   }
@@ -674,7 +676,10 @@ void VolumeEngine::AdoptEntry(Group& group) {
   group.lacking_device_id = group.lost_device_id = 0;
   // Before members are compared: the one that lost it may have left since, and one that learned
   // from it is no better.
-  if (group.map->entry.loss_epoch > known_epoch) UnflushedLost(group);
+  if (group.map->entry.loss_epoch > known_epoch) {
+    DropCache();
+    UnflushedLost(group);
+  }
   const auto& after = group.writer.members();
   for (const WriterMember& old : before) {
     const auto now = std::find_if(after.begin(), after.end(), [&old](const WriterMember& member) {
@@ -714,6 +719,7 @@ void VolumeEngine::ReportRejected(const ReplicaName& replica) {
   if (last && flushes_.IsLost(replica)) {
     if (!CanBeProved(*group, replica) || group->lost_device_id == replica.device_id) {
       flushes_.AcceptLoss(replica);
+      DropCache();
     }
     // Also when that is settled: what is kept here can be given to it.
     ProbeLater(replica);

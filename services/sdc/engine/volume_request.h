@@ -93,6 +93,7 @@ struct Piece {
   // After `where`, still to be read block by block: no replica had the whole range.
   uint32_t rest_bytes = 0;
   absl::InlinedVector<uint64_t, 2> tried_device_ids;
+  uint64_t cache_fill = 0;  // what is read is wanted by the cache; 0: it is not
 };
 
 // The bytes [begin, begin + length) of a payload as slices that keep its owner alive.

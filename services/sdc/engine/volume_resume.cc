@@ -249,6 +249,7 @@ void VolumeEngine::ResumeGroupWrites(Group& group, const ResumedGroup& left) {
     stats_.in_flight.Subtract(1);
     context_.counters().in_flight.Subtract(1);
     request->phase = Request::Phase::kRunning;
+    if (cache_ != nullptr) cache_->WriteBegins(request->widened);
     const RangeGate::Entry entry = gate_.Enter(RangeGate::Kind::kWrite, request->widened, request);
     request->ticket = entry.ticket;
     request->in_gate = true;
@@ -283,6 +284,7 @@ void VolumeEngine::Resume(const ResumedVolume& left) {
     group.unkept_below = from.unkept_below;
     if (context_.options().unflushed_bytes > 0) group.writer.Retain();
     ResumeGroupWrites(group, from);
+    if (map->entry.loss_epoch > from.known_epoch) DropCache();
     if (read_only()) continue;
     for (const WriterMember& member : group.writer.members()) {
       if (!member.in_sync) continue;

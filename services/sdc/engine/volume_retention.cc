@@ -196,6 +196,7 @@ void VolumeEngine::UnflushedLost(Group& group) {
 void VolumeEngine::GiveUpUnflushed(Group& group) {
   const uint64_t placement_group_id = group.writer.placement_group_id();
   group.loss_kept = false;
+  DropCache();
   if (!flushes_.LoseGroup(placement_group_id)) return;
   RecordLosses();
   LogWarning("unflushed writes are lost: the last replica came back without them",

@@ -1,5 +1,7 @@
 #include "services/sdc/rules/range_gate.h"
 
+#include <algorithm>
+
 namespace tessera::sdc {
 
 bool RangeGate::Waits(Kind later, Kind earlier) {
@@ -35,6 +37,12 @@ RangeGate::Entry RangeGate::Enter(Kind kind, const ByteRange& range, void* owner
   positions_[ticket] = static_cast<uint32_t>(present_.size());
   present_.push_back({range, kind, ticket});
   return {ticket, slot.waiting_for == 0};
+}
+
+bool RangeGate::HasWrites(const ByteRange& range) const {
+  return std::any_of(present_.begin(), present_.end(), [&range](const Present& present) {
+    return present.kind != Kind::kRead && present.range.Overlaps(range);
+  });
 }
 
 void RangeGate::Leave(Ticket ticket, std::vector<void*>* now_ready) {

@@ -39,6 +39,9 @@ class RangeGate {
   // of arrival.
   void Leave(Ticket ticket, std::vector<void*>* now_ready);
 
+  // A write or read-modify-write of some of the range is present.
+  [[nodiscard]] bool HasWrites(const ByteRange& range) const;
+
   [[nodiscard]] size_t size() const { return present_.size(); }
 
  private:
