@@ -348,9 +348,10 @@ def sources_of(path):
     return {"services/sds/learner_state.h": ["services/sds/learning_steps.cc"]}.get(path, [path])
 
 
-def build_mutant(build, source_root, name):
+def build_mutant(build, source_root, name, bugs, program):
+    """The program with one bug planted."""
     folder = os.path.join(build, "planted", name)
-    copies = plant(source_root, BUGS[name][1], folder)
+    copies = plant(source_root, bugs[name][1], folder)
     entries = commands_of(build)
     objects = []
     for path in copies:
@@ -363,17 +364,18 @@ def build_mutant(build, source_root, name):
                 with open(copy, "w", encoding="utf-8") as file:
                     file.write(text)
             objects.append(compile_copy(entries[os.path.realpath(os.path.join(source_root, source))], copy, folder))
-    listed = subprocess.run(["ninja", "-C", build, "-t", "commands", "bin/tessera-sim"], check=True,
+    listed = subprocess.run(["ninja", "-C", build, "-t", "commands", f"bin/{program}"], check=True,
                             capture_output=True, text=True)
-    link = [line for line in listed.stdout.splitlines() if "-o bin/tessera-sim" in line][-1]
-    binary = os.path.join("planted", name, "tessera-sim")
-    link = link.replace("-o bin/tessera-sim", "-o " + shlex.quote(binary) + " " + " ".join(map(shlex.quote, objects)))
+    link = [line for line in listed.stdout.splitlines() if f"-o bin/{program}" in line][-1]
+    binary = os.path.join("planted", name, program)
+    link = link.replace(f"-o bin/{program}", "-o " + shlex.quote(binary) + " " + " ".join(map(shlex.quote, objects)))
     subprocess.run(link, shell=True, cwd=build, check=True, capture_output=True)
     return os.path.join(build, binary)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run(bugs, program, description):
+    """A program that takes --first, --seeds and --stop, and says "seed N FAILED: .."."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("build")
     parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=0)
@@ -382,9 +384,9 @@ def main():
     options = parser.parse_intermixed_args()
     source_root = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
     status = 0
-    for name in options.names or BUGS:
+    for name in options.names or bugs:
         try:
-            binary = build_mutant(os.path.realpath(options.build), source_root, name)
+            binary = build_mutant(os.path.realpath(options.build), source_root, name, bugs, program)
         except (KeyError, IndexError, subprocess.CalledProcessError) as error:
             detail = getattr(error, "stderr", None) or error
             detail = detail.decode() if isinstance(detail, bytes) else str(detail)
@@ -394,8 +396,8 @@ def main():
         command = [binary, "--first", str(options.first), "--seeds", str(options.seeds), "--stop"]
         if options.steps:
             command += ["--steps", str(options.steps)]
-        run = subprocess.run(command, check=False, capture_output=True, text=True)
-        found = re.search(r"^seed (\d+) FAILED: (.*)$", run.stdout, re.MULTILINE)
+        ended = subprocess.run(command, check=False, capture_output=True, text=True)
+        found = re.search(r"^seed (\d+) FAILED: (.*)$", ended.stdout, re.MULTILINE)
         if found:
             print(f"{name}: found by seed {found[1]}: {found[2][:160]}", flush=True)
         else:
@@ -406,4 +408,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(BUGS, "tessera-sim", __doc__.splitlines()[0]))

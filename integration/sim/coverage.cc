@@ -79,6 +79,8 @@ constexpr std::array<const char*, kCoverageCount> kNames = {
     "path: clone made",
     "path: volume rolled back",
     "path: layers dropped",
+    "path: lease given for a client's read cache",
+    "path: read answered from the client's read cache",
 };
 
 }  // namespace

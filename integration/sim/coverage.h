@@ -84,6 +84,8 @@ enum class Coverage : uint8_t {
   kCloneMade,
   kRolledBack,
   kLayersDropped,
+  kCacheLease,
+  kCacheHit,
   kCount,
 };
 inline constexpr size_t kCoverageCount = static_cast<size_t>(Coverage::kCount);

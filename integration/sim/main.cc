@@ -7,6 +7,7 @@
 //   --coverage  what happened, counted   --no-faults  an untroubled cluster
 //   --stop      at the first violation   --folder F   for the databases; default /dev/shm
 //   --here      the seed in this very process, for debuggers
+//   --read-caches  clients have some
 //
 // A seed gives the same run every time: addresses are not randomised (the order of hash tables
 // depends on them), and the parent allocates nothing between two seeds.
@@ -56,7 +57,7 @@ struct Flags {
 [[noreturn]] void Usage(const char* problem) {
   std::fprintf(stderr,
                "%s\nusage: tessera-sim --seeds N | --seed N [--first N] [--steps N] [--trace] "
-               "[--coverage] [--no-faults] [--stop] [--here] [--folder F]\n",
+               "[--coverage] [--no-faults] [--stop] [--here] [--read-caches] [--folder F]\n",
                problem);
   std::exit(2);
 }
@@ -87,6 +88,8 @@ Flags ReadFlags(int argc, char** argv) {
       flags.coverage = true;
     } else if (flag == "--no-faults") {
       flags.run.faults = false;
+    } else if (flag == "--read-caches") {
+      flags.run.read_caches = true;
     } else if (flag == "--here") {
       flags.here = true;
     } else if (flag == "--stop") {

@@ -11,6 +11,7 @@ struct RunOptions {
   uint64_t steps = 6'000;  // with faults; then all is healed and must come to rest
   bool trace = false;
   bool faults = true;
+  bool read_caches = false;  // clients have some
   // Drawn from the seed.
   uint32_t servers = 3;
   uint32_t clients = 2;

@@ -9,6 +9,7 @@
 #include "integration/sim/mdm_node.h"
 #include "integration/sim/oracle.h"
 #include "services/common/status_macros.h"
+#include "services/sdc/engine/cache_leases.h"
 
 namespace tessera::sim {
 namespace {
@@ -31,6 +32,10 @@ void Furnish(SdcNode::Identity* identity) {
   identity->resume_geometry = {4096, little ? 32u << 10 : 4u << 20};
   identity->resume_memory =
       std::make_shared<sdc::TestMemory>(identity->resume_geometry.TotalBytes());
+  if (Cluster::Get().options().read_caches) {
+    constexpr std::array<uint32_t, 4> kCacheLines = {0, 1, 3, 64};
+    identity->cache_lines = kCacheLines[random.Below(kCacheLines.size())];
+  }
 }
 
 sdc::EngineOptions EngineOptionsOf(NodeId node, SdcNode::Identity* identity) {
@@ -53,8 +58,22 @@ SdcNode::SdcNode(Cluster* cluster, NodeId node, Identity* identity)
       engine_(loop_, options_, nullptr) {
   ++identity_->incarnation;
   engine_.SetLink(this);
+  OpenCache();
   Resume();
   identity_->last_life = life_;
+}
+
+// Only what a life that ended in order has left is ever kept, and here none does.
+void SdcNode::OpenCache() {
+  if (identity_->cache_lines == 0) return;
+  cache_medium_ =
+      std::make_unique<CacheMedium>(uint64_t{identity_->cache_lines} * sdc::kCacheLineBytes);
+  sdc::ReadCacheOptions options;
+  options.slots = identity_->cache_lines;
+  options.rest_nanos = 500 * kMillisecond;
+  cache_ = std::make_unique<sdc::ReadCache>(
+      options, *cache_medium_, [this] { return static_cast<uint64_t>(loop_.Now().count()); });
+  engine_.SetReadCache(cache_.get());
 }
 
 void SdcNode::Resume() {
@@ -158,6 +177,8 @@ absl::Status SdcNode::Heartbeat() {
   for (const auto& [id, volume] : volumes_) {
     if (volume.attached && !volume.detaching) request.add_attached_volume_ids(id);
   }
+  const auto sent = static_cast<uint64_t>(loop_.Now().count());
+  const sdc::CacheLeases wishes(engine_, &request);
   const Nanos asked = World::Get().now();
   TESSERA_ASSIGN_OR_RETURN(
       const v1::HeartbeatResponse response,
@@ -165,6 +186,12 @@ absl::Status SdcNode::Heartbeat() {
           kShortTimeout, [request, id = sdc_id()](MdmNode& mdm, v1::HeartbeatResponse* answer) {
             return mdm.health().Do(MdmNode::CallOf(v1::ROLE_SDC, id), request, answer);
           }));
+  wishes.Answered(engine_, response, sent);
+  Hit(Coverage::kCacheLease, static_cast<uint64_t>(response.cache_leases_size()));
+  if (cache_ != nullptr) {
+    const uint64_t hits = cache_->figures().hits;
+    Hit(Coverage::kCacheHit, hits - std::exchange(cache_hits_, hits));
+  }
   Mapped(response.mapped_volume_ids(), asked);
   return absl::OkStatus();
 }
@@ -202,6 +229,11 @@ void SdcNode::Acquire(uint64_t volume_id) {
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
   for (const v1::KnownPool& pool : engine_.KnownPools()) *request.add_known_pools() = pool;
+  request.set_incarnation(identity_->incarnation);
+  const std::shared_ptr<sdc::VolumeEngine> device = engine_.FindVolume(volume_id);
+  if (device != nullptr && device->cache() != nullptr && !device->read_only()) {
+    request.set_given_up_generation(device->cache()->GiveUpLease());
+  }
   cluster_->AskMdmSoon<v1::AcquireGrantResponse>(
       kLongTimeout,
       [request, id = sdc_id()](MdmNode& mdm, v1::AcquireGrantResponse* answer) {

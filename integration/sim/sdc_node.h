@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "integration/sim/cache_medium.h"
 #include "integration/sim/cluster.h"
 #include "services/sdc/engine/io_engine.h"
 #include "services/sdc/resume/resume_table.h"
@@ -34,11 +35,13 @@ class SdcNode final : private sdc::ClusterLink {
     std::shared_ptr<sdc::TestMemory> resume_memory;
     uint64_t unflushed_bytes = 0;
     sdc::ResumeGeometry resume_geometry;
+    uint32_t cache_lines = 0;  // of its read cache; 0: it has none
   };
   SdcNode(Cluster* cluster, NodeId node, Identity* identity);
 
   void Start();
   [[nodiscard]] uint64_t sdc_id() const { return identity_->sdc_id; }
+  [[nodiscard]] uint64_t incarnation() const { return identity_->incarnation; }
   [[nodiscard]] Life* life() { return life_; }
   [[nodiscard]] sdc::IoEngine& engine() { return engine_; }
   // It goes on with what its earlier life left, and has not heard of the MDM yet.
@@ -84,6 +87,7 @@ class SdcNode final : private sdc::ClusterLink {
   void GrantNeeded(uint64_t volume_id, sdc::GrantTrouble trouble) override;
 
   void Resume();
+  void OpenCache();
   void Beat();
   [[nodiscard]] absl::Status Register();
   [[nodiscard]] absl::Status Heartbeat();
@@ -104,6 +108,9 @@ class SdcNode final : private sdc::ClusterLink {
   sdc::EventLoop loop_;
   const sdc::EngineOptions options_;
   std::unique_ptr<sdc::ResumeTable> table_;
+  std::unique_ptr<CacheMedium> cache_medium_;
+  std::unique_ptr<sdc::ReadCache> cache_;
+  uint64_t cache_hits_ = 0;  // counted so far
   sdc::IoEngine engine_;
   std::map<uint64_t, Attached> volumes_;
   uint64_t revision_ = 0;

@@ -189,8 +189,10 @@ absl::StatusOr<uint64_t> NodeControl::DetachVolume(const SdcRow& sdc, uint64_t v
                                                    Detach how, Milliseconds timeout) {
   const sim::NodeId node = sim::NodeOf(sdc.endpoints.control());
   const auto answer = Cluster::Get().network().CallAndWait<v1::DetachVolumeResponse>(
-      node, NanosOf(timeout), [node, volume_id, how](v1::DetachVolumeResponse*) {
-        return Cluster::Get().sdc(node)->DetachAndWait(volume_id, how == Detach::kForced);
+      node, NanosOf(timeout), [node, volume_id, how](v1::DetachVolumeResponse* response) {
+        sim::SdcNode* const client = Cluster::Get().sdc(node);
+        response->set_incarnation(client->incarnation());
+        return client->DetachAndWait(volume_id, how == Detach::kForced);
       });
   if (!answer.ok()) return answer.status();
   return answer->incarnation();
