@@ -130,6 +130,8 @@ absl::Status ClusterCopy::WriteVolumes(const Write& write) const {
 absl::Status ClusterCopy::WriteExtents(const Write& write) const {
   // By vtree and pool.
   std::map<std::pair<uint64_t, uint64_t>, v1::VtreeExtent> extents;
+  // By vtree and pool, then branch: the greatest ordinal.
+  std::map<std::pair<uint64_t, uint64_t>, std::map<uint32_t, uint32_t>> layers;
   for (const LocalMembership& local : context_->placements->All()) {
     if (local.device_id == 0) continue;
     Device* device = engine_->WorkerOf(local.placement_group_id)->device();
@@ -143,6 +145,8 @@ absl::Status ClusterCopy::WriteExtents(const Write& write) const {
                                store->ListChunks(local.placement_group_id, after, kChunksPerPage));
       for (const chunk::ChunkInfo& info : page) {
         v1::VtreeExtent& extent = extents[{info.key.vtree_id, pool_id}];
+        uint32_t& ordinal = layers[{info.key.vtree_id, pool_id}][chunk::BranchOf(info.key.layer)];
+        ordinal = std::max(ordinal, chunk::OrdinalOf(info.key.layer));
         // Layers of one chunk follow one another.
         const bool is_layer = before.has_value() && before->vtree_id == info.key.vtree_id &&
                               before->chunk_index == info.key.chunk_index;
@@ -158,6 +162,15 @@ absl::Status ClusterCopy::WriteExtents(const Write& write) const {
   for (auto& [key, extent] : extents) {
     extent.set_vtree_id(key.first);
     extent.set_pool_id(key.second);
+    const std::map<uint32_t, uint32_t>& branches = layers[key];
+    const bool first_alone =
+        branches.size() == 1 && branches.begin()->first == 0 && branches.begin()->second == 0;
+    for (const auto& [branch, ordinal] : branches) {
+      if (first_alone) break;
+      v1::LayerPathPart* layer = extent.add_layers();
+      layer->set_branch(branch);
+      layer->set_ordinal_max(ordinal);
+    }
     *pages.page.add_vtrees() = extent;
     if (!pages.Added()) return Gone();
   }

@@ -171,6 +171,27 @@ struct CopyFixture {
   TestSds sds;
 };
 
+TEST_CASE_METHOD(CopyFixture,
+                 "The copy names the layers of each branch, so that none is used again") {
+  TestClient client(&mdm, &sds, NewGrant(mdm, 1, 5));
+  REQUIRE(client.Write(kGroup, 3, 0, std::string(4096, 'x')) == v1::IO_STATUS_OK);
+  v1::ReadClusterCopyResponse first;
+  REQUIRE(Read(FakeMdm::NodeBearer(sds.id()), &first).ok());
+  REQUIRE(first.vtrees_size() == 1);
+  CHECK(first.vtrees(0).layers_size() == 0);  // the first alone goes without saying
+
+  client.grant.snapshot_sequence = 4;
+  client.Show();
+  REQUIRE(client.Write(kGroup, 3, 0, std::string(4096, 'y')) == v1::IO_STATUS_OK);
+  v1::ReadClusterCopyResponse second;
+  REQUIRE(Read(FakeMdm::NodeBearer(sds.id()), &second).ok());
+  REQUIRE(second.vtrees_size() == 1);
+  CHECK(second.vtrees(0).chunks() == 1);
+  REQUIRE(second.vtrees(0).layers_size() == 1);
+  CHECK(second.vtrees(0).layers(0).branch() == 0);
+  CHECK(second.vtrees(0).layers(0).ordinal_max() == 4);
+}
+
 TEST_CASE_METHOD(CopyFixture, "The copy has everything that the server keeps") {
   TestClient client(&mdm, &sds, NewGrant(mdm, 1, 5));
   REQUIRE(client.Write(kGroup, 3, 0, std::string(4096, 'x')) == v1::IO_STATUS_OK);
