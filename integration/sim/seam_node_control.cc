@@ -148,6 +148,11 @@ absl::StatusOr<v1::DropLayersResponse> NodeControl::DropLayers(const SdsTarget& 
   return answers.at(target.sds_id);
 }
 
+absl::Status NodeControl::ShrinkVolume(const SdcRow&, const v1::ShrinkVolumeRequest&,
+                                       Milliseconds) {
+  return absl::UnimplementedError("nothing is shrunk in the simulated world");
+}
+
 NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
     const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout) {
   return AskSdcs<v1::HoldWritesResponse>(

@@ -127,6 +127,14 @@ absl::StatusOr<v1::DropLayersResponse> NodeControl::DropLayers(const SdsTarget& 
   return response;
 }
 
+absl::Status NodeControl::ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
+                                       Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::ShrinkVolumeResponse response;
+  return FromGrpcStatus(StubOf(sdc)->ShrinkVolume(&context, request, &response));
+}
+
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
                                                                    uint64_t volume_id,
                                                                    Milliseconds timeout) {

@@ -70,6 +70,9 @@ class NodeControl {
   [[nodiscard]] absl::StatusOr<uint64_t> DetachVolume(const SdcRow& sdc, uint64_t volume_id,
                                                       Detach how, Milliseconds timeout);
 
+  [[nodiscard]] absl::Status ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
+                                          Milliseconds timeout);
+
   // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
   // client may be asked for several volumes.
   template <typename Request>

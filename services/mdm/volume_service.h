@@ -78,6 +78,13 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   [[nodiscard]] absl::Status Resize(SQLite::Database& db, uint64_t size_bytes,
                                     VolumeRow* volume) const;
 
+  // A smaller size: volume_shrink.cc.
+
+  // Whether the request asks for one, and may.
+  [[nodiscard]] absl::StatusOr<bool> WantsShrink(const v1::UpdateVolumeRequest& request) const;
+  [[nodiscard]] absl::Status Shrink(const CallContext& call, const v1::UpdateVolumeRequest& request,
+                                    v1::UpdateVolumeResponse* response);
+
   // Clones and rollback: volume_snapshots.cc.
 
   [[nodiscard]] absl::Status Clone(WriteTransaction& transaction,

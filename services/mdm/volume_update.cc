@@ -96,7 +96,7 @@ absl::Status VolumeService::Resize(SQLite::Database& db, uint64_t size_bytes,
   if (size_bytes < volume->size_bytes) {
     return WithReason(absl::OutOfRangeError(absl::StrCat(
                           "volume ", volume->name, " has ", volume->size_bytes, " bytes: with ",
-                          size_bytes, " what lies behind would be lost")),
+                          size_bytes, " what lies behind would be lost: say so with allow_shrink")),
                       "SIZE_BELOW_PRESENT",
                       {{"present_bytes", absl::StrCat(volume->size_bytes)},
                        {"asked_bytes", absl::StrCat(size_bytes)}});
@@ -176,6 +176,8 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
 
 absl::Status VolumeService::Do(const CallContext& call, const v1::UpdateVolumeRequest& request,
                                v1::UpdateVolumeResponse* response) {
+  TESSERA_ASSIGN_OR_RETURN(const bool shrink, WantsShrink(request));
+  if (shrink) return Shrink(call, request, response);
   VolumeRow volume;
   std::vector<SdcRow> concerned;  // clients that are to know of a new size or limits
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {

@@ -40,6 +40,7 @@ struct Options {
   std::string label;
   std::string keep;
   bool trash = false;
+  bool shrink = false;
 };
 
 // For people: "500 operations, 10 MiB a second, 1 s saved up"; empty: no limit.
@@ -226,12 +227,13 @@ void Delete(Client* client, const Options& options) {
 }
 
 void Update(Client* client, const Options& options, const v1::VolumeUpdate& wanted,
-            const std::vector<std::string>& fields) {
+            const std::vector<std::string>& fields, bool allow_shrink = false) {
   const NameOrId volume = ParseNameOrId(options.volume);
   v1::UpdateVolumeRequest request;
   request.set_volume_id(volume.id);
   request.set_volume_name(volume.name);
   *request.mutable_volume() = wanted;
+  request.set_allow_shrink(allow_shrink);
   for (const std::string& field : fields) request.mutable_update_mask()->add_paths(field);
   const auto response = client->Call<Volumes>(&Volumes::Stub::UpdateVolume, request);
   TellLater(response.later_sdc_ids());
@@ -252,7 +254,7 @@ void Resize(Client* client, const Options& options) {
   if (!size.ok()) throw CommandError(size.status());
   v1::VolumeUpdate wanted;
   wanted.set_size_bytes(*size);
-  Update(client, options, wanted, {"size_bytes"});
+  Update(client, options, wanted, {"size_bytes"}, options.shrink);
 }
 
 void Rename(Client* client, const Options& options) {
@@ -370,9 +372,11 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   receipts->callback([=] { FenceReceipts(client, *options); });
 
   auto* resize = volume->add_subcommand(
-      "resize", "Makes a volume larger, also in use: NBD connections see it from the next on.");
+      "resize", "Changes a volume's size, also in use: NBD connections see it from the next on.");
   resize->add_option("VOLUME", options->volume, "Name or id.")->required();
   resize->add_option("--size", options->size, "Its size from now on, such as 20GiB.")->required();
+  resize->add_flag("--shrink", options->shrink,
+                   "It may become smaller: what lies beyond is lost. It has to be mapped.");
   resize->callback([=] { Resize(client, *options); });
 
   auto* update = volume->add_subcommand(

@@ -50,6 +50,9 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* ReleaseHold(grpc::CallbackServerContext* context,
                                         const v1::ReleaseHoldRequest* request,
                                         v1::ReleaseHoldResponse* response) override;
+  grpc::ServerUnaryReactor* ShrinkVolume(grpc::CallbackServerContext* context,
+                                         const v1::ShrinkVolumeRequest* request,
+                                         v1::ShrinkVolumeResponse* response) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -62,6 +65,8 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
                                   v1::HoldWritesResponse* response);
   [[nodiscard]] absl::Status Cut(const CallContext& call, const v1::CutSnapshotRequest& request,
                                  v1::CutSnapshotResponse* response);
+  [[nodiscard]] absl::Status Shrink(const CallContext& call,
+                                    const v1::ShrinkVolumeRequest& request);
   [[nodiscard]] absl::Status Release(const CallContext& call,
                                      const v1::ReleaseHoldRequest& request);
   [[nodiscard]] absl::Status List(const CallContext& call, v1::ListAttachmentsResponse* response);

@@ -1,4 +1,4 @@
-// The calls of the control plane by which the MDM makes snapshots.
+// The calls of the control plane by which the MDM makes snapshots, and volumes smaller.
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
@@ -96,6 +96,32 @@ absl::Status SdcControlServiceImpl::Release(const CallContext& call,
                          answer(true);
                        })
       .status();
+}
+
+grpc::ServerUnaryReactor* SdcControlServiceImpl::ShrinkVolume(
+    grpc::CallbackServerContext* context, const v1::ShrinkVolumeRequest* request,
+    v1::ShrinkVolumeResponse* response) {
+  return rpc_.Unary(context, request, response,
+                    [this](const CallContext& call, const auto& request, auto*) {
+                      return Shrink(call, request);
+                    });
+}
+
+absl::Status SdcControlServiceImpl::Shrink(const CallContext& call,
+                                           const v1::ShrinkVolumeRequest& request) {
+  TESSERA_ASSIGN_OR_RETURN(const Device device, Find(call, request.volume_id(), ""));
+  TESSERA_ASSIGN_OR_RETURN(
+      const absl::Status shrunk,
+      AskLoop<absl::Status>(loop_, call.TimeLeft(kLongest), [device, request](auto answer) {
+        const uint64_t generation = device->grant().fields.generation;
+        if (generation != request.generation()) {
+          return answer(absl::FailedPreconditionError(
+              absl::StrCat("the volume is attached in generation ", generation, ", not ",
+                           request.generation())));
+        }
+        device->Shrink(request.size_bytes(), std::move(answer));
+      }));
+  return shrunk;
 }
 
 }  // namespace tessera::sdc

@@ -55,7 +55,7 @@ void VolumeEngine::Retire(bool forget) {
 
 BlockDeviceInfo VolumeEngine::info() const {
   BlockDeviceInfo info;
-  info.size_bytes = grant_.fields.volume_size_bytes;
+  info.size_bytes = size_bytes();
   info.read_only = read_only();
   info.description = absl::StrCat("Tessera volume ", name_);
   return info;
@@ -76,7 +76,7 @@ void VolumeEngine::Submit(BlockRequest block) {
   if (IsWrite(block.command) && read_only()) {
     return FailLater(std::move(block), EPERM, "the volume is mapped read-only");
   }
-  if (range.end < range.begin || range.end > grant_.fields.volume_size_bytes ||
+  if (range.end < range.begin || range.end > size_bytes() ||
       (block.command == Command::kWrite && block.data.size_bytes() != block.length_bytes)) {
     return FailLater(std::move(block), EINVAL, "the range does not lie inside the volume");
   }
@@ -489,6 +489,10 @@ void VolumeEngine::SetGrant(VolumeGrant grant) {
   if (grant.fields.generation == grant_.fields.generation &&
       grant.fields.snapshot_sequence < grant_.fields.snapshot_sequence) {
     return;
+  }
+  if (grant.fields.generation != grant_.fields.generation ||
+      grant.fields.volume_size_bytes != grant_.fields.volume_size_bytes) {
+    shrunk_to_ = UINT64_MAX;
   }
   if (!other && table_ != nullptr) {
     (void)table_->PutGrant(volume_id(), grant.fields.generation, grant.issued);

@@ -16,6 +16,7 @@
 #ifndef TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
 #define TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -93,6 +94,13 @@ class VolumeEngine final : public BlockDevice {
   [[nodiscard]] bool holding() const { return hold_.id != 0; }
   [[nodiscard]] uint64_t holds() const { return holds_; }
 
+  // Takes nothing beyond `size_bytes`, a new, smaller end, any more, finishes what it has, discards
+  // what lies there and flushes. The end stays until a grant of another size or generation comes;
+  // when it fails it is as before. Errors: FAILED_PRECONDITION (read only), INVALID_ARGUMENT (not
+  // smaller, or not whole blocks), ABORTED (being shrunk; a discard failed), UNAVAILABLE (being
+  // detached).
+  void Shrink(uint64_t size_bytes, absl::AnyInvocable<void(absl::Status)> done);
+
   // No new requests. `done` when those in flight are answered and flushed, or dropped (`drop`: they
   // get ESHUTDOWN at once). The engine may be destroyed then.
   void Detach(bool drop, absl::AnyInvocable<void()> done);
@@ -124,6 +132,10 @@ class VolumeEngine final : public BlockDevice {
   [[nodiscard]] const VolumeGrant& grant() const { return grant_; }
   [[nodiscard]] bool read_only() const {
     return grant_.fields.access != token::AccessMode::kReadWrite;
+  }
+  // Where it ends now.
+  [[nodiscard]] uint64_t size_bytes() const {
+    return std::min(shrunk_to_, grant_.fields.volume_size_bytes);
   }
   [[nodiscard]] bool idle() const { return live_.empty(); }
   // Null: none, or the volume has gone.
@@ -314,6 +326,8 @@ class VolumeEngine final : public BlockDevice {
     absl::AnyInvocable<void(absl::Status)> held;  // null: it was told
   };
   WriteHold hold_;
+  uint64_t shrunk_to_ = UINT64_MAX;  // a grant with this size is still to come
+  bool shrinking_ = false;
   uint64_t holds_ = 0;
   uint64_t writes_taken_ = 0;     // in live_, and not held back or waiting for limits
   uint64_t cut_held_micros_ = 0;  // of the present grant's cut
