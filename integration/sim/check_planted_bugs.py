@@ -292,6 +292,75 @@ BUGS = {
             ]
         },
     ),
+    "cut_before_writes_end": (
+        "a snapshot waits for the writes that are on their way",
+        {
+            "services/sdc/engine/volume_hold.cc": [
+                ("hold_.flushing || writes_taken_ > 0) return;", "hold_.flushing) return;")
+            ]
+        },
+    ),
+    "cut_without_flush": (
+        "what a snapshot has is durable before it is ready",
+        {
+            "services/sdc/engine/volume_hold.cc": [
+                (
+                    "if (!flushes_.clean() || !retaining_groups_.empty() || uncovered_) return FlushForHold();",
+                    "",
+                )
+            ]
+        },
+    ),
+    "group_without_holds": (
+        "all volumes of a group are held before the first is cut",
+        {
+            "services/mdm/snapshot_maker.cc": [
+                ("if (writers.size() == 1) return Cut(writers, /*hold_id=*/0, work);", "return Cut(writers, 0, work);")
+            ]
+        },
+    ),
+    "snapshot_of_another_generation": (
+        "a snapshot is not made where the volume has moved on meanwhile",
+        {
+            "services/mdm/snapshot_maker.cc": [
+                (
+                    "      if (!volume.has_value() || volume->generation != part.volume.generation) {\n"
+                    "        return MovedOn(part.volume);\n"
+                    "      }\n"
+                    "      RevokeWritersBelow(",
+                    "      if (!volume.has_value()) return MovedOn(part.volume);\n      RevokeWritersBelow(",
+                )
+            ]
+        },
+    ),
+    "renewal_before_the_cut": (
+        "a grant of before the cut that comes late is not gone back to",
+        {
+            "services/sdc/engine/volume_engine.cc": [
+                ("grant.fields.snapshot_sequence < grant_.fields.snapshot_sequence) {", "false) {")
+            ],
+            "integration/sim/sdc_node.cc": [
+                ("if (found->second.grant_id != grant_id && !found->second.ending()) return Renew(volume_id);", "")
+            ],
+        },
+    ),
+    "seen_layers_dropped": (
+        "a layer that a path sees is kept",
+        {
+            "services/sds/layer_drop.cc": [
+                ("if (newest.has_value()) kept.insert(*newest);", ""),
+                ("if (newest_known.has_value()) kept.insert(*newest_known);", ""),
+            ]
+        },
+    ),
+    "made_from_what_is_not_verified": (
+        "a learner makes a layer only from what is verified",
+        {
+            "services/sds/learner_state.cc": [
+                ("if (!AnyPendingBelow(key) || is_here()) return true;", "return true;")
+            ]
+        },
+    ),
     "failed_store_unnoticed": (
         "a store that fails where no client's operation meets it is noticed at the next heartbeat",
         {

@@ -296,6 +296,11 @@ void SdsServer::CollectGauges() {
         static_cast<double>(description.capacity_bytes()));
     set("tessera_device_used_bytes", "Bytes that the device's store uses.",
         static_cast<double>(description.used_bytes()));
+    if (chunk::Store* store = device->store(); store != nullptr) {
+      set("tessera_device_data_bytes",
+          "Bytes of blocks with a content; one that snapshots share counts once.",
+          static_cast<double>(store->stats().data_bytes));
+    }
     set("tessera_device_failed", "1 when the device failed.", device->failed() ? 1 : 0);
     set("tessera_device_queue_depth", "Tasks waiting for the device's worker.",
         static_cast<double>(worker->queued()));
