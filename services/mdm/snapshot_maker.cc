@@ -266,7 +266,10 @@ absl::Status SnapshotMaker::BeginPart(WriteTransaction& transaction,
   WriteLabels(db, part.snapshot.volume_id, {request.labels().begin(), request.labels().end()});
   for (const MappingRow& mapping : ListMappings(db, volume_id)) {
     if (mapping.mode != v1::MAPPING_MODE_READ_WRITE) continue;
-    if (!HasWriteGrant(db, volume_id, mapping.sdc_id, part.volume.generation)) continue;
+    // Of this mapping, not only of this generation: a client between two grants has answered writes
+    // that servers which lost power may lack, and gives these again under the next. It can't cut
+    // now, and without it the snapshot would lack them.
+    if (!HadWriteGrant(db, volume_id, mapping.sdc_id, mapping.since_generation)) continue;
     if (auto sdc = FindSdc(db, mapping.sdc_id)) part.writer = *std::move(sdc);
     part.has_writer = true;
   }

@@ -89,11 +89,12 @@ void RevokeWritersBelow(SQLite::Database& db, uint64_t volume_id, uint64_t layer
       .Run();
 }
 
-bool HasWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id, uint64_t generation) {
+bool HadWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id,
+                   uint64_t since_generation) {
   return Sql(db,
-             "SELECT 1 FROM token WHERE volume_id = ? AND generation = ? AND sdc_id = ?"
-             " AND is_transaction = 0 AND access = ? AND state <> ?",
-             volume_id, generation, sdc_id, token::AccessMode::kReadWrite, v1::TOKEN_STATE_REVOKED)
+             "SELECT 1 FROM token WHERE volume_id = ? AND generation >= ? AND sdc_id = ?"
+             " AND is_transaction = 0 AND access = ?",
+             volume_id, since_generation, sdc_id, token::AccessMode::kReadWrite)
       .Next();
 }
 

@@ -37,10 +37,10 @@ uint32_t RevokeTokens(SQLite::Database& db, uint64_t volume_id, uint64_t generat
 // Ends the volume's grants for writing to layers below `layer`: a snapshot has them now.
 void RevokeWritersBelow(SQLite::Database& db, uint64_t volume_id, uint64_t layer,
                         const std::string& reason);
-// Whether the client was given a grant for writing in this generation that was not revoked. One
-// that ran out counts: it may be renewed.
-[[nodiscard]] bool HasWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id,
-                                 uint64_t generation);
+// Whether the client was given a grant for writing in this generation or a later one, whatever
+// became of it: it may hold what it has answered under that, and give it again under its next.
+[[nodiscard]] bool HadWriteGrant(SQLite::Database& db, uint64_t volume_id, uint64_t sdc_id,
+                                 uint64_t since_generation);
 // Marks tokens that have run out; returns how many.
 uint32_t ExpireDueTokens(SQLite::Database& db, uint64_t now_ms);
 
