@@ -162,17 +162,16 @@ void Application::Write(const Range& range, bool force_unit_access) {
     TraceIo(absl::StrCat("write ", number, force_unit_access ? " FUA" : ""), volume_id_,
             range.first, range.end);
   }
-  request.done = [this, number, force_unit_access, unaligned,
-                  holds = HoldsNow()](sdc::BlockReply reply) {
+  // A rollback gives the volume another history, while this one may still be under way.
+  request.done = [this, number, force_unit_access, unaligned, holds = HoldsNow(),
+                  history = oracle.SharedHistory(volume_id_)](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
     if (World::Get().tracing() && reply.error == 0) {
       World::Get().Trace(absl::StrCat("v", volume_id_, " write ", number, " done"));
     }
-    cluster_->oracle()
-        .history(volume_id_)
-        .EndWrite(number, reply.error == 0, reply.error == 0 && force_unit_access,
-                  World::Get().now(), WasPrompt(holds));
+    history->EndWrite(number, reply.error == 0, reply.error == 0 && force_unit_access,
+                      World::Get().now(), WasPrompt(holds));
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("write", reply);
     if (cluster_->sdc(client_)->on_its_own()) Hit(Coverage::kAnsweredAlone);
@@ -195,12 +194,11 @@ void Application::Zero(const Range& range, sdc::Command command) {
   if (World::Get().tracing()) {
     TraceIo(absl::StrCat("zeroes ", number), volume_id_, range.first, range.end);
   }
-  request.done = [this, number, command, holds = HoldsNow()](sdc::BlockReply reply) {
+  request.done = [this, number, command, holds = HoldsNow(),
+                  history = oracle.SharedHistory(volume_id_)](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
-    cluster_->oracle()
-        .history(volume_id_)
-        .EndWrite(number, reply.error == 0, false, World::Get().now(), WasPrompt(holds));
+    history->EndWrite(number, reply.error == 0, false, World::Get().now(), WasPrompt(holds));
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("zeroing", reply);
     Hit(command == sdc::Command::kTrim ? Coverage::kTrimOk : Coverage::kZeroesOk);

@@ -176,28 +176,40 @@ void History::SnapshotHas(const std::vector<uint64_t>& numbers, Time begin, Time
     Cell& cell = cells_[index];
     const Mark* mark = FindMark(cell, number);
     if (mark == nullptr) continue;  // long ago
-    if (const std::string wrong = Judge(cell, *mark, begin, now, false); !wrong.empty()) {
-      return Violate(absl::StrCat(at(index), wrong));
-    }
     const Write& write = Find(number);
+    if (write.begin > now) {
+      return Violate(absl::StrCat(at(index), Describe(number), " began after the answer"));
+    }
+    // What may have been undone says nothing of its neighbours in time.
+    const bool undone = mark->losable_since != kNever;
+    const Time happened = std::min({mark->happened, write.latest, now});
+    for (const Mark& other : cell.marks) {
+      if (undone || other.number == number || other.losable_since != kNever) continue;
+      if (happened >= other.present || other.happened >= begin) continue;
+      return Violate(absl::StrCat(at(index), "has ", Describe(number), ", but ",
+                                  Describe(other.number), " happened by ", other.happened,
+                                  " and was there at ", other.present));
+    }
     if (write.begin > earliest) {
       earliest = write.begin;
       earliest_cell = index;
     }
     for (const Mark& other : cell.marks) {
-      const bool certain = other.losable_since == kNever && other.happened != kNever;
+      const bool certain = !undone && other.losable_since == kNever && other.happened != kNever;
       if (!certain || mark->happened >= Find(other.number).begin) continue;
       if (other.happened < latest) {
         latest = other.happened;
         latest_cell = index;
       }
     }
-    // The rest of that write.
-    for (uint64_t rest = write.first; number != base_ + 1 && rest < write.end_cell; ++rest) {
+    // The rest of that write; of one whose client died there may be none.
+    const bool whole = number != base_ + 1 && write.answered != kNever;
+    for (uint64_t rest = write.first; whole && rest < write.end_cell; ++rest) {
       if (numbers[rest] == 0 || Own(rest, numbers[rest]) == number) continue;
       const Mark* older = FindMark(cells_[rest], Own(rest, numbers[rest]));
       const Mark* torn = FindMark(cells_[rest], number);
       if (older == nullptr || torn == nullptr || older->happened >= write.begin) continue;
+      if (torn->losable_since != kNever) continue;  // that part was lost
       return Violate(absl::StrCat(at(index), "has ", Describe(number), ", but at cell ", rest,
                                   " it has ", Describe(older->number)));
     }

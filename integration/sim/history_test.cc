@@ -216,8 +216,23 @@ TEST_CASE("a snapshot is of one moment between request and answer") {
     history.SnapshotHas({b, a}, 50, 60);
     history.SnapshotHas({c, c}, 50, 60);
     CHECK(history.violation().empty());
+    history.EndWrite(c, true, false, 65);
     history.SnapshotHas({c, a}, 50, 60);
     CHECK_FALSE(history.violation().empty());
+  }
+  SECTION("of what a client wrote that died, a part may be") {
+    const uint64_t c = write(0, 2, 42, 0);
+    history.EndLivesBefore(2, 45);
+    history.SnapshotHas({c, a}, 50, 60);
+    CHECK(history.violation().empty());
+  }
+  SECTION("what was lost since says nothing of it") {
+    const uint64_t c = write(0, 1, 70, 72);
+    history.AllowLoss(kGroup, 74, 74);
+    history.Read(0, b, 80, 82);
+    history.SnapshotHas({b, a}, 50, 60);
+    CHECK(history.violation().empty());
+    (void)c;
   }
   SECTION("what began later may not") {
     const uint64_t c = write(0, 2, 70, 0);
