@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 import unittest
 
-from cluster import run, wait_until
+from cluster import CommandFailed, run, wait_until
 
 
 class Mounted:
@@ -21,8 +21,9 @@ class Mounted:
         self.mounted = False
 
     def __enter__(self):
-        if not pathlib.Path("/dev/fuse").exists():
-            raise unittest.SkipTest("there is no /dev/fuse")
+        for device in ("/dev/fuse", "/dev/loop-control"):
+            if not pathlib.Path(device).exists():
+                raise unittest.SkipTest(f"there is no {device}")
         self.file.touch()
         self.root.mkdir()
         self.fuse = subprocess.Popen(["nbdfuse", *(["-r"] if self.read_only else []), self.file, self.uri])
@@ -31,7 +32,12 @@ class Mounted:
             if self.make:
                 run(["mkfs.ext4", "-q", "-F", self.file], timeout=120)
             options = ["loop"] + (["ro", "noload"] if self.read_only else [])
-            run(["mount", "-t", "ext4", "-o", ",".join(options), self.file, self.root], timeout=120)
+            try:
+                run(["mount", "-t", "ext4", "-o", ",".join(options), self.file, self.root], timeout=120)
+            except CommandFailed as error:
+                if any(text in error.output for text in ("loop device", "permission denied", "unknown filesystem")):
+                    raise unittest.SkipTest(f"nothing can be mounted here: {error.output.strip()}") from error
+                raise
             self.mounted = True
         except BaseException:
             self.__exit__()

@@ -158,7 +158,7 @@ class Snapshots(ClusterTest):
                 self.unmap_and_delete(f"{name}-{number}")
 
     def test_a_database_is_whole_in_a_clone_of_a_snapshot_under_load(self):
-        need("nbdfuse", "mkfs.ext4", "e2fsck")
+        need("nbdfuse", "fusermount3", "mkfs.ext4", "mount")
         if os.geteuid() != 0:
             raise unittest.SkipTest("mounting needs root")
         with Mounted(self.volume("db", "128MiB"), make=True) as root:
