@@ -333,17 +333,6 @@ BUGS = {
             ]
         },
     ),
-    "renewal_before_the_cut": (
-        "a grant of before the cut that comes late is not gone back to",
-        {
-            "services/sdc/engine/volume_engine.cc": [
-                ("grant.fields.snapshot_sequence < grant_.fields.snapshot_sequence) {", "false) {")
-            ],
-            "integration/sim/sdc_node.cc": [
-                ("if (found->second.grant_id != grant_id && !found->second.ending()) return Renew(volume_id);", "")
-            ],
-        },
-    ),
     "seen_layers_dropped": (
         "a layer that a path sees is kept",
         {
