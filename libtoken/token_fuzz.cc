@@ -105,6 +105,14 @@ void FuzzToken(std::string_view bytes) {
   Input input(bytes);
   auto grant = DecodeGrant(input.TakeBytes(136));
   if (!grant.ok()) return;
+  // With a path, too, which version 1 has not.
+  uint8_t parts = 0;
+  input.Take(parts);
+  for (uint32_t left = parts % (kPathPartsMax + 1); left > 0; --left) {
+    grant->path.push_back({.branch = left, .ordinal_max = parts});
+  }
+  const auto again = DecodeGrant(EncodeGrant(*grant));
+  if (!again.ok() || *again != *grant) __builtin_trap();
   const IoToken token = TakeToken(input);
   MdmTime now;
   uint8_t reachable = 0;

@@ -311,14 +311,6 @@ BUGS = {
             ]
         },
     ),
-    "group_without_holds": (
-        "all volumes of a group are held before the first is cut",
-        {
-            "services/mdm/snapshot_maker.cc": [
-                ("if (writers.size() == 1) return Cut(writers, /*hold_id=*/0, work);", "return Cut(writers, 0, work);")
-            ]
-        },
-    ),
     "snapshot_of_another_generation": (
         "a snapshot is not made where the volume has moved on meanwhile",
         {

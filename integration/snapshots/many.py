@@ -78,7 +78,6 @@ class Many:
         for name in names:
             self.cluster.cli("snapshot", "delete", name)
         figures["deleted_bytes"] = self.settle()
-        # What nobody sees of chunks that were not written since goes when the head's layer is the only one.
         figures["deleted_iops"] = self.read_speed()
         handle.shutdown()
         figures["read_ratio"] = figures["with_snapshots_iops"] / figures["alone_iops"]

@@ -10,10 +10,9 @@ from cluster import CommandFailed, run, wait_until
 class Mounted:
     """Context manager: the mount point. Needs root, FUSE and loop devices; SkipTest without."""
 
-    def __init__(self, uri, make=False, read_only=False):
+    def __init__(self, uri, make=False):
         self.uri = uri
         self.make = make
-        self.read_only = read_only
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="tessera-mount-"))
         self.file = self.folder / "volume"
         self.root = self.folder / "root"
@@ -26,14 +25,13 @@ class Mounted:
                 raise unittest.SkipTest(f"there is no {device}")
         self.file.touch()
         self.root.mkdir()
-        self.fuse = subprocess.Popen(["nbdfuse", *(["-r"] if self.read_only else []), self.file, self.uri])
+        self.fuse = subprocess.Popen(["nbdfuse", self.file, self.uri])
         try:
             wait_until(lambda: self.file.stat().st_size > 0 or self._gone(), "the export as a file", 60)
             if self.make:
                 run(["mkfs.ext4", "-q", "-F", self.file], timeout=120)
-            options = ["loop"] + (["ro", "noload"] if self.read_only else [])
             try:
-                run(["mount", "-t", "ext4", "-o", ",".join(options), self.file, self.root], timeout=120)
+                run(["mount", "-t", "ext4", "-o", "loop", self.file, self.root], timeout=120)
             except CommandFailed as error:
                 if any(text in error.output for text in ("loop device", "permission denied", "unknown filesystem")):
                     raise unittest.SkipTest(f"nothing can be mounted here: {error.output.strip()}") from error

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 import unittest
 
 sys.path.append(os.path.join(os.path.dirname(__file__), "..", "faults"))
@@ -143,7 +144,6 @@ class Snapshots(ClusterTest):
         numbers = Numbers()
         writers = {name: NumberedWriter(self.volume(name, "8MiB"), blocks, f"{seed} {name}", numbers).start()
                    for name in ("moment-a", "moment-b")}
-        import time
         for number in range(6):
             began = time.monotonic()
             self.cluster.cli("snapshot", "create", "moment-a", f"moment-a-{number}",

@@ -294,6 +294,13 @@ grpc::Status FakeSdc::ReleaseHold(grpc::ServerContext*, const v1::ReleaseHoldReq
   return Note({SnapshotCall::kRelease, request->volume_id(), request->hold_id(), 0, {}});
 }
 
+grpc::Status FakeSdc::ShrinkVolume(grpc::ServerContext*, const v1::ShrinkVolumeRequest* request,
+                                   v1::ShrinkVolumeResponse*) {
+  return Note({.what = SnapshotCall::kShrink,
+               .volume_id = request->volume_id(),
+               .size_bytes = request->size_bytes()});
+}
+
 MdmFixture::MdmFixture() {
   // Once for all tests: what the MDM logs is not what they look at.
   static const bool quiet = InitLogging({.component = "mdm", .level = "error"}).ok();

@@ -3,7 +3,6 @@
 #include <catch2/catch.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/errors.h"
 #include "services/mdm/mdm_fixture.h"
 #include "tessera/v1/operation.grpc.pb.h"
 #include "tessera/v1/repair.grpc.pb.h"
@@ -12,8 +11,6 @@ namespace tessera::mdm {
 namespace {
 
 using grpc::StatusCode;
-
-std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
 
 // Three servers with a device each, two copies of four groups, a volume.
 struct RepairFixture : MdmFixture {

@@ -2,7 +2,6 @@
 #include <catch2/catch.hpp>
 
 #include "absl/strings/str_cat.h"
-#include "services/common/errors.h"
 #include "services/mdm/mdm_fixture.h"
 #include "tessera/v1/operation.grpc.pb.h"
 #include "tessera/v1/scrub.grpc.pb.h"
@@ -11,8 +10,6 @@ namespace tessera::mdm {
 namespace {
 
 using grpc::StatusCode;
-
-std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
 
 // Two servers with a device each, a pool of both, a volume.
 struct ScrubFixture : MdmFixture {

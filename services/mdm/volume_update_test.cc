@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "libtoken/token.h"
-#include "services/common/errors.h"
 #include "services/mdm/mdm_fixture.h"
 
 namespace tessera::mdm {
@@ -14,8 +13,6 @@ namespace {
 using grpc::StatusCode;
 using Labels = std::map<std::string, std::string>;
 using Volumes = v1::VolumeService::Stub;
-
-std::string Reason(const grpc::Status& status) { return ReasonOf(FromGrpcStatus(status)); }
 
 struct UpdateFixture : MdmFixture {
   UpdateFixture() {
@@ -276,6 +273,57 @@ TEST_CASE_METHOD(UpdateFixture, "what is in the trash is deleted when its time i
   REQUIRE(Delete(second, 0).ok());
   CHECK(Find(second.volume_id()) == StatusCode::NOT_FOUND);
   CHECK(Delete(second, 0).ok());
+}
+
+TEST_CASE_METHOD(UpdateFixture, "a volume becomes smaller by its writer, when that is meant") {
+  const v1::Volume volume = MakeVolume("v", 64 << 20);
+  const auto shrink = [&](uint64_t size_bytes, const std::vector<std::string>& fields) {
+    v1::UpdateVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    request.set_allow_shrink(true);
+    request.mutable_volume()->set_size_bytes(size_bytes);
+    for (const std::string& field : fields) request.mutable_update_mask()->add_paths(field);
+    v1::UpdateVolumeResponse response;
+    return Ask(&Volumes::UpdateVolume, request, &response);
+  };
+  CHECK(Reason(shrink(32 << 20, {"size_bytes"})) == "NO_WRITER");
+  REQUIRE(Map(volume, client).ok());
+  CHECK(Reason(Resize(volume, 32 << 20)) == "SIZE_BELOW_PRESENT");
+  CHECK(Reason(shrink(32 << 20, {"size_bytes", "labels"})) == "SHRINK_ALONE");
+  CHECK(shrink(32 << 20 | 512, {"size_bytes"}).error_code() == StatusCode::INVALID_ARGUMENT);
+  CHECK(client.snapshot_calls().empty());
+  SECTION("it does") {
+    REQUIRE(shrink(32 << 20, {"size_bytes"}).ok());
+    REQUIRE(client.snapshot_calls().size() == 1);
+    CHECK(client.snapshot_calls()[0].what == FakeSdc::SnapshotCall::kShrink);
+    CHECK(client.snapshot_calls()[0].size_bytes == 32 << 20);
+    CHECK(GetVolume(volume.volume_id()).size_bytes() == 32 << 20);
+    // A larger one needs no permission, and no client.
+    CHECK(shrink(48 << 20, {"size_bytes"}).ok());
+    CHECK(client.snapshot_calls().size() == 1);
+    return;
+  }
+  std::string reason;
+  SECTION("it refuses") {
+    client.OnSnapshotCall([](const auto&) {
+      return grpc::Status{StatusCode::ABORTED, "being shrunk"};
+    });
+  }
+  SECTION("the volume is another generation's meanwhile") {
+    reason = "VOLUME_MOVED_ON";
+    client.OnSnapshotCall([&](const auto&) { return Acquire(volume, client, nullptr); });
+  }
+  SECTION("the client is restarted meanwhile") {
+    reason = "VOLUME_MOVED_ON";
+    client.OnSnapshotCall([&](const auto&) {
+      client.incarnation = 2;
+      return Register(&client);
+    });
+  }
+  const grpc::Status status = shrink(32 << 20, {"size_bytes"});
+  CHECK(status.error_code() == StatusCode::ABORTED);
+  CHECK(Reason(status) == reason);
+  CHECK(GetVolume(volume.volume_id()).size_bytes() == 64 << 20);
 }
 
 }  // namespace

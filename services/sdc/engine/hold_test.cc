@@ -1,5 +1,6 @@
 // Writes held for a snapshot, and the cut: which layer each write goes to, and when it is durable.
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <map>
 #include <optional>
 #include <set>
@@ -182,6 +183,15 @@ TEST_CASE("held writes wait and reads go on; released, they go on as before", "[
     REQUIRE(gone.ok());
     REQUIRE(Ended(waiting));
     CHECK(waiting->error == 0);
+  }
+  SECTION("detached without an end of what is under way") {
+    auto gone = AskLoop<bool>(cluster.loop(), kPatience, [&](auto answer) {
+      cluster.engine->Detach(7, true, [answer = std::move(answer)]() mutable { answer(true); });
+    });
+    REQUIRE(gone.ok());
+    REQUIRE(Ended(waiting));
+    CHECK(waiting->error == ESHUTDOWN);
+    for (auto& server : cluster.servers) CHECK(server->Chunk(0).substr(0, 6) == "before");
   }
   SECTION("another generation") {
     cluster.RaiseGeneration();

@@ -558,6 +558,7 @@ void VolumeEngine::TimeOutRequests(uint64_t now_nanos) {
 
 void VolumeEngine::Detach(bool drop, absl::AnyInvocable<void()> done) {
   detaching_ = true;
+  if (drop) hold_.waiting.clear();  // they are answered below, and never begun
   EndHold(absl::UnavailableError("the volume is being detached"));
   if (cache_ != nullptr && drop) DropCache();
   detached_ = std::move(done);
