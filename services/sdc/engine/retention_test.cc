@@ -285,6 +285,29 @@ TEST_CASE("what is kept is bounded: the volume flushes by itself", "[engine]") {
   CHECK(cluster.engine->metrics().unflushed_bytes.Get() == 0);
 }
 
+// Both replicas are reported under one epoch, and one of them leaves. The report of the other comes
+// too late for that epoch: it is asked again under the next.
+TEST_CASE("a flush ends when both replicas lack what is not kept any more", "[engine]") {
+  EngineOptions options = TestCluster::PatientOptions();
+  options.unflushed_bytes = 6000;
+  TestCluster cluster(2, options);
+  CHECK(cluster.Write(0, Pattern(1, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  for (auto& server : cluster.servers) server->SetScript(RefuseFlush);
+  // The second is one too many.
+  CHECK(cluster.Write(4096, Pattern(2, 4096)) == 0);
+  CHECK(cluster.Write(8192, Pattern(3, 4096)) == 0);
+  for (auto& server : cluster.servers) {
+    server->ReopenStore(true);
+    server->SetScript(nullptr);
+  }
+  CHECK(cluster.Flush() == EIO);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Write(4096, Pattern(4, 4096)) == 0);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Read(0, 8192) == Pattern(1, 4096) + Pattern(4, 4096));
+}
+
 TEST_CASE("what is kept is made durable soon also when nobody flushes", "[engine]") {
   EngineOptions options = Keeping();
   options.flush_after = std::chrono::milliseconds(20);

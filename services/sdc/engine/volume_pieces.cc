@@ -693,7 +693,12 @@ void VolumeEngine::AdoptEntry(Group& group) {
   RecordDoubt(group);
   RecordEpoch(group);
   for (const WriterMember& member : after) {
+    const ReplicaName replica{member.device_id, group.writer.placement_group_id()};
     if (member.behind) AskReplica(group, member.device_id);
+    // What it was found to lack was reported too late, perhaps: under an epoch that is over.
+    if (!member.behind && context_.options().unflushed_bytes > 0 && flushes_.IsLost(replica)) {
+      ProbeLater(replica);
+    }
   }
   ReportLearnersInDoubt(group);
   Pump(group);

@@ -181,18 +181,19 @@ void VolumeEngine::AskReplica(Group& group, uint64_t device_id) {
 // The group's last replica came back without what was not flushed. Where all of that is kept here,
 // nothing is lost: each member that began another life, or came in sync, is asked what it has, and
 // given the rest. Else the next flush says that something is lost: that no member proves to lack it
-// would say nothing, where all have learned from the same one. What is kept is given again then,
-// too, and nothing is read or flushed before: it is asked for at once, since a round that waits for
-// nothing else would count it as durable.
+// would say nothing, where all have learned from the same one. Where that is of earlier clients or
+// generations alone, what is kept is given again all the same, and nothing is read or flushed
+// before: it is asked for at once, since a round that waits for nothing else would count it as
+// durable.
 void VolumeEngine::UnflushedLost(Group& group) {
-  const uint64_t placement_group_id = group.writer.placement_group_id();
-  if (context_.options().unflushed_bytes > 0 && group.unkept_below == 0 &&
-      flushes_.GroupOwesThisGenerationOnly(placement_group_id)) {
+  const bool all_kept = context_.options().unflushed_bytes > 0 && group.unkept_below == 0;
+  if (all_kept && flushes_.GroupOwesThisGenerationOnly(group.writer.placement_group_id())) {
     group.loss_kept = group.writer.retained() > 0;
     group.loss_covering = false;
     return;
   }
   GiveUpUnflushed(group);
+  if (!all_kept) return;
   for (const WriterMember& member : group.writer.members()) {
     if (group.writer.Doubt(member.device_id)) AskReplica(group, member.device_id);
   }
