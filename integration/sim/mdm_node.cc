@@ -70,9 +70,9 @@ absl::Status MdmNode::Start() {
                                                  [this] { reaper_loop_->Wake(); });
   placement_ = std::make_unique<mdm::PlacementService>(nullptr, store, keys, &publisher_, &board_,
                                                        &monitor_, &events_, time);
-  token_ =
-      std::make_unique<mdm::TokenService>(nullptr, grant_rules, store, keys, &fence_, &publisher_,
-                                          &monitor_, &governor_, &events_, time, metrics_.get());
+  token_ = std::make_unique<mdm::TokenService>(nullptr, grant_rules, store, keys, &fence_,
+                                               &publisher_, &monitor_, &governor_, &control_,
+                                               &events_, time, metrics_.get());
   store->SetCommitListener([this](const mdm::ChangeSet& changes) {
     publisher_.OnCommit(changes);
     cluster_->oracle().Committed(changes);

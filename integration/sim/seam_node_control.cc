@@ -153,6 +153,15 @@ absl::Status NodeControl::ShrinkVolume(const SdcRow&, const v1::ShrinkVolumeRequ
   return absl::UnimplementedError("nothing is shrunk in the simulated world");
 }
 
+absl::Status NodeControl::YieldWriter(const SdcRow&, const v1::YieldWriterRequest&, Milliseconds) {
+  return absl::UnimplementedError("nothing is shared in the simulated world");
+}
+
+absl::StatusOr<v1::ListAttachmentsResponse> NodeControl::ListAttachments(const SdcRow&,
+                                                                         Milliseconds) {
+  return absl::UnimplementedError("nothing is shared in the simulated world");
+}
+
 NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
     const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout) {
   return AskSdcs<v1::HoldWritesResponse>(

@@ -30,6 +30,8 @@ bool MayCache(SQLite::Database& db, uint64_t volume_id, uint64_t generation, uin
     mapped |= mapping.sdc_id == sdc_id;
     alone &= mapping.sdc_id == sdc_id;
     written |= mapping.mode == v1::MAPPING_MODE_READ_WRITE;
+    // Another may become its writer at any moment.
+    if (mapping.mode == v1::MAPPING_MODE_SHARED) return false;
   }
   return mapped && (alone || !written);
 }

@@ -80,6 +80,7 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_locked_until_ms(row.locked_until_ms);
   *recorded->mutable_path() = ToMessage(row.path);
   recorded->set_being_made(row.being_made);
+  recorded->set_writer_sdc_id(row.writer_sdc_id);
   for (const MappingRow& mapping : ListMappings(db, row.volume_id)) {
     v1::RecordedMapping* entry = recorded->add_mappings();
     entry->set_sdc_id(mapping.sdc_id);

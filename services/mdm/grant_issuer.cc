@@ -34,8 +34,10 @@ token::Grant GrantIssuer::Draft(SQLite::Database& db, const VolumeRow& volume,
 
 void GrantIssuer::Limit(SQLite::Database& db, const VolumeRow& volume, const MappingRow& mapping,
                         token::Grant* grant) const {
-  const VolumeLimits limits =
-      LimitsInForce(volume.limits, mapping.limits, ListMappings(db, volume.volume_id).size());
+  // The writer of a shared volume does the IO of all its clients.
+  const size_t mappings =
+      mapping.mode == v1::MAPPING_MODE_SHARED ? 1 : ListMappings(db, volume.volume_id).size();
+  const VolumeLimits limits = LimitsInForce(volume.limits, mapping.limits, mappings);
   grant->iops_limit = limits.iops;
   grant->bandwidth_limit_bytes = limits.bandwidth_bytes;
   grant->burst_seconds = limits.burst_seconds;
@@ -69,8 +71,8 @@ absl::Status GrantIssuer::Give(SQLite::Database& db, const VolumeRow& volume,
   if (!pool.has_value()) return NoSuch("pool", volume.pool_id);
   token::Grant grant = Draft(db, volume, *pool);
   grant.sdc_id = mapping.sdc_id;
-  grant.access = mapping.mode == v1::MAPPING_MODE_READ_WRITE ? token::AccessMode::kReadWrite
-                                                             : token::AccessMode::kReadOnly;
+  grant.access =
+      IsWriter(volume, mapping) ? token::AccessMode::kReadWrite : token::AccessMode::kReadOnly;
   Limit(db, volume, mapping, &grant);
   TokenRow row;
   row.access = grant.access;

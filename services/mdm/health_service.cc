@@ -249,6 +249,12 @@ absl::Status HealthService::Do(const CallContext& call, const v1::HeartbeatReque
   }
   health_->Beat(component, request);
   if (component.kind == v1::COMPONENT_KIND_SDC) {
+    if (request.leaving()) {
+      TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) {
+        if (ForgetWriter(transaction.db, component.id)) transaction.changes.topology = true;
+        return absl::OkStatus();
+      }));
+    }
     TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
       for (const MappingRow& mapping : ListMappingsOfSdc(db, component.id)) {
         response->add_mapped_volume_ids(mapping.volume_id);

@@ -232,11 +232,20 @@ int FakeSdc::attach_calls() {
 
 grpc::Status FakeSdc::AttachVolume(grpc::ServerContext*, const v1::AttachVolumeRequest* request,
                                    v1::AttachVolumeResponse* response) {
-  absl::MutexLock lock(&mutex_);
-  attached_.insert(request->volume_id());
-  ++attach_calls_;
+  std::function<grpc::Status(uint64_t)> then;
+  {
+    absl::MutexLock lock(&mutex_);
+    attached_.insert(request->volume_id());
+    ++attach_calls_;
+    then = on_attach_;
+  }
   response->add_nbd_uris("nbd://127.0.0.1:1/attached");
-  return grpc::Status::OK;
+  return then == nullptr ? grpc::Status::OK : then(request->volume_id());
+}
+
+void FakeSdc::OnAttach(std::function<grpc::Status(uint64_t)> then) {
+  absl::MutexLock lock(&mutex_);
+  on_attach_ = std::move(then);
 }
 
 grpc::Status FakeSdc::DetachVolume(grpc::ServerContext*, const v1::DetachVolumeRequest* request,
@@ -299,6 +308,23 @@ grpc::Status FakeSdc::ShrinkVolume(grpc::ServerContext*, const v1::ShrinkVolumeR
   return Note({.what = SnapshotCall::kShrink,
                .volume_id = request->volume_id(),
                .size_bytes = request->size_bytes()});
+}
+
+grpc::Status FakeSdc::YieldWriter(grpc::ServerContext*, const v1::YieldWriterRequest* request,
+                                  v1::YieldWriterResponse*) {
+  return Note({.what = SnapshotCall::kYield,
+               .volume_id = request->volume_id(),
+               .deadline_ms = request->deadline_ms(),
+               .generation = request->generation()});
+}
+
+grpc::Status FakeSdc::ListAttachments(grpc::ServerContext*, const v1::ListAttachmentsRequest*,
+                                      v1::ListAttachmentsResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  for (const uint64_t volume_id : attached_) {
+    response->add_attachments()->set_volume_id(volume_id);
+  }
+  return grpc::Status::OK;
 }
 
 MdmFixture::MdmFixture() {

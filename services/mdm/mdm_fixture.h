@@ -123,17 +123,20 @@ class FakeSdc final : public v1::SdcControlService::Service {
   // Snapshots and shrinking: what it was asked, in order. It answers OK, for `held_micros`, unless
   // told otherwise.
   struct SnapshotCall {
-    enum What { kHold, kCut, kRelease, kShrink } what = kHold;
+    enum What { kHold, kCut, kRelease, kShrink, kYield } what = kHold;
     uint64_t volume_id = 0;
     uint64_t hold_id = 0;
     uint32_t deadline_ms = 0;
     v1::IssuedGrant grant;    // of a cut
     uint64_t size_bytes = 0;  // kShrink
+    uint64_t generation = 0;  // kYield
   };
   [[nodiscard]] std::vector<SnapshotCall> snapshot_calls();
   // Called for each from now on, before it is answered, with no lock held; its status is the
   // answer.
   void OnSnapshotCall(std::function<grpc::Status(const SnapshotCall& call)> then);
+  // Called for each AttachVolume from now on, before it is answered, with no lock held.
+  void OnAttach(std::function<grpc::Status(uint64_t volume_id)> then);
   // The generation of its grant of the volume: what a hold is answered with.
   void SetGeneration(uint64_t volume_id, uint64_t generation);
   uint64_t held_micros = 1'500;
@@ -160,6 +163,11 @@ class FakeSdc final : public v1::SdcControlService::Service {
                            v1::ReleaseHoldResponse* response) override;
   grpc::Status ShrinkVolume(grpc::ServerContext* context, const v1::ShrinkVolumeRequest* request,
                             v1::ShrinkVolumeResponse* response) override;
+  grpc::Status YieldWriter(grpc::ServerContext* context, const v1::YieldWriterRequest* request,
+                           v1::YieldWriterResponse* response) override;
+  grpc::Status ListAttachments(grpc::ServerContext* context,
+                               const v1::ListAttachmentsRequest* request,
+                               v1::ListAttachmentsResponse* response) override;
   grpc::Status Note(SnapshotCall call);
 
   std::unique_ptr<grpc::Server> server_;
@@ -170,6 +178,7 @@ class FakeSdc final : public v1::SdcControlService::Service {
   std::function<grpc::Status(const SnapshotCall&)> on_snapshot_call_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);
   int attach_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::function<grpc::Status(uint64_t)> on_attach_ ABSL_GUARDED_BY(mutex_);
 };
 
 // Time stands still unless `clock` is moved.

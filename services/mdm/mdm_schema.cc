@@ -352,6 +352,48 @@ CREATE TABLE write_token_generation (
 );
 )sql";
 
+// Shared mappings (3), and which client has the right to write such a volume. SQLite changes no
+// CHECK of a table that is there: the mappings move into a new one.
+constexpr char kSharing[] = R"sql(
+CREATE TABLE mapping_before AS SELECT * FROM mapping;
+DROP TABLE mapping;
+CREATE TABLE mapping (
+  volume_id INTEGER NOT NULL REFERENCES volume(id),
+  sdc_id INTEGER NOT NULL REFERENCES sdc(id),
+  mode INTEGER NOT NULL CHECK (mode BETWEEN 1 AND 3),
+  iops_limit INTEGER NOT NULL,
+  bandwidth_limit_bytes INTEGER NOT NULL,
+  since_generation INTEGER NOT NULL DEFAULT 0,
+  burst_seconds INTEGER NOT NULL DEFAULT 1 CHECK (burst_seconds BETWEEN 1 AND 3600),
+  PRIMARY KEY (volume_id, sdc_id)
+) WITHOUT ROWID;
+INSERT INTO mapping SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes,
+  since_generation, burst_seconds FROM mapping_before;
+DROP TABLE mapping_before;
+CREATE INDEX mapping_by_sdc ON mapping (sdc_id);
+CREATE TRIGGER mapping_of_one_mode BEFORE INSERT ON mapping
+  WHEN EXISTS (SELECT 1 FROM mapping WHERE volume_id = NEW.volume_id
+               AND (mode = 1 OR mode <> NEW.mode))
+  BEGIN SELECT RAISE(ABORT, 'one client writes, or several read, or several share'); END;
+CREATE TRIGGER volume_in_trash_is_not_mapped BEFORE INSERT ON mapping
+  WHEN (SELECT trashed_until_ms FROM volume WHERE id = NEW.volume_id) > 0
+  BEGIN SELECT RAISE(ABORT, 'a volume in the trash is not mapped'); END;
+CREATE TRIGGER snapshot_is_only_read BEFORE INSERT ON mapping
+  WHEN NEW.mode <> 2 AND (SELECT kind FROM volume WHERE id = NEW.volume_id) = 2
+  BEGIN SELECT RAISE(ABORT, 'a snapshot is only read'); END;
+CREATE TRIGGER mapping_recorded_new AFTER INSERT ON mapping
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.volume_id, 0); END;
+CREATE TRIGGER mapping_recorded AFTER UPDATE ON mapping
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.volume_id, 0); END;
+CREATE TRIGGER mapping_recorded_gone AFTER DELETE ON mapping
+  BEGIN INSERT INTO touched_record VALUES (8, OLD.volume_id, 0); END;
+ALTER TABLE volume ADD COLUMN writer_sdc_id INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX volume_by_writer ON volume (writer_sdc_id) WHERE writer_sdc_id > 0;
+CREATE TRIGGER volume_writer_recorded AFTER UPDATE ON volume
+  WHEN OLD.writer_sdc_id <> NEW.writer_sdc_id
+  BEGIN INSERT INTO touched_record VALUES (8, NEW.id, 0); END;
+)sql";
+
 }  // namespace
 
 const std::vector<std::string>& MdmMigrations() {
@@ -367,7 +409,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kLabelsAndTrash,
                                                                      kLimits,
                                                                      SnapshotSchema(),
-                                                                     kCacheLeases};
+                                                                     kCacheLeases,
+                                                                     kSharing};
   return *migrations;
 }
 

@@ -178,7 +178,7 @@ void MdmServer::Parts::MakeServices() {
   repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
   token =
       std::make_unique<TokenService>(token_rpc.get(), grant_rules, store, keys, &fence, &publisher,
-                                     &health, &governor, &events, time, metrics.get());
+                                     &health, &governor, &control, &events, time, metrics.get());
   monitoring =
       std::make_unique<MonitoringService>(rpc, state.incarnation, store, metrics.get(), time);
   store->SetCommitListener([this](const ChangeSet& changes) {

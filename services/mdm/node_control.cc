@@ -135,6 +135,25 @@ absl::Status NodeControl::ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolume
   return FromGrpcStatus(StubOf(sdc)->ShrinkVolume(&context, request, &response));
 }
 
+absl::Status NodeControl::YieldWriter(const SdcRow& sdc, const v1::YieldWriterRequest& request,
+                                      Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::YieldWriterResponse response;
+  return FromGrpcStatus(StubOf(sdc)->YieldWriter(&context, request, &response));
+}
+
+absl::StatusOr<v1::ListAttachmentsResponse> NodeControl::ListAttachments(const SdcRow& sdc,
+                                                                         Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::ListAttachmentsResponse response;
+  const grpc::Status status =
+      StubOf(sdc)->ListAttachments(&context, v1::ListAttachmentsRequest(), &response);
+  if (!status.ok()) return FromGrpcStatus(status);
+  return response;
+}
+
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
                                                                    uint64_t volume_id,
                                                                    Milliseconds timeout) {

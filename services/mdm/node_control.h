@@ -73,6 +73,12 @@ class NodeControl {
   [[nodiscard]] absl::Status ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
                                           Milliseconds timeout);
 
+  // Of a volume that is mapped shared, to its writer.
+  [[nodiscard]] absl::Status YieldWriter(const SdcRow& sdc, const v1::YieldWriterRequest& request,
+                                         Milliseconds timeout);
+  [[nodiscard]] absl::StatusOr<v1::ListAttachmentsResponse> ListAttachments(const SdcRow& sdc,
+                                                                            Milliseconds timeout);
+
   // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
   // client may be asked for several volumes.
   template <typename Request>

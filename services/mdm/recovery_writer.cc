@@ -163,6 +163,13 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
     row.path = FromMessage(recorded.path());
     row.locked_until_ms = volume.locked_until_ms();
     row.being_made = recorded.being_made();
+    // One that is lost is none; who writes then, AcquireGrant decides.
+    for (const v1::RecordedMapping& mapping : recorded.mappings()) {
+      const bool shared = mapping.mode() == v1::MAPPING_MODE_SHARED;
+      if (shared && mapping.sdc_id() == recorded.writer_sdc_id()) {
+        row.writer_sdc_id = mapping.sdc_id();
+      }
+    }
     TESSERA_RETURN_IF_ERROR(WriteVtree(db, volume));
     row.vtree_id = volume.vtree_id();
     NextId(db, "volume", id);

@@ -265,7 +265,7 @@ absl::Status SnapshotMaker::BeginPart(WriteTransaction& transaction,
   TESSERA_ASSIGN_OR_RETURN(part.snapshot, InsertSnapshot(db, std::move(snapshot), &part.volume));
   WriteLabels(db, part.snapshot.volume_id, {request.labels().begin(), request.labels().end()});
   for (const MappingRow& mapping : ListMappings(db, volume_id)) {
-    if (mapping.mode != v1::MAPPING_MODE_READ_WRITE) continue;
+    if (!IsWriter(part.volume, mapping)) continue;
     // Of this mapping, not only of this generation: a client between two grants has answered writes
     // that servers which lost power may lack, and gives these again under the next. It can't cut
     // now, and without it the snapshot would lack them.

@@ -86,11 +86,13 @@ absl::Status Ended(const VolumeRow& volume, const v1::TokenRecord& record) {
 TokenService::TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store,
                            ClusterKeys* keys, VolumeFence* fence, MapPublisher* publisher,
                            const HealthMonitor* health, LimitGovernor* governor,
-                           const EventLog* events, const MdmTime* time, MetricRegistry* metrics)
+                           NodeControl* control, const EventLog* events, const MdmTime* time,
+                           MetricRegistry* metrics)
     : rpc_(rpc),
       store_(store),
       keys_(keys),
       issuer_(rules, keys, time),
+      shared_(rules, store, control, keys, events, time),
       fence_(fence),
       publisher_(publisher),
       health_(health),
@@ -125,6 +127,36 @@ void TokenService::NoteLimits(const v1::IssuedGrant& issued) {
                      static_cast<size_t>(issued.keys_size()), grant->issued_ms);
 }
 
+absl::StatusOr<bool> TokenService::BeginGrant(const v1::AcquireGrantRequest& request,
+                                              uint64_t sdc_id, VolumeRow* volume,
+                                              MappingRow* mapping,
+                                              v1::AcquireGrantResponse* response) {
+  const uint64_t unreachable = request.unreachable_generation();
+  bool gone = false;
+  if (unreachable != 0) {
+    TESSERA_ASSIGN_OR_RETURN(gone, shared_.WriterGone(request.volume_id(), sdc_id, unreachable));
+  }
+  bool forward = false;
+  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
+    SQLite::Database& db = transaction.db;
+    TESSERA_ASSIGN_OR_RETURN(*volume, ResolveVolume(db, request.volume_id(), ""));
+    const auto mapped = FindMapping(db, volume->volume_id, sdc_id);
+    if (!mapped.has_value()) return NotMapped(*volume, sdc_id);
+    *mapping = *mapped;
+    if (mapping->mode == v1::MAPPING_MODE_SHARED) {
+      const bool taken = gone && volume->generation == unreachable;
+      forward = volume->writer_sdc_id != 0 && volume->writer_sdc_id != sdc_id && !taken;
+      if (forward) return shared_.Forward(db, *volume, *mapping, response);
+      shared_.SetWriter(transaction, sdc_id,
+                        taken ? "the client before does not answer" : "nobody had the right",
+                        volume);
+    }
+    if (IsWriter(*volume, *mapping)) RaiseGeneration(transaction, volume, "a new writer");
+    return absl::OkStatus();
+  }));
+  return forward;
+}
+
 absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantRequest& request,
                               v1::AcquireGrantResponse* response) {
   const uint64_t sdc_id = call.caller().node_id;
@@ -132,16 +164,9 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
                           request.given_up_generation());
   VolumeRow volume;
   MappingRow mapping;
-  TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
-    TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, request.volume_id(), ""));
-    const auto mapped = FindMapping(transaction.db, volume.volume_id, sdc_id);
-    if (!mapped.has_value()) return NotMapped(volume, sdc_id);
-    mapping = *mapped;
-    if (mapping.mode == v1::MAPPING_MODE_READ_WRITE) {
-      RaiseGeneration(transaction, &volume, "a new writer");
-    }
-    return absl::OkStatus();
-  }));
+  TESSERA_ASSIGN_OR_RETURN(const bool forward,
+                           BeginGrant(request, sdc_id, &volume, &mapping, response));
+  if (forward) return absl::OkStatus();
   if (volume.reconciled_generation != volume.generation) {
     TESSERA_RETURN_IF_ERROR(
         fence_->Run(volume, FencePurpose::kReconcile, call.TimeLeft(kWaitMax)).status());
@@ -157,6 +182,10 @@ absl::Status TokenService::Do(const CallContext& call, const v1::AcquireGrantReq
     }
     const auto mapped = FindMapping(db, volume.volume_id, sdc_id);
     if (!mapped.has_value()) return NotMapped(volume, sdc_id);
+    // It was passed on meanwhile, or the client said goodbye.
+    if (mapped->mode == v1::MAPPING_MODE_SHARED && !IsWriter(now, *mapped)) {
+      return MovedOn(now, volume.generation);
+    }
     response->Clear();
     AddMap(db, volume.pool_id, request, response);
     return issuer_.Give(db, now, *mapped, response->mutable_grant());

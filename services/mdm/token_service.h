@@ -17,6 +17,7 @@
 #include "services/mdm/map_publisher.h"
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/rpc_methods.h"
+#include "services/mdm/shared_writers.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/transaction_plan.h"
 #include "services/mdm/volume_fence.h"
@@ -39,8 +40,8 @@ class TokenService final : public v1::TokenService::CallbackService {
 
   TokenService(RpcDispatcher* rpc, const GrantRules& rules, MdmStore* store, ClusterKeys* keys,
                VolumeFence* fence, MapPublisher* publisher, const HealthMonitor* health,
-               LimitGovernor* governor, const EventLog* events, const MdmTime* time,
-               MetricRegistry* metrics);
+               LimitGovernor* governor, NodeControl* control, const EventLog* events,
+               const MdmTime* time, MetricRegistry* metrics);
 
   TESSERA_MDM_UNARY(RequestToken);
   TESSERA_MDM_UNARY(VerifyToken);
@@ -56,6 +57,12 @@ class TokenService final : public v1::TokenService::CallbackService {
   TESSERA_MDM_UNARY(RevokeKey);
 
  private:
+  // The volume and its mapping for a client that is about to get a grant of them; writers in a new
+  // generation. True: another client writes, and the answer says where that is.
+  [[nodiscard]] absl::StatusOr<bool> BeginGrant(const v1::AcquireGrantRequest& request,
+                                                uint64_t sdc_id, VolumeRow* volume,
+                                                MappingRow* mapping,
+                                                v1::AcquireGrantResponse* response);
   void AddMap(SQLite::Database& db, uint64_t pool_id, const v1::AcquireGrantRequest& request,
               v1::AcquireGrantResponse* response) const;
   [[nodiscard]] absl::Status Plan(WriteTransaction& transaction, const VolumeRow& volume,
@@ -82,6 +89,7 @@ class TokenService final : public v1::TokenService::CallbackService {
   MdmStore* const store_;
   ClusterKeys* const keys_;
   const GrantIssuer issuer_;
+  SharedWriters shared_;
   VolumeFence* const fence_;
   MapPublisher* const publisher_;
   const HealthMonitor* const health_;

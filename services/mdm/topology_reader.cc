@@ -37,7 +37,10 @@ v1::VolumeMapping TopologyReader::Mapping(const MappingRow& row) {
   mapping.set_bandwidth_limit_bytes(row.limits.bandwidth_bytes);
   mapping.set_burst_seconds(row.limits.burst_seconds);
   mapping.set_attached(health_.IsAttached(row.sdc_id, row.volume_id));
-  if (const auto volume = FindVolume(db_, row.volume_id)) mapping.set_volume_name(volume->name);
+  if (const auto volume = FindVolume(db_, row.volume_id)) {
+    mapping.set_volume_name(volume->name);
+    mapping.set_writer(row.mode == v1::MAPPING_MODE_SHARED && IsWriter(*volume, row));
+  }
   if (const auto sdc = FindSdc(db_, row.sdc_id)) {
     mapping.set_sdc_name(sdc->name);
     for (const std::string& uri : sdc->nbd_uris) {

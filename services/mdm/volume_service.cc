@@ -49,6 +49,39 @@ absl::StatusOr<v1::StoragePool> ResolvePool(SQLite::Database& db,
   return *pool;
 }
 
+// Whether an earlier call of the same request, whose answer was lost, has done it.
+bool WasDone(SQLite::Database& db, const v1::DeleteVolumeRequest& request) {
+  if (WasVolumeDeleted(db, request.volume_id(), request.name())) return true;
+  if (request.keep_ms() == 0 || request.volume_id() != 0) return false;
+  const std::vector<VolumeRow> trash =
+      ListVolumeRows(db, {.name_contains = request.name(), .trashed = true});
+  return std::any_of(trash.begin(), trash.end(), [&](const VolumeRow& volume) {
+    return volume.trashed_name == request.name();
+  });
+}
+
+absl::StatusOr<v1::MappingMode> AskedMode(const v1::MapVolumeRequest& request) {
+  switch (request.mode()) {
+    case v1::MAPPING_MODE_UNSPECIFIED:
+    case v1::MAPPING_MODE_READ_WRITE:
+      return v1::MAPPING_MODE_READ_WRITE;
+    case v1::MAPPING_MODE_READ_ONLY:
+      return v1::MAPPING_MODE_READ_ONLY;
+    case v1::MAPPING_MODE_SHARED:
+      break;
+    default:
+      return InvalidField("mode", absl::StrCat(request.mode(), " is none that is known"));
+  }
+  if (AskedLimits(request).any()) {
+    return InvalidField(request.iops_limit() != 0 ? "iops_limit" : "bandwidth_limit_bytes",
+                        "a shared mapping has no limits of its own: all go through the client "
+                        "that writes; set the volume's");
+  }
+  return v1::MAPPING_MODE_SHARED;
+}
+
+}  // namespace
+
 absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id, const std::string& name) {
   std::optional<SdcRow> sdc;
   if (sdc_id != 0) {
@@ -67,19 +100,6 @@ absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id, const s
   return *sdc;
 }
 
-// Whether an earlier call of the same request, whose answer was lost, has done it.
-bool WasDone(SQLite::Database& db, const v1::DeleteVolumeRequest& request) {
-  if (WasVolumeDeleted(db, request.volume_id(), request.name())) return true;
-  if (request.keep_ms() == 0 || request.volume_id() != 0) return false;
-  const std::vector<VolumeRow> trash =
-      ListVolumeRows(db, {.name_contains = request.name(), .trashed = true});
-  return std::any_of(trash.begin(), trash.end(), [&](const VolumeRow& volume) {
-    return volume.trashed_name == request.name();
-  });
-}
-
-}  // namespace
-
 std::vector<SdcRow> ClientsOf(SQLite::Database& db, const std::vector<MappingRow>& mappings) {
   std::vector<SdcRow> clients;
   for (const MappingRow& mapping : mappings) {
@@ -95,7 +115,9 @@ absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,
   return WithReason(
       absl::FailedPreconditionError(absl::StrCat(
           "volume ", volume.shown_name(), " is mapped to client ", name, " (", other.sdc_id, ") ",
-          other.mode == v1::MAPPING_MODE_READ_ONLY ? "for reading" : "for reading and writing")),
+          other.mode == v1::MAPPING_MODE_READ_ONLY ? "for reading"
+          : other.mode == v1::MAPPING_MODE_SHARED  ? "shared"
+                                                   : "for reading and writing")),
       "VOLUME_MAPPED", {{"sdc_id", absl::StrCat(other.sdc_id)}, {"sdc_name", name}});
 }
 
@@ -389,9 +411,7 @@ void VolumeService::TellClients(const CallContext& call, uint64_t volume_id,
 
 absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeRequest& request,
                                v1::MapVolumeResponse* response) {
-  const v1::MappingMode mode = request.mode() == v1::MAPPING_MODE_READ_ONLY
-                                   ? v1::MAPPING_MODE_READ_ONLY
-                                   : v1::MAPPING_MODE_READ_WRITE;
+  TESSERA_ASSIGN_OR_RETURN(const v1::MappingMode mode, AskedMode(request));
   TESSERA_RETURN_IF_ERROR(CheckLimits("", AskedLimits(request)));
   SdcRow sdc;
   std::vector<SdcRow> concerned;  // whose part of the volume's limits is another by this mapping
@@ -401,7 +421,8 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     TESSERA_ASSIGN_OR_RETURN(const VolumeRow volume,
                              ResolveVolume(db, request.volume_id(), request.volume_name()));
     TESSERA_RETURN_IF_ERROR(CheckNotTrashed(volume));
-    if (mode == v1::MAPPING_MODE_READ_WRITE) TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(volume));
+    const bool writes = mode != v1::MAPPING_MODE_READ_ONLY;
+    if (writes) TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(volume));
     TESSERA_ASSIGN_OR_RETURN(sdc, ResolveSdc(db, request.sdc_id(), request.sdc_name()));
     const MappingRow row{volume.volume_id, sdc.sdc_id, mode, AskedLimits(request),
                          volume.generation};
@@ -410,12 +431,10 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::MapVolumeReque
     for (const MappingRow& other : mappings) {
       if (other.sdc_id == sdc.sdc_id) before = other;
       const bool excludes =
-          other.sdc_id == sdc.sdc_id
-              ? other.mode != mode
-              : other.mode == v1::MAPPING_MODE_READ_WRITE || mode == v1::MAPPING_MODE_READ_WRITE;
+          other.mode != mode || (other.sdc_id != sdc.sdc_id && mode == v1::MAPPING_MODE_READ_WRITE);
       if (excludes) return MappedElsewhere(db, volume, other);
     }
-    if (mode == v1::MAPPING_MODE_READ_WRITE) {
+    if (writes) {
       if (const auto token = FindActiveWriteTransaction(db, volume.volume_id)) {
         return WithReason(absl::FailedPreconditionError(absl::StrCat(
                               "write token ", *token, " for volume ", volume.name, " is out")),
@@ -453,6 +472,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
   VolumeRow volume;
   std::optional<SdcRow> sdc;      // absent: nobody has it mapped
   std::vector<SdcRow> remaining;  // whose part of the volume's limits is another by this
+  bool shared = false;
   TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(db, request.volume_id(), request.volume_name()));
     const auto mappings = ListMappings(db, volume.volume_id);
@@ -481,14 +501,19 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
       fence_->leases().GiveUpBefore(volume.volume_id, {sdc->sdc_id, *detached}, moment);
     }
   }
+  if (sdc.has_value()) YieldForUnmap(call, volume.volume_id, sdc->sdc_id);
   TESSERA_RETURN_IF_ERROR(store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, volume.volume_id, ""));
-    if (!sdc.has_value() ||
-        !FindMapping(transaction.db, volume.volume_id, sdc->sdc_id).has_value()) {
-      return absl::OkStatus();
+    const auto mapping =
+        sdc.has_value() ? FindMapping(transaction.db, volume.volume_id, sdc->sdc_id) : std::nullopt;
+    if (!mapping.has_value()) return absl::OkStatus();
+    shared = mapping->mode == v1::MAPPING_MODE_SHARED;
+    if (volume.writer_sdc_id == sdc->sdc_id) {
+      volume.writer_sdc_id = 0;
+      UpdateVolumeWriter(transaction.db, volume);
     }
     DeleteMapping(transaction.db, volume.volume_id, sdc->sdc_id);
-    if (volume.limits.any()) {
+    if (volume.limits.any() || shared) {
       remaining = ClientsOf(transaction.db, ListMappings(transaction.db, volume.volume_id));
     }
     RaiseGeneration(transaction, &volume, "unmapped");
@@ -501,11 +526,13 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UnmapVolumeReq
   if (sdc.has_value()) health_->SetAttached(sdc->sdc_id, volume.volume_id, false);
   // Nothing to take away, and an earlier unmap's promise was kept.
   if (!sdc.has_value() && volume.fenced_generation == volume.generation) return absl::OkStatus();
-  TESSERA_ASSIGN_OR_RETURN(const FenceReceipt receipt,
-                           fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)));
+  TESSERA_ASSIGN_OR_RETURN(
+      const FenceReceipt receipt,
+      shared ? FenceShared(call, volume)
+             : fence_->Run(volume, FencePurpose::kEndOnly, call.TimeLeft(kWaitMax)));
   for (uint64_t sds_id : receipt.confirmed_sds_ids) response->add_confirmed_sds_ids(sds_id);
   for (uint64_t sds_id : receipt.expired_sds_ids) response->add_expired_sds_ids(sds_id);
-  // They get more by it, now or when they renew.
+  // They get more by it, now or when they renew; of a shared volume, in the new generation.
   google::protobuf::RepeatedField<uint64_t> later;
   TellClients(call, volume.volume_id, remaining, &later);
   return absl::OkStatus();

@@ -14,6 +14,7 @@
 #include "services/mdm/mdm_store.h"
 #include "services/mdm/node_control.h"
 #include "services/mdm/rpc_methods.h"
+#include "services/mdm/shared_writers.h"
 #include "services/mdm/snapshot_maker.h"
 #include "services/mdm/volume_fence.h"
 #include "tessera/v1/volume.grpc.pb.h"
@@ -39,8 +40,8 @@ class VolumeService final : public v1::VolumeService::CallbackService {
         events_(events),
         time_(time),
         deleted_(std::move(deleted)),
-        maker_(GrantIssuer(grant_rules, keys, time), store, control, fence, events, time,
-               deleted_) {}
+        maker_(GrantIssuer(grant_rules, keys, time), store, control, fence, events, time, deleted_),
+        shared_(grant_rules, store, control, keys, events, time) {}
 
   TESSERA_MDM_UNARY(CreateVolume);
   TESSERA_MDM_UNARY(GetVolume);
@@ -53,6 +54,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   TESSERA_MDM_UNARY(CreateSnapshots);
   TESSERA_MDM_UNARY(CloneVolume);
   TESSERA_MDM_UNARY(RollbackVolume);
+  TESSERA_MDM_UNARY(PassWriter);
   TESSERA_MDM_UNARY(ListFenceReceipts);
 
  private:
@@ -69,6 +71,20 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   // those that could not be told to `later`.
   void TellClients(const CallContext& call, uint64_t volume_id, const std::vector<SdcRow>& clients,
                    google::protobuf::RepeatedField<uint64_t>* later);
+
+  // Shared mappings: volume_sharing.cc.
+
+  struct Passing;
+  [[nodiscard]] absl::Status PreparePassing(const v1::PassWriterRequest& request,
+                                            Passing* passing) const;
+  // The present writer holds its requests from here on, or is gone.
+  [[nodiscard]] absl::Status Yield(const CallContext& call, Passing* passing);
+  [[nodiscard]] absl::Status HandOver(const CallContext& call, const Passing& passing);
+  // The writer, if it is another client, finishes and flushes before the volume is unmapped from
+  // this one. Where it can't, its requests are begun anew under the next generation.
+  void YieldForUnmap(const CallContext& call, uint64_t volume_id, uint64_t sdc_id);
+  // A fence that others may overtake: a shared volume's writer acquires anew as soon as it can.
+  [[nodiscard]] absl::StatusOr<FenceReceipt> FenceShared(const CallContext& call, VolumeRow volume);
 
   // Changing and restoring: volume_update.cc.
 
@@ -112,6 +128,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   const MdmTime* const time_;
   const std::function<void()> deleted_;
   SnapshotMaker maker_;
+  SharedWriters shared_;
 };
 
 // The volume by id, or by name when the id is 0; one in the trash has no name, and a snapshot that
@@ -128,6 +145,9 @@ class VolumeService final : public v1::VolumeService::CallbackService {
 [[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
 [[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
+// The client by id, or by name when the id is 0; neither: the only one there is. NOT_FOUND.
+[[nodiscard]] absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id,
+                                                const std::string& name);
 [[nodiscard]] std::vector<SdcRow> ClientsOf(SQLite::Database& db,
                                             const std::vector<MappingRow>& mappings);
 [[nodiscard]] absl::Status MappedElsewhere(SQLite::Database& db, const VolumeRow& volume,

@@ -36,7 +36,7 @@ absl::StatusOr<Writer> FindWriter(SQLite::Database& db, const v1::UpdateVolumeRe
   TESSERA_RETURN_IF_ERROR(CheckNotTrashed(writer.volume));
   TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(writer.volume));
   for (const MappingRow& mapping : ListMappings(db, writer.volume.volume_id)) {
-    if (mapping.mode != v1::MAPPING_MODE_READ_WRITE) continue;
+    if (!IsWriter(writer.volume, mapping)) continue;
     const auto sdc = FindSdc(db, mapping.sdc_id);
     if (!sdc.has_value()) continue;
     writer.sdc = *sdc;
@@ -113,7 +113,7 @@ absl::Status VolumeService::Shrink(const CallContext& call, const v1::UpdateVolu
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_resized", {},
                     absl::StrCat(Name(volume), " from ", writer.volume.size_bytes, " to ",
                                  volume.size_bytes, " bytes"));
-    concerned = {now.sdc};
+    concerned = ClientsOf(db, ListMappings(db, volume.volume_id));
     *response->mutable_volume() = TopologyReader(db, *health_).Volume(volume);
     return absl::OkStatus();
   }));

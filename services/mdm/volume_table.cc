@@ -12,7 +12,7 @@ namespace {
   " fenced_generation, reconciled_generation, snapshot_sequence, created_ms," \
   " trashed_name, trashed_until_ms, iops_limit, bandwidth_limit_bytes,"       \
   " burst_seconds, kind, parent_id, path, locked_until_ms, operation_id,"     \
-  " being_made FROM volume "
+  " being_made, writer_sdc_id FROM volume "
 #define TESSERA_MAPPING_COLUMNS                                                        \
   "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, burst_seconds, " \
   "since_generation FROM mapping "
@@ -45,6 +45,7 @@ VolumeRow ReadVolume(Sql& query) {
   row.locked_until_ms = query.Unsigned(19);
   row.operation_id = query.Unsigned(20);
   row.being_made = query.Bool(21);
+  row.writer_sdc_id = query.Unsigned(22);
   return row;
 }
 
@@ -128,13 +129,14 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
       "INSERT INTO volume (id, name, pool_id, vtree_id, size_bytes, provisioning, generation,"
       " fenced_generation, reconciled_generation, snapshot_sequence, created_ms, trashed_name,"
       " trashed_until_ms, iops_limit, bandwidth_limit_bytes, burst_seconds, kind, parent_id, path,"
-      " locked_until_ms, operation_id, being_made)"
-      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+      " locked_until_ms, operation_id, being_made, writer_sdc_id)"
+      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
       Reference(row.volume_id), row.name, row.pool_id, row.vtree_id, row.size_bytes,
       row.provisioning, row.generation, row.fenced_generation, row.reconciled_generation,
       row.snapshot_sequence, row.created_ms, row.trashed_name, row.trashed_until_ms,
       row.limits.iops, row.limits.bandwidth_bytes, row.limits.burst_seconds, row.kind,
-      row.parent_id, FormatPath(row.path), row.locked_until_ms, row.operation_id, row.being_made)
+      row.parent_id, FormatPath(row.path), row.locked_until_ms, row.operation_id, row.being_made,
+      row.writer_sdc_id)
       .Run();
   row.volume_id = LastId(db);
   return row;
@@ -184,6 +186,15 @@ void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row) {
       " WHERE id = ?",
       row.generation, row.fenced_generation, row.reconciled_generation, row.volume_id)
       .Run();
+}
+
+void UpdateVolumeWriter(SQLite::Database& db, const VolumeRow& row) {
+  Sql(db, "UPDATE volume SET writer_sdc_id = ? WHERE id = ?", row.writer_sdc_id, row.volume_id)
+      .Run();
+}
+
+bool ForgetWriter(SQLite::Database& db, uint64_t sdc_id) {
+  return Sql(db, "UPDATE volume SET writer_sdc_id = 0 WHERE writer_sdc_id = ?", sdc_id).Run() > 0;
 }
 
 bool DeleteVolumeRow(SQLite::Database& db, const VolumeRow& row,

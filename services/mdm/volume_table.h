@@ -53,6 +53,8 @@ struct VolumeRow {
   uint64_t locked_until_ms = 0;
   uint64_t operation_id = 0;  // of the snapshot operation that made it; 0: none, or not known
   bool being_made = false;    // a snapshot of which nobody knows yet but its operation
+  // Mapped shared: which client has the right to write, or is about to get it; 0: none.
+  uint64_t writer_sdc_id = 0;
 
   [[nodiscard]] bool is_snapshot() const { return kind == v1::VOLUME_KIND_SNAPSHOT; }
   [[nodiscard]] bool trashed() const { return trashed_until_ms > 0; }
@@ -74,6 +76,12 @@ struct MappingRow {
   // one volume to one client never have the same.
   uint64_t since_generation = 0;
 };
+
+// Whether the mapping's client is the one that writes the volume.
+[[nodiscard]] inline bool IsWriter(const VolumeRow& volume, const MappingRow& mapping) {
+  return mapping.mode == v1::MAPPING_MODE_READ_WRITE ||
+         (mapping.mode == v1::MAPPING_MODE_SHARED && volume.writer_sdc_id == mapping.sdc_id);
+}
 
 struct DeletedVtree {
   uint64_t vtree_id = 0;
@@ -126,6 +134,10 @@ void WriteLabels(SQLite::Database& db, uint64_t volume_id, const VolumeLabels& l
 [[nodiscard]] std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms);
 // Writes generation, fenced_generation and reconciled_generation.
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row);
+// Writes which client has the right to write.
+void UpdateVolumeWriter(SQLite::Database& db, const VolumeRow& row);
+// The client has left in good order: others need not wait for it. False: it writes none.
+bool ForgetWriter(SQLite::Database& db, uint64_t sdc_id);
 // Writes path, layer and whether it is being made.
 void UpdateVolumeLayers(SQLite::Database& db, const VolumeRow& row);
 // Removes the volume. When it was the last of its vtree, which goes with it, leaves a tombstone to

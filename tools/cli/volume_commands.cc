@@ -30,6 +30,9 @@ struct Options {
   std::string contains;
   bool thick = false;
   bool read_only = false;
+  bool shared = false;
+  std::string from;
+  std::string to;
   bool force = false;
   std::optional<uint32_t> iops;
   std::optional<std::string> bandwidth;
@@ -141,7 +144,7 @@ void Show(Client* client, const Options& options) {
   const std::map<std::string, std::string> labels(volume.labels().begin(), volume.labels().end());
   for (const auto& [key, value] : labels) table.Add({"label", absl::StrCat(key, "=", value)});
   for (const auto& mapping : volume.mappings()) {
-    table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", ModeText(mapping.mode()),
+    table.Add({"mapped to", absl::StrCat(mapping.sdc_name(), ", ", ModeText(mapping),
                                          mapping.attached() ? ", attached" : ", not attached")});
     if (const std::string limits = Limits(mapping); !limits.empty()) table.Add({"", limits});
     for (const std::string& uri : mapping.nbd_uris()) table.Add({"", uri});
@@ -163,7 +166,9 @@ void Map(Client* client, const Options& options) {
   request.set_volume_name(volume.name);
   request.set_sdc_id(sdc.id);
   request.set_sdc_name(sdc.name);
-  request.set_mode(options.read_only ? v1::MAPPING_MODE_READ_ONLY : v1::MAPPING_MODE_READ_WRITE);
+  request.set_mode(options.shared      ? v1::MAPPING_MODE_SHARED
+                   : options.read_only ? v1::MAPPING_MODE_READ_ONLY
+                                       : v1::MAPPING_MODE_READ_WRITE);
   SetLimits(options, &request);
   const auto response = client->Call<Volumes>(&Volumes::Stub::MapVolume, request);
   const v1::VolumeMapping& mapping = response.mapping();
@@ -190,6 +195,29 @@ void Unmap(Client* client, const Options& options) {
     std::cout << "; grants ran out for " << absl::StrJoin(response.expired_sds_ids(), ", ");
   }
   std::cout << "\n";
+}
+
+void PassWriter(Client* client, const Options& options) {
+  const NameOrId volume = ParseNameOrId(options.volume);
+  const NameOrId from = ParseNameOrId(options.from);
+  const NameOrId to = ParseNameOrId(options.to);
+  v1::PassWriterRequest request;
+  request.set_volume_id(volume.id);
+  request.set_volume_name(volume.name);
+  request.set_from_sdc_id(from.id);
+  request.set_from_sdc_name(from.name);
+  request.set_to_sdc_id(to.id);
+  request.set_to_sdc_name(to.name);
+  const auto response = client->Call<Volumes>(&Volumes::Stub::PassWriter, request);
+  if (client->globals().output == Output::kJson) return PrintJson(std::cout, response);
+  for (const auto& mapping : response.volume().mappings()) {
+    if (!mapping.writer()) continue;
+    std::cout << "client " << mapping.sdc_name() << " writes it";
+    if (response.held_micros() > 0) {
+      std::cout << "; requests waited for " << (response.held_micros() + 999) / 1000 << " ms";
+    }
+    std::cout << "\n";
+  }
 }
 
 void FenceReceipts(Client* client, const Options& options) {
@@ -351,10 +379,21 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   auto* map = volume->add_subcommand("map", "Maps a volume to a client and prints its NBD URIs.");
   map->add_option("VOLUME", options->volume, "Name or id.")->required();
   map->add_option("--sdc", options->sdc, "Client; may be left out when there is only one.");
-  map->add_flag("--read-only", options->read_only, "For reading; other clients may map it so too.");
+  auto* read_only = map->add_flag("--read-only", options->read_only,
+                                  "For reading; other clients may map it so too.");
+  map->add_flag("--shared", options->shared,
+                "For reading and writing, beside other clients that map it so too.")
+      ->excludes(read_only);
   AddLimitOptions(map, options.get(), "");
   map->footer("Mapping again sets other limits, at once and while the volume is in use.");
   map->callback([=] { Map(client, *options); });
+
+  auto* pass = volume->add_subcommand(
+      "pass-writer", "Passes the right to write a shared volume to another of its clients.");
+  pass->add_option("VOLUME", options->volume, "Name or id.")->required();
+  pass->add_option("--to", options->to, "Client that is to have it.")->required();
+  pass->add_option("--from", options->from, "Client that has it; left out: whoever that is.");
+  pass->callback([=] { PassWriter(client, *options); });
 
   auto* unmap =
       volume->add_subcommand("unmap", "Takes a mapping away; no IO of it can land afterwards.");

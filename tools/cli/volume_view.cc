@@ -15,8 +15,10 @@ std::string TimeText(uint64_t mdm_ms) {
                           absl::UTCTimeZone());
 }
 
-std::string ModeText(v1::MappingMode mode) {
-  return mode == v1::MAPPING_MODE_READ_ONLY ? "read-only" : "read-write";
+std::string ModeText(const v1::VolumeMapping& mapping) {
+  if (mapping.mode() == v1::MAPPING_MODE_SHARED)
+    return mapping.writer() ? "shared, writes" : "shared";
+  return mapping.mode() == v1::MAPPING_MODE_READ_ONLY ? "read-only" : "read-write";
 }
 
 std::string VolumeType(const v1::Volume& volume) {
@@ -32,7 +34,7 @@ void PrintVolumes(const std::vector<v1::Volume>& volumes, bool trash) {
   for (const v1::Volume& volume : volumes) {
     std::vector<std::string> mapped;
     for (const auto& mapping : volume.mappings()) {
-      mapped.push_back(absl::StrCat(mapping.sdc_name(), " (", ModeText(mapping.mode()),
+      mapped.push_back(absl::StrCat(mapping.sdc_name(), " (", ModeText(mapping),
                                     mapping.attached() ? ")" : ", not attached)"));
     }
     table.Add({absl::StrCat(volume.volume_id()), volume.name(), FormatSize(volume.size_bytes()),

@@ -12,7 +12,7 @@ namespace tessera::cli {
 
 // "2026-03-01 12:00:00Z".
 [[nodiscard]] std::string TimeText(uint64_t mdm_ms);
-[[nodiscard]] std::string ModeText(v1::MappingMode mode);
+[[nodiscard]] std::string ModeText(const v1::VolumeMapping& mapping);
 // "thin", "snapshot of data", "thin, clone of before".
 [[nodiscard]] std::string VolumeType(const v1::Volume& volume);
 // A table on standard output. With `trash` it says when they are deleted, not where they are

@@ -21,18 +21,23 @@ EventLoop::Duration RetryDelay(uint32_t failures) {
   return std::min<EventLoop::Duration>(delay, std::chrono::seconds(5));
 }
 
-Attachments::Attachments(EventLoop& loop, IoEngine& engine, MdmClient& mdm, LocalState& state,
+Attachments::Attachments(EventLoop& loop, IoEngine& engine, SharedVolumes& shared,
+                         ForwardStreams& streams, MdmClient& mdm, LocalState& state,
                          HealthLog& health_log,
                          std::function<void(const BlockDevice&)> close_export)
     : loop_(loop),
       engine_(engine),
+      shared_(shared),
+      streams_(streams),
       mdm_(mdm),
       state_(state),
       health_log_(health_log),
       close_export_(std::move(close_export)) {}
 
-Attachments::~Attachments() {
-  for (auto& [id, volume] : volumes_) {
+Attachments::~Attachments() { Forget(); }
+
+void Attachments::Forget() {
+  for (auto& [id, volume] : std::exchange(volumes_, {})) {
     if (volume.timer_set) loop_.Cancel(volume.timer);
   }
 }
@@ -51,6 +56,7 @@ void Attachments::Resume(const std::vector<IoEngine::Resumed>& volumes) {
     }
     volume.since_nanos = static_cast<uint64_t>(loop_.Now().count());
     volume.attached = true;
+    AdoptShared(resumed.volume_id);
     health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_resumed",
                     absl::StrCat("volume ", volume.name, " is offered again, as before"));
     // What happened to the mapping meanwhile, the answer says.
@@ -93,6 +99,8 @@ void Attachments::Attach(uint64_t volume_id, Done done) {
   if (volume.attached) {
     if (volume.timer_set) loop_.Cancel(volume.timer);
     volume.timer_set = false;
+    // Its right to write was to be passed on: who has it now the MDM says.
+    if (volume.shared != nullptr && volume.shared->yielded()) return Acquire(volume_id);
     Renew(volume_id);
     return;
   }
@@ -109,6 +117,7 @@ void Attachments::FetchName(uint64_t volume_id) {
     found->second.calling = false;
     if (!response.ok()) return Failed(volume_id, response.status());
     found->second.name = response->volume().name();
+    MakeShared(volume_id, response->volume());
     Acquire(volume_id);
   });
 }
@@ -126,11 +135,13 @@ void Attachments::Acquire(uint64_t volume_id) {
   if (device != nullptr && device->cache() != nullptr && !device->read_only()) {
     request.set_given_up_generation(device->cache()->GiveUpLease());
   }
+  request.set_unreachable_generation(std::exchange(volume.unreachable_generation, 0));
   mdm_.AcquireGrant(request, [this, volume_id](absl::StatusOr<v1::AcquireGrantResponse> response) {
     const auto found = volumes_.find(volume_id);
     if (found == volumes_.end()) return;
     found->second.calling = false;
     if (!response.ok()) return Failed(volume_id, response.status());
+    if (response->has_forward_to()) return Forwarded(volume_id, *response);
     engine_.AdoptEntries(response->placement_groups());
     found->second.acquired_nanos = static_cast<uint64_t>(loop_.Now().count());
     Granted(volume_id, response->grant());
@@ -171,24 +182,46 @@ void Attachments::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   absl::StatusOr<VolumeGrant> grant = VolumeGrant::FromIssued(issued, ++revision_);
   if (!grant.ok()) return Failed(volume_id, grant.status());
   volume.failures = 0;
-  if (volume.attached && volume.mapping_id != issued.mapping_id()) {
-    // An orderly end is over when its mapping is: what it still had to write can't be written.
-    if (volume.detaching) return Detach(volume_id, true, [](const absl::Status&) {});
-    return Remapped(volume_id);
-  }
-  volume.mapping_id = issued.mapping_id();
+  if (!SameMapping(volume_id, issued.mapping_id())) return;
   volume.grant_id = grant->fields.grant_id;
   const EventLoop::Duration renewal = RenewalDelay(issued.mdm_time_ms(), grant->fields.expiry_ms);
-  engine_.SetGrant(volume.name, *std::move(grant));
-  const absl::Status saved = state_.SaveAttachment({volume_id, volume.name, issued});
+  // That it is shared the next life has to know before it goes on with it.
+  const bool shared = volume.shared != nullptr;
+  const absl::Status saved = state_.SaveAttachment({volume_id, volume.name, issued, shared});
   if (!saved.ok()) LogError("cannot save a grant", {{"volume", volume_id}, {"why", saved}});
-  if (!std::exchange(volume.attached, true)) {
-    health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_attached",
-                    absl::StrCat("volume ", volume.name, " is offered"));
+  if (shared) {
+    volume.shared->SetGrant(*std::move(grant));
+  } else {
+    engine_.SetGrant(volume.name, *std::move(grant));
   }
+  Offered(volume_id);
   if (volume.renew_next && !volume.acquire_next && !volume.detaching) return Renew(volume_id);
   After(volume, volume_id, renewal, volume.acquire_next);
   if (!volume.detaching) AnswerAll(std::exchange(volume.waiting, {}), absl::OkStatus());
+}
+
+bool Attachments::SameMapping(uint64_t volume_id, uint64_t mapping_id) {
+  Volume& volume = volumes_[volume_id];
+  const uint64_t before = std::exchange(volume.mapping_id, mapping_id);
+  if (!volume.attached || before == mapping_id) return true;
+  volume.mapping_id = before;
+  // An orderly end is over when its mapping is: what it still had to write can't be written.
+  if (volume.detaching) {
+    Detach(volume_id, true, [](const absl::Status&) {});
+  } else {
+    Remapped(volume_id);
+  }
+  return false;
+}
+
+void Attachments::Offered(uint64_t volume_id) {
+  Volume& volume = volumes_[volume_id];
+  if (volume.shared != nullptr && shared_.FindShared(volume_id) == nullptr) {
+    shared_.Add(volume.shared);
+  }
+  if (std::exchange(volume.attached, true)) return;
+  health_log_.Add(v1::EVENT_SEVERITY_INFO, "volume_attached",
+                  absl::StrCat("volume ", volume.name, " is offered"));
 }
 
 void Attachments::CutSnapshot(uint64_t volume_id, uint64_t hold_id, const v1::IssuedGrant& issued,
@@ -216,7 +249,8 @@ void Attachments::CutSnapshot(uint64_t volume_id, uint64_t hold_id, const v1::Is
         if (held_micros.ok() && cut != volumes_.end()) {
           Volume& volume = cut->second;
           volume.grant_id = grant_id;
-          const absl::Status saved = state_.SaveAttachment({volume_id, volume.name, issued});
+          const absl::Status saved =
+              state_.SaveAttachment({volume_id, volume.name, issued, volume.shared != nullptr});
           if (!saved.ok()) LogError("cannot save a grant", {{"volume", volume_id}, {"why", saved}});
           // A call that is under way goes on to the next renewal itself.
           if (!volume.calling) After(volume, volume_id, renewal, volume.acquire_next);
@@ -322,6 +356,12 @@ void Attachments::Detach(uint64_t volume_id, bool drop, Done done) {
   volume.dropping |= drop;
   if (volume.timer_set) loop_.Cancel(volume.timer);
   volume.timer_set = false;
+  if (const std::shared_ptr<SharedVolume> shared = volume.shared) {
+    return shared->Detach(drop || !volume.attached, [this, volume_id, shared] {
+      close_export_(*shared);
+      Detached(volume_id);
+    });
+  }
   const std::shared_ptr<VolumeEngine> device = engine_.FindVolume(volume_id);
   engine_.Detach(volume_id, drop, [this, volume_id, device] {
     if (device != nullptr) close_export_(*device);
@@ -336,13 +376,15 @@ void Attachments::Detached(uint64_t volume_id) {
                   absl::StrCat("volume ", volume_id, " is not offered any more"));
   std::vector<Done> waiting = std::move(found->second.waiting);
   if (found->second.timer_set) loop_.Cancel(found->second.timer);
+  shared_.Remove(volume_id);
   volumes_.erase(found);
-  const absl::Status removed = state_.RemoveAttachment(volume_id);
+  const absl::Status removed = stopping_ ? absl::OkStatus() : state_.RemoveAttachment(volume_id);
   if (!removed.ok()) LogError("cannot forget a grant", {{"volume", volume_id}, {"why", removed}});
   AnswerAll(std::move(waiting), absl::OkStatus());
 }
 
 void Attachments::DetachAll(bool drop, Done done) {
+  stopping_ = true;
   auto left = std::make_shared<size_t>(volumes_.size());  // shared by the ends that are waited for
   auto last = std::make_shared<Done>(std::move(done));
   if (*left == 0) {

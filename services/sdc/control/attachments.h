@@ -22,6 +22,7 @@
 #include "services/sdc/control/local_state.h"
 #include "services/sdc/control/mdm_client.h"
 #include "services/sdc/engine/io_engine.h"
+#include "services/sdc/forward/shared_volumes.h"
 
 namespace tessera::sdc {
 
@@ -30,7 +31,7 @@ namespace tessera::sdc {
 // How long to wait before try number `failures` + 1 of something the MDM did not do: 200 ms to 5 s.
 [[nodiscard]] EventLoop::Duration RetryDelay(uint32_t failures);
 
-class Attachments {
+class Attachments final : private SharedVolume::Host {
  public:
   using Done = absl::AnyInvocable<void(absl::Status)>;
   struct Counters {
@@ -40,9 +41,10 @@ class Attachments {
   };
 
   // All must outlive it. `close_export` closes the NBD connections of a device that is going.
-  Attachments(EventLoop& loop, IoEngine& engine, MdmClient& mdm, LocalState& state,
-              HealthLog& health_log, std::function<void(const BlockDevice&)> close_export);
-  ~Attachments();
+  Attachments(EventLoop& loop, IoEngine& engine, SharedVolumes& shared, ForwardStreams& streams,
+              MdmClient& mdm, LocalState& state, HealthLog& health_log,
+              std::function<void(const BlockDevice&)> close_export);
+  ~Attachments() override;
 
   // Volumes that the engine has gone on with after a restart: their grants are renewed as soon as
   // the MDM answers. Once, first.
@@ -59,10 +61,17 @@ class Attachments {
   void CutSnapshot(uint64_t volume_id, uint64_t hold_id, const v1::IssuedGrant& issued,
                    EventLoop::Duration longest,
                    absl::AnyInvocable<void(absl::StatusOr<uint64_t>)> done);
+  // See SharedVolume::Yield. NOT_FOUND: not attached.
+  void YieldWriter(uint64_t volume_id, uint64_t generation, EventLoop::Duration longest, Done done);
+  // The MDM means this client to write a shared volume: another client says so.
+  void MeantToWrite(uint64_t volume_id) { TargetNeeded(volume_id, 0); }
   // The engine can't go on with a grant.
   void GrantNeeded(uint64_t volume_id, GrantTrouble trouble);
   // Takes no new requests anywhere and finishes what there is; for an orderly stop.
   void DetachAll(bool drop, Done done);
+
+  // Lets go of all volumes, when the loop does not run any more.
+  void Forget();
 
   [[nodiscard]] std::vector<uint64_t> AttachedIds() const;
   // Which life of the client this is. From any thread.
@@ -85,7 +94,9 @@ class Attachments {
     bool timer_set = false;
     uint32_t failures = 0;
     EventLoop::TimerId timer = 0;
-    std::vector<Done> waiting;  // for the attachment, or for its end
+    std::vector<Done> waiting;             // for the attachment, or for its end
+    std::shared_ptr<SharedVolume> shared;  // null: not mapped shared
+    uint64_t unreachable_generation = 0;   // whose writer does not answer; 0: none
 
     // No grant is of use any more. An orderly end still needs some: what it has to write and to
     // flush waits when the generation moves on, or the grant runs out.
@@ -97,6 +108,16 @@ class Attachments {
   void Renew(uint64_t volume_id);
   void Granted(uint64_t volume_id, const v1::IssuedGrant& issued);
   void Remapped(uint64_t volume_id);
+  // False: what was known of the mapping is over, and that is under way.
+  [[nodiscard]] bool SameMapping(uint64_t volume_id, uint64_t mapping_id);
+  void Offered(uint64_t volume_id);
+
+  // Mapped shared: shared_attachments.cc.
+  void MakeShared(uint64_t volume_id, const v1::Volume& volume);
+  void AdoptShared(uint64_t volume_id);
+  void Forwarded(uint64_t volume_id, const v1::AcquireGrantResponse& response);
+  void TargetNeeded(uint64_t volume_id, uint64_t unreachable_generation) override;
+  void GrantDoubted(uint64_t volume_id) override;
   void Failed(uint64_t volume_id, const absl::Status& status);
   void After(Volume& volume, uint64_t volume_id, EventLoop::Duration delay, bool acquire);
   void Detached(uint64_t volume_id);
@@ -104,12 +125,15 @@ class Attachments {
 
   EventLoop& loop_;
   IoEngine& engine_;
+  SharedVolumes& shared_;
+  ForwardStreams& streams_;
   MdmClient& mdm_;
   LocalState& state_;
   HealthLog& health_log_;
   const std::function<void(const BlockDevice&)> close_export_;
   std::map<uint64_t, Volume> volumes_;
   uint64_t revision_ = 0;
+  bool stopping_ = false;  // the process: the next life is to know what was attached
   Counters counters_;
 };
 

@@ -25,7 +25,8 @@ const std::vector<std::string>& Migrations() {
           volume_name TEXT NOT NULL,
           issued_grant BLOB NOT NULL  -- tessera.v1.IssuedGrant
         ) STRICT;
-      )sql"};
+      )sql",
+      "ALTER TABLE attachments ADD COLUMN shared INTEGER NOT NULL DEFAULT 0"};
   return *migrations;
 }
 
@@ -87,10 +88,11 @@ absl::Status LocalState::SaveRegistration(uint64_t sdc_id, const std::string& no
 absl::Status LocalState::SaveAttachment(const SavedAttachment& attachment) {
   const std::string grant = attachment.grant.SerializeAsString();
   return db_->Transaction([&](SQLite::Database& database) {
-    SQLite::Statement insert(database, "INSERT OR REPLACE INTO attachments VALUES (?, ?, ?)");
+    SQLite::Statement insert(database, "INSERT OR REPLACE INTO attachments VALUES (?, ?, ?, ?)");
     insert.bind(1, static_cast<int64_t>(attachment.volume_id));
     insert.bind(2, attachment.volume_name);
     insert.bind(3, grant.data(), static_cast<int>(grant.size()));
+    insert.bind(4, attachment.shared ? 1 : 0);
     insert.exec();
     return absl::OkStatus();
   });
@@ -110,7 +112,7 @@ absl::StatusOr<std::vector<SavedAttachment>> LocalState::Attachments() {
   const absl::Status read = db_->Run([&](SQLite::Database& database) {
     SQLite::Statement query(
         database,
-        "SELECT volume_id, volume_name, issued_grant FROM attachments ORDER BY volume_id");
+        "SELECT volume_id, volume_name, issued_grant, shared FROM attachments ORDER BY volume_id");
     while (query.executeStep()) {
       SavedAttachment attachment;
       attachment.volume_id = static_cast<uint64_t>(query.getColumn(0).getInt64());
@@ -119,6 +121,7 @@ absl::StatusOr<std::vector<SavedAttachment>> LocalState::Attachments() {
       if (!attachment.grant.ParseFromArray(blob.getBlob(), blob.getBytes())) {
         return absl::DataLossError("sdc_local.db: a saved grant can't be read");
       }
+      attachment.shared = query.getColumn(3).getInt() != 0;
       attachments.push_back(std::move(attachment));
     }
     return absl::OkStatus();

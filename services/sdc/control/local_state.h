@@ -33,6 +33,7 @@ struct SavedAttachment {
   uint64_t volume_id = 0;
   std::string volume_name;
   v1::IssuedGrant grant;
+  bool shared = false;  // mapped shared
 };
 
 class LocalState {

@@ -55,11 +55,13 @@ absl::Status FromBlockError(int error, const std::string& message) {
 }
 
 SdcControlServiceImpl::SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
-                                             Attachments& attachments, const NbdServer& nbd,
+                                             const SharedVolumes& volumes, Attachments& attachments,
+                                             const NbdServer& nbd,
                                              std::vector<std::string> nbd_uris)
     : rpc_(rpc),
       loop_(loop),
       engine_(engine),
+      volumes_(volumes),
       attachments_(attachments),
       nbd_(nbd),
       nbd_uris_(std::move(nbd_uris)) {}
@@ -113,11 +115,12 @@ grpc::ServerUnaryReactor* SdcControlServiceImpl::FlushVolume(grpc::CallbackServe
                                                              v1::FlushVolumeResponse* response) {
   return rpc_.Unary(context, request, response,
                     [this](const CallContext& call, const auto& request, auto*) -> absl::Status {
-                      TESSERA_ASSIGN_OR_RETURN(const Device device, Find(call, request.volume_id(),
-                                                                         request.volume_name()));
+                      TESSERA_ASSIGN_OR_RETURN(
+                          const SharedVolumes::Offer offer,
+                          FindOffer(call, request.volume_id(), request.volume_name()));
                       BlockRequest flush;
                       flush.command = Command::kFlush;
-                      return Submit(call, device, std::move(flush)).status();
+                      return Submit(call, offer, std::move(flush)).status();
                     });
 }
 
@@ -132,8 +135,8 @@ absl::Status SdcControlServiceImpl::Attach(const CallContext& call,
         attachments_.Attach(volume_id, std::move(answer));
       }));
   TESSERA_RETURN_IF_ERROR(attached);
-  TESSERA_ASSIGN_OR_RETURN(const Device device, Find(call, volume_id, ""));
-  for (const std::string& uri : UrisOf(device->name())) response->add_nbd_uris(uri);
+  TESSERA_ASSIGN_OR_RETURN(const SharedVolumes::Offer offer, FindOffer(call, volume_id, ""));
+  for (const std::string& uri : UrisOf(offer.name)) response->add_nbd_uris(uri);
   return absl::OkStatus();
 }
 
@@ -156,39 +159,8 @@ absl::Status SdcControlServiceImpl::List(const CallContext& call,
       *response,
       AskLoop<v1::ListAttachmentsResponse>(loop_, call.TimeLeft(kLongest), [this](auto answer) {
         v1::ListAttachmentsResponse list;
-        const std::vector<NbdConnectionInfo> connections = nbd_.Connections();
-        for (const auto& volume : engine_.Volumes()) {
-          v1::Attachment* attachment = list.add_attachments();
-          const token::Grant& grant = volume->grant().fields;
-          const VolumeStats& stats = volume->stats();
-          attachment->set_volume_id(volume->volume_id());
-          attachment->set_volume_name(volume->name());
-          attachment->set_size_bytes(grant.volume_size_bytes);
-          attachment->set_generation(grant.generation);
-          attachment->set_grant_expiry_ms(grant.expiry_ms);
-          attachment->set_read_only(volume->read_only());
-          for (const std::string& uri : UrisOf(volume->name())) attachment->add_nbd_uris(uri);
-          attachment->set_connections(static_cast<uint32_t>(
-              std::count_if(connections.begin(), connections.end(),
-                            [&volume](const auto& c) { return c.export_name == volume->name(); })));
-          attachment->set_reads(stats.reads.Get());
-          attachment->set_writes(stats.writes.Get());
-          attachment->set_read_bytes(stats.read_bytes.Get());
-          attachment->set_write_bytes(stats.write_bytes.Get());
-          attachment->set_errors(stats.errors.Get());
-          attachment->set_in_flight(static_cast<uint32_t>(stats.in_flight.Get()));
-          attachment->set_waiting_for(volume->WaitingFor());
-          attachment->set_iops_limit(grant.iops_limit);
-          attachment->set_bandwidth_limit_bytes(grant.bandwidth_limit_bytes);
-          attachment->set_burst_seconds(grant.burst_seconds);
-          attachment->set_limited_requests(stats.limited.Get());
-          attachment->set_limited_wait_ms(stats.limited_wait_micros.Get() / 1000);
-          if (const CachedVolume* cached = volume->cache()) {
-            attachment->set_cache_hits(cached->hits());
-            attachment->set_cache_misses(cached->misses());
-            attachment->set_cache_hit_bytes(cached->hit_bytes());
-            attachment->set_cache_leased(cached->leased());
-          }
+        for (const SharedVolumes::Offer& offer : volumes_.Offers()) {
+          FillAttachment(offer, list.add_attachments());
         }
         if (engine_.read_cache() != nullptr)
           FillStatus(*engine_.read_cache(), list.mutable_cache());
@@ -197,44 +169,98 @@ absl::Status SdcControlServiceImpl::List(const CallContext& call,
   return absl::OkStatus();
 }
 
-absl::StatusOr<SdcControlServiceImpl::Device> SdcControlServiceImpl::Find(const CallContext& call,
-                                                                          uint64_t volume_id,
-                                                                          const std::string& name) {
+void SdcControlServiceImpl::FillAttachment(const SharedVolumes::Offer& offer,
+                                           v1::Attachment* attachment) const {
+  const std::vector<NbdConnectionInfo> connections = nbd_.Connections();
+  attachment->set_volume_id(offer.volume_id);
+  attachment->set_volume_name(offer.name);
+  attachment->set_size_bytes(offer.device->info().size_bytes);
+  attachment->set_read_only(offer.device->info().read_only);
+  for (const std::string& uri : UrisOf(offer.name)) attachment->add_nbd_uris(uri);
+  attachment->set_connections(static_cast<uint32_t>(
+      std::count_if(connections.begin(), connections.end(),
+                    [&offer](const auto& c) { return c.export_name == offer.name; })));
+  // What this client's own applications asked for.
+  const VolumeStats& stats =
+      offer.shared != nullptr ? offer.shared->stats() : offer.engine->stats();
+  attachment->set_reads(stats.reads.Get());
+  attachment->set_writes(stats.writes.Get());
+  attachment->set_read_bytes(stats.read_bytes.Get());
+  attachment->set_write_bytes(stats.write_bytes.Get());
+  attachment->set_errors(stats.errors.Get());
+  attachment->set_in_flight(static_cast<uint32_t>(stats.in_flight.Get()));
+  attachment->set_waiting_for(offer.shared != nullptr ? offer.shared->WaitingFor()
+                                                      : offer.engine->WaitingFor());
+  if (offer.shared != nullptr) {
+    attachment->set_generation(offer.shared->generation());
+    attachment->set_forwarded_to_sdc_id(offer.shared->forwarded_to());
+  }
+  if (offer.engine == nullptr) return;
+  const token::Grant& grant = offer.engine->grant().fields;
+  attachment->set_size_bytes(grant.volume_size_bytes);
+  attachment->set_generation(grant.generation);
+  attachment->set_grant_expiry_ms(grant.expiry_ms);
+  attachment->set_iops_limit(grant.iops_limit);
+  attachment->set_bandwidth_limit_bytes(grant.bandwidth_limit_bytes);
+  attachment->set_burst_seconds(grant.burst_seconds);
+  attachment->set_limited_requests(offer.engine->stats().limited.Get());
+  attachment->set_limited_wait_ms(offer.engine->stats().limited_wait_micros.Get() / 1000);
+  if (const CachedVolume* cached = offer.engine->cache()) {
+    attachment->set_cache_hits(cached->hits());
+    attachment->set_cache_misses(cached->misses());
+    attachment->set_cache_hit_bytes(cached->hit_bytes());
+    attachment->set_cache_leased(cached->leased());
+  }
+}
+
+absl::StatusOr<SharedVolumes::Offer> SdcControlServiceImpl::FindOffer(const CallContext& call,
+                                                                      uint64_t volume_id,
+                                                                      const std::string& name) {
+  using Offer = SharedVolumes::Offer;
   TESSERA_ASSIGN_OR_RETURN(
-      Device device,
-      AskLoop<Device>(loop_, call.TimeLeft(kLongest), [this, volume_id, name](auto answer) {
-        for (const Device& volume : engine_.Volumes()) {
-          if (volume_id != 0 ? volume->volume_id() == volume_id : volume->name() == name) {
-            return answer(volume);
+      Offer found,
+      AskLoop<Offer>(loop_, call.TimeLeft(kLongest), [this, volume_id, name](auto answer) {
+        for (Offer& offer : volumes_.Offers()) {
+          if (volume_id != 0 ? offer.volume_id == volume_id : offer.name == name) {
+            return answer(std::move(offer));
           }
         }
-        answer(nullptr);
+        answer({});
       }));
-  if (device != nullptr) return device;
+  if (found.device != nullptr) return found;
   return absl::NotFoundError(volume_id != 0
                                  ? absl::StrCat("volume ", volume_id, " is not attached here")
                                  : absl::StrCat("volume '", name, "' is not attached here"));
 }
 
+absl::StatusOr<SdcControlServiceImpl::Device> SdcControlServiceImpl::Find(const CallContext& call,
+                                                                          uint64_t volume_id,
+                                                                          const std::string& name) {
+  TESSERA_ASSIGN_OR_RETURN(const SharedVolumes::Offer offer, FindOffer(call, volume_id, name));
+  if (offer.engine != nullptr) return offer.engine;
+  return absl::NotFoundError(
+      absl::StrCat("volume ", offer.name, " is attached here, but another client writes it"));
+}
+
 absl::StatusOr<BlockReply> SdcControlServiceImpl::Submit(const CallContext& call,
-                                                         const Device& device,
+                                                         const SharedVolumes::Offer& offer,
                                                          BlockRequest request) {
   TESSERA_ASSIGN_OR_RETURN(
-      BlockReply reply, AskLoop<BlockReply>(loop_, call.TimeLeft(kLongest),
-                                            [this, volume_id = device->volume_id(),
-                                             request = std::move(request)](auto answer) mutable {
-                                              // The device may have been detached since it was
-                                              // found.
-                                              const Device volume = engine_.FindVolume(volume_id);
-                                              if (volume == nullptr) {
-                                                BlockReply gone;
-                                                gone.error = ESHUTDOWN;
-                                                gone.message = "the volume was detached";
-                                                return answer(std::move(gone));
-                                              }
-                                              request.done = std::move(answer);
-                                              volume->Submit(std::move(request));
-                                            }));
+      BlockReply reply,
+      AskLoop<BlockReply>(
+          loop_, call.TimeLeft(kLongest),
+          [this, volume_id = offer.volume_id, request = std::move(request)](auto answer) mutable {
+            // The device may have been detached since it was found.
+            const auto device = volumes_.FindOffer(volume_id).device;
+            if (device == nullptr) {
+              BlockReply gone;
+              gone.error = ESHUTDOWN;
+              gone.message = "the volume was detached";
+              return answer(std::move(gone));
+            }
+            request.done = std::move(answer);
+            device->Submit(std::move(request));
+          }));
   TESSERA_RETURN_IF_ERROR(FromBlockError(reply.error, reply.message));
   return reply;
 }
@@ -242,9 +268,9 @@ absl::StatusOr<BlockReply> SdcControlServiceImpl::Submit(const CallContext& call
 absl::Status SdcControlServiceImpl::Read(const CallContext& call,
                                          const v1::ReadVolumeRequest& request,
                                          StreamWriter<v1::ReadVolumeResponse>& writer) {
-  TESSERA_ASSIGN_OR_RETURN(const Device device,
-                           Find(call, request.volume_id(), request.volume_name()));
-  const uint64_t size = device->info().size_bytes;
+  TESSERA_ASSIGN_OR_RETURN(const SharedVolumes::Offer offer,
+                           FindOffer(call, request.volume_id(), request.volume_name()));
+  const uint64_t size = offer.device->info().size_bytes;
   if (request.offset_bytes() > size || request.length_bytes() > size - request.offset_bytes()) {
     return absl::OutOfRangeError(absl::StrCat("bytes ", request.offset_bytes(), " to ",
                                               request.offset_bytes(), " + ", request.length_bytes(),
@@ -259,7 +285,7 @@ absl::Status SdcControlServiceImpl::Read(const CallContext& call,
     read.offset_bytes = offset;
     read.length_bytes = std::min(left, kReadBytes);
     const uint64_t length = read.length_bytes;
-    TESSERA_ASSIGN_OR_RETURN(const BlockReply reply, Submit(call, device, std::move(read)));
+    TESSERA_ASSIGN_OR_RETURN(const BlockReply reply, Submit(call, offer, std::move(read)));
     v1::ReadVolumeResponse response;
     response.mutable_data()->reserve(length);
     for (const auto piece : reply.data.pieces) {
@@ -279,15 +305,16 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
   if (!reader.Read(message.get())) {
     return absl::InvalidArgumentError("the stream has no message: the first one names the volume");
   }
-  TESSERA_ASSIGN_OR_RETURN(const Device device,
-                           Find(call, message->volume_id(), message->volume_name()));
+  TESSERA_ASSIGN_OR_RETURN(const SharedVolumes::Offer offer,
+                           FindOffer(call, message->volume_id(), message->volume_name()));
   const bool flush = message->flush();
   TESSERA_ASSIGN_OR_RETURN(
       const std::shared_ptr<LossCursor> cursor,
       AskLoop<std::shared_ptr<LossCursor>>(
-          loop_, call.TimeLeft(kLongest), [device](auto answer) { answer(device->OpenCursor()); }));
+          loop_, call.TimeLeft(kLongest),
+          [device = offer.device](auto answer) { answer(device->OpenCursor()); }));
   uint64_t offset = message->offset_bytes();
-  const uint64_t size = device->info().size_bytes;
+  const uint64_t size = offer.device->info().size_bytes;
   for (;;) {
     const std::string& data = message->data();
     if (data.size() > kWriteMessageBytes) {
@@ -305,7 +332,7 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
       write.length_bytes = data.size();
       write.data.pieces.push_back(std::as_bytes(std::span(data)));
       write.data.owner = message;
-      TESSERA_RETURN_IF_ERROR(Submit(call, device, std::move(write)).status());
+      TESSERA_RETURN_IF_ERROR(Submit(call, offer, std::move(write)).status());
       offset += data.size();
       response->set_written_bytes(response->written_bytes() + data.size());
     }
@@ -318,7 +345,7 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
   BlockRequest request;
   request.command = Command::kFlush;
   request.client = cursor;
-  return Submit(call, device, std::move(request)).status();
+  return Submit(call, offer, std::move(request)).status();
 }
 
 std::vector<std::string> SdcControlServiceImpl::UrisOf(const std::string& volume_name) const {

@@ -22,8 +22,8 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
  public:
   // All must outlive it. `nbd_uris` are listeners without an export name.
   SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
-                        Attachments& attachments, const NbdServer& nbd,
-                        std::vector<std::string> nbd_uris);
+                        const SharedVolumes& volumes, Attachments& attachments,
+                        const NbdServer& nbd, std::vector<std::string> nbd_uris);
 
   grpc::ServerUnaryReactor* AttachVolume(grpc::CallbackServerContext* context,
                                          const v1::AttachVolumeRequest* request,
@@ -53,6 +53,9 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* ShrinkVolume(grpc::CallbackServerContext* context,
                                          const v1::ShrinkVolumeRequest* request,
                                          v1::ShrinkVolumeResponse* response) override;
+  grpc::ServerUnaryReactor* YieldWriter(grpc::CallbackServerContext* context,
+                                        const v1::YieldWriterRequest* request,
+                                        v1::YieldWriterResponse* response) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -67,6 +70,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
                                  v1::CutSnapshotResponse* response);
   [[nodiscard]] absl::Status Shrink(const CallContext& call,
                                     const v1::ShrinkVolumeRequest& request);
+  [[nodiscard]] absl::Status Yield(const CallContext& call, const v1::YieldWriterRequest& request);
   [[nodiscard]] absl::Status Release(const CallContext& call,
                                      const v1::ReleaseHoldRequest& request);
   [[nodiscard]] absl::Status List(const CallContext& call, v1::ListAttachmentsResponse* response);
@@ -75,15 +79,22 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   [[nodiscard]] absl::Status Write(const CallContext& call,
                                    StreamReader<v1::WriteVolumeRequest>& reader,
                                    v1::WriteVolumeResponse* response);
+  // What is offered, whoever writes it; the engine of what this client does IO for.
+  [[nodiscard]] absl::StatusOr<SharedVolumes::Offer> FindOffer(const CallContext& call,
+                                                               uint64_t volume_id,
+                                                               const std::string& name);
   [[nodiscard]] absl::StatusOr<Device> Find(const CallContext& call, uint64_t volume_id,
                                             const std::string& name);
-  [[nodiscard]] absl::StatusOr<BlockReply> Submit(const CallContext& call, const Device& device,
+  [[nodiscard]] absl::StatusOr<BlockReply> Submit(const CallContext& call,
+                                                  const SharedVolumes::Offer& offer,
                                                   BlockRequest request);
+  void FillAttachment(const SharedVolumes::Offer& offer, v1::Attachment* attachment) const;
   [[nodiscard]] std::vector<std::string> UrisOf(const std::string& volume_name) const;
 
   RpcDispatcher& rpc_;
   EventLoop& loop_;
   IoEngine& engine_;
+  const SharedVolumes& volumes_;
   Attachments& attachments_;
   const NbdServer& nbd_;
   const std::vector<std::string> nbd_uris_;

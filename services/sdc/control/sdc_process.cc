@@ -24,6 +24,8 @@
 #include "services/sdc/control/monitoring_service.h"
 #include "services/sdc/control/sdc_control_service.h"
 #include "services/sdc/control/sdc_metrics.h"
+#include "services/sdc/forward/forward_service.h"
+#include "services/sdc/forward/shared_volumes.h"
 #include "services/sdc/nbd/nbd_server.h"
 #include "services/sdc/resume/resume_file.h"
 
@@ -86,13 +88,15 @@ class Process final : public SdcProcess {
     engine.ignore_limits = options_.ignore_limits;
     engine_ = std::make_unique<IoEngine>(loop_, engine,
                                          options_.security.insecure ? nullptr : credentials);
+    volumes_ = std::make_unique<SharedVolumes>(*engine_);
+    streams_ = std::make_unique<ForwardStreams>(loop_, credentials);
     ResumedState left = OpenResumeTable();
     if (cache_folder_ != nullptr) OpenReadCache();
     TESSERA_RETURN_IF_ERROR(ListenNbd());
 
     mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);
     attachments_ = std::make_unique<Attachments>(
-        loop_, *engine_, *mdm_, *state_, health_log_,
+        loop_, *engine_, *volumes_, *streams_, *mdm_, *state_, health_log_,
         [this](const BlockDevice& device) { nbd_->CloseExport(device); });
     TESSERA_RETURN_IF_ERROR(StartServers(engine.own_host_id));
     const auto resumed = engine_->Resume(left, state_->identity().sdc_id);
@@ -134,15 +138,21 @@ class Process final : public SdcProcess {
       loop_thread_.join();
     }
     metrics_server_.reset();
+    if (forward_ != nullptr) forward_->Stop();
     control_server_.reset();
     management_server_.reset();
     if (rpc_ != nullptr) rpc_->Shutdown();
     // In order of use: who uses goes before who is used.
     monitoring_.reset();
     control_.reset();
+    forward_.reset();
     nbd_.reset();
     mdm_.reset();
     link_.reset();
+    // Volumes first, which may ask it.
+    if (attachments_ != nullptr) attachments_->Forget();
+    volumes_.reset();
+    streams_.reset();
     attachments_.reset();
     engine_.reset();
     if (in_order) SaveReadCache();
@@ -217,7 +227,7 @@ class Process final : public SdcProcess {
 
   absl::Status ListenNbd() {
     options_.nbd.log = [](std::string_view event) { LogDebug("nbd", {{"event", event}}); };
-    TESSERA_ASSIGN_OR_RETURN(nbd_, NbdServer::Create(loop_, *engine_, options_.nbd));
+    TESSERA_ASSIGN_OR_RETURN(nbd_, NbdServer::Create(loop_, *volumes_, options_.nbd));
     if (!options_.nbd_listen.empty()) {
       TESSERA_ASSIGN_OR_RETURN(const HostPort listen,
                                ParseHostPort("--nbd-listen", options_.nbd_listen));
@@ -250,12 +260,22 @@ class Process final : public SdcProcess {
     rpc.services = {"tessera.v1.SdcControlService", "tessera.v1.MonitoringService"};
     TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc, authenticator, &registry_));
 
-    control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *attachments_, *nbd_,
-                                                       nbd_uris_);
+    control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *volumes_,
+                                                       *attachments_, *nbd_, nbd_uris_);
+    forward_ = std::make_unique<ForwardService>(
+        loop_, *volumes_,
+        [this] {
+          const LocalIdentity& identity = state_->identity();
+          const MdmTimeEstimator::Estimate now = link_->mdm_time().Now();
+          return ForwardIdentity{identity.sdc_id, identity.node_secret,
+                                 now.known ? now.earliest_ms : 0};
+        },
+        [this](uint64_t volume_id) { attachments_->MeantToWrite(volume_id); });
     GrpcServerOptions server;
     server.security = options_.security;
     server.listen = {options_.control_listen};
-    TESSERA_ASSIGN_OR_RETURN(control_server_, GrpcServer::Start(server, {control_.get()}));
+    TESSERA_ASSIGN_OR_RETURN(control_server_,
+                             GrpcServer::Start(server, {control_.get(), forward_.get()}));
     endpoints_["control"] = control_server_->addresses()[0];
 
     // The link needs the addresses, and monitoring the link: its own address is told after it is
@@ -324,6 +344,8 @@ class Process final : public SdcProcess {
   std::unique_ptr<FileStore> cache_file_;
   std::unique_ptr<ReadCache> read_cache_;
   std::unique_ptr<IoEngine> engine_;
+  std::unique_ptr<SharedVolumes> volumes_;
+  std::unique_ptr<ForwardStreams> streams_;
   std::unique_ptr<NbdServer> nbd_;
   std::unique_ptr<MdmClient> mdm_;
   std::unique_ptr<Attachments> attachments_;
@@ -332,6 +354,7 @@ class Process final : public SdcProcess {
   std::unique_ptr<SdcMetrics> metrics_;
   std::unique_ptr<RpcDispatcher> rpc_;
   std::unique_ptr<SdcControlServiceImpl> control_;
+  std::unique_ptr<ForwardService> forward_;
   std::unique_ptr<MonitoringServiceImpl> monitoring_;
   std::unique_ptr<GrpcServer> control_server_;
   std::unique_ptr<GrpcServer> management_server_;

@@ -1,4 +1,5 @@
-// The calls of the control plane by which the MDM makes snapshots, and volumes smaller.
+// The calls of the control plane by which the MDM makes snapshots, and volumes smaller, and passes
+// the right to write a shared one on.
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
@@ -96,6 +97,28 @@ absl::Status SdcControlServiceImpl::Release(const CallContext& call,
                          answer(true);
                        })
       .status();
+}
+
+grpc::ServerUnaryReactor* SdcControlServiceImpl::YieldWriter(grpc::CallbackServerContext* context,
+                                                             const v1::YieldWriterRequest* request,
+                                                             v1::YieldWriterResponse* response) {
+  return rpc_.Unary(
+      context, request, response,
+      [this](const CallContext& call, const auto& request, auto*) { return Yield(call, request); });
+}
+
+absl::Status SdcControlServiceImpl::Yield(const CallContext& call,
+                                          const v1::YieldWriterRequest& request) {
+  if (request.volume_id() == 0) return InvalidField("volume_id", "must be a volume's id, not 0");
+  TESSERA_RETURN_IF_ERROR(CheckDeadline(request.deadline_ms()));
+  TESSERA_ASSIGN_OR_RETURN(
+      const absl::Status yielded,
+      AskLoop<absl::Status>(loop_, call.TimeLeft(kLongest), [this, request](auto answer) {
+        attachments_.YieldWriter(request.volume_id(), request.generation(),
+                                 std::chrono::milliseconds(request.deadline_ms()),
+                                 std::move(answer));
+      }));
+  return yielded;
 }
 
 grpc::ServerUnaryReactor* SdcControlServiceImpl::ShrinkVolume(

@@ -33,7 +33,7 @@ IoEngine::~IoEngine() {
   streams_.clear();
 }
 
-void IoEngine::SetGrant(const std::string& name, VolumeGrant grant) {
+void IoEngine::SetGrant(const std::string& name, VolumeGrant grant, bool cached) {
   const uint64_t volume_id = grant.fields.volume_id;
   const auto found = volumes_.find(volume_id);
   if (found != volumes_.end()) {
@@ -47,7 +47,7 @@ void IoEngine::SetGrant(const std::string& name, VolumeGrant grant) {
   volumes_[volume_id] =
       std::make_shared<VolumeEngine>(static_cast<EngineContext&>(*this), name, std::move(grant));
   volumes_[volume_id]->RecordNew();
-  volumes_[volume_id]->OpenCache(false);
+  if (cached) volumes_[volume_id]->OpenCache(false);
   RecordTrouble();
   ArmTick();
 }

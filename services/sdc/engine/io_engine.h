@@ -50,8 +50,9 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   // Volumes that are detached from now on stay in the table: the process ends in good order.
   void KeepRecords() { keep_records_ = true; }
 
-  // Attaches a volume, or hands a better grant to one that is attached.
-  void SetGrant(const std::string& name, VolumeGrant grant);
+  // Attaches a volume, or hands a better grant to one that is attached. `cached`: reads may be
+  // answered from the read cache, if there is one.
+  void SetGrant(const std::string& name, VolumeGrant grant, bool cached = true);
   // What AcquireGrant is told of the map, and what it answers: to be adopted before its grant.
   [[nodiscard]] std::vector<v1::KnownPool> KnownPools() const;
   void AdoptEntries(const google::protobuf::RepeatedPtrField<v1::SignedPlacementGroup>& entries);

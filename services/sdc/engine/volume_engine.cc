@@ -63,10 +63,14 @@ BlockDeviceInfo VolumeEngine::info() const {
 
 std::shared_ptr<LossCursor> VolumeEngine::OpenCursor() {
   auto cursor = std::make_shared<LossCursor>();
+  AdoptCursor(cursor);
+  return cursor;
+}
+
+void VolumeEngine::AdoptCursor(const std::shared_ptr<LossCursor>& cursor) {
   cursor->told = told_losses_;
   std::erase_if(cursors_, [](const auto& other) { return other.expired(); });
   cursors_.push_back(cursor);
-  return cursor;
 }
 
 void VolumeEngine::Submit(BlockRequest block) {

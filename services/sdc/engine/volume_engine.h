@@ -73,6 +73,13 @@ class VolumeEngine final : public BlockDevice {
   [[nodiscard]] BlockDeviceInfo info() const override;
   [[nodiscard]] std::shared_ptr<LossCursor> OpenCursor() override;
   void Submit(BlockRequest request) override;
+  // For a client that had the device open before it was served by this engine.
+  void AdoptCursor(const std::shared_ptr<LossCursor>& cursor);
+  // Losses so far: a cursor that was told of less has not heard of all.
+  [[nodiscard]] uint64_t losses() const { return flushes_.losses(); }
+  // Its generation is over, and it will not be used again: the losses with all that only it could
+  // have made good.
+  [[nodiscard]] uint64_t GiveUpGeneration();
 
   // A renewed grant, or one of a newer generation, under which unacknowledged writes are sent anew.
   void SetGrant(VolumeGrant grant);

@@ -211,6 +211,13 @@ void VolumeEngine::GiveUpUnflushed(Group& group) {
               {"loss_epoch", group.map->entry.loss_epoch}});
 }
 
+uint64_t VolumeEngine::GiveUpGeneration() {
+  for (Group* group : retaining_groups_) {
+    if (group->loss_kept) GiveUpUnflushed(*group);
+  }
+  return flushes_.losses();
+}
+
 void VolumeEngine::CatchingUp(Group& group, uint64_t device_id, uint64_t from_sequence) {
   LogWarning("a replica lost acknowledged writes and is sent them again",
              {{"volume", volume_id()},

@@ -1,0 +1,107 @@
+#include "services/sdc/forward/forward_stream.h"
+
+#include <utility>
+
+#include "services/common/grpc_server.h"
+
+namespace tessera::sdc {
+
+ForwardStreams::~ForwardStreams() {
+  absl::MutexLock lock(&mutex_);
+  mutex_.Await(absl::Condition(
+      +[](size_t* running) { return *running == 0; }, &running_));
+}
+
+std::shared_ptr<ForwardStream> ForwardStreams::Open(const std::string& address,
+                                                    ForwardStream::Listener* listener) {
+  auto stream = std::make_shared<ForwardStream>(*this, listener);
+  {
+    absl::MutexLock lock(&mutex_);
+    ++running_;
+  }
+  stream->Start(address, credentials_);
+  return stream;
+}
+
+// On a thread of gRPC: the loop destroys it.
+void ForwardStreams::Over(std::shared_ptr<ForwardStream> stream) {
+  absl::MutexLock lock(&mutex_);
+  over_.push_back(std::move(stream));
+  loop_.Post([this] {
+    std::vector<std::shared_ptr<ForwardStream>> over;
+    absl::MutexLock posted(&mutex_);
+    over.swap(over_);
+  });
+  // Last: the destructor may be waiting.
+  --running_;
+}
+
+void ForwardStream::Start(const std::string& address,
+                          const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+  self_ = shared_from_this();
+  // A fresh connection each time: gRPC's back-off must not add to ours.
+  channel_ = NewChannel(address, credentials);
+  stub_ = v1::ForwardService::NewStub(channel_);
+  stub_->async()->Forward(&context_, this);
+  AddHold();
+  held_ = true;
+  StartRead(&incoming_);
+  StartCall();
+}
+
+void ForwardStream::Write(v1::ForwardRequest request) {
+  if (!held_) return;
+  writes_.push_back(std::move(request));
+  WriteNext();
+}
+
+void ForwardStream::WriteNext() {
+  if (writing_ || writes_.empty() || !held_) return;
+  writing_ = true;
+  StartWrite(&writes_.front());
+}
+
+void ForwardStream::Close() {
+  listener_ = nullptr;
+  Ended("");
+}
+
+void ForwardStream::Ended(const std::string& why) {
+  if (std::exchange(held_, false)) {
+    context_.TryCancel();
+    RemoveHold();
+  }
+  Listener* listener = std::exchange(listener_, nullptr);
+  if (listener != nullptr) listener->StreamEnded(why);
+}
+
+void ForwardStream::OnReadDone(bool ok) {
+  if (!ok) {
+    streams_.loop_.Post([self = shared_from_this()] { self->Ended("the stream ended"); });
+    return;
+  }
+  auto response = std::make_unique<v1::ForwardResponse>(std::move(incoming_));
+  incoming_.Clear();
+  streams_.loop_.Post([self = shared_from_this(), response = std::move(response)] {
+    if (self->listener_ != nullptr) self->listener_->StreamReceived(std::move(*response));
+  });
+  // Answers are bounded by what was asked.
+  StartRead(&incoming_);
+}
+
+void ForwardStream::OnWriteDone(bool ok) {
+  streams_.loop_.Post([self = shared_from_this(), ok] {
+    self->writing_ = false;
+    self->writes_.pop_front();
+    // When it failed, the read side sees the end, too.
+    if (ok) self->WriteNext();
+  });
+}
+
+void ForwardStream::OnDone(const grpc::Status& status) {
+  streams_.loop_.Post(
+      [self = shared_from_this(), why = status.error_message()] { self->Ended(why); });
+  streams_.Over(std::move(self_));
+}
+
+}  // namespace tessera::sdc
