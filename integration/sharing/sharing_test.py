@@ -22,6 +22,43 @@ SEED = os.environ.get("TESSERA_SEED", str(random.randrange(1 << 30)))
 TAKEOVER_SECONDS = 5.0
 
 
+class Judge(unittest.TestCase):
+    """What the judge of the reads finds."""
+
+    def judged(self, writes, first, numbers, began=10.0, ended=11.0):
+        history = History(4 * CELLS)
+        history.writes += writes
+        history.reads.append((first, numbers, began, ended))
+        return history.judge()
+
+    def test_reads_that_may_be(self):
+        sector = (0, CELLS, 1.0, 2.0)
+        self.assertEqual(self.judged([sector], 0, [1] * CELLS), [])
+        # Not answered, or answered while it was read: seen or not.
+        for ended in (None, 10.5):
+            for number in (0, 1):
+                self.assertEqual(self.judged([(0, CELLS, 1.0, ended)], 0, [number] * CELLS), [])
+        # Two at once: either of them, whole.
+        for number in (1, 2):
+            self.assertEqual(self.judged([sector, (0, CELLS, 1.5, 3.0)], 0, [number] * CELLS), [])
+        # A later one over a part of an earlier one, and over the end of a sector.
+        self.assertEqual(self.judged([sector, (4, 2, 3.0, 4.0)], 0, [1] * 4 + [2] * 2 + [1] * (CELLS - 6)), [])
+        self.assertEqual(self.judged([(0, 2 * CELLS, 1.0, None)], 0, [1] * CELLS + [0] * CELLS), [])
+
+    def test_reads_that_can_not_be(self):
+        sector = (0, CELLS, 1.0, 2.0)
+        self.assertIn("written over", self.judged([sector], 0, [0] * CELLS)[0])
+        self.assertIn("written over", self.judged([sector, (0, CELLS, 3.0, 4.0)], 0, [1] * CELLS)[0])
+        self.assertIn("began later", self.judged([(0, CELLS, 12.0, 13.0)], 0, [1] * CELLS)[0])
+        self.assertIn("elsewhere", self.judged([(CELLS, CELLS, 1.0, 2.0)], 0, [1] * CELLS)[0])
+        self.assertIn("nobody", self.judged([], 0, [5])[0])
+        # Half of an unanswered write; and a neighbour that was put back.
+        self.assertIn("in part", self.judged([(0, CELLS, 1.0, None)], 0, [1] * 4 + [0] * (CELLS - 4))[0])
+        self.assertIn("written over",
+                      self.judged([sector, (4, 2, 3.0, 4.0), (8, 2, 5.0, 6.0)], 0,
+                                  [1] * 8 + [3] * 2 + [1] * (CELLS - 10))[0])
+
+
 class SharingTest(unittest.TestCase):
     clients = 3
 
@@ -241,6 +278,72 @@ class Sharing(SharingTest):
             self.progress(loads)
         self.end(history, "stopped")
         self.cluster.verify("stopped")
+
+    def test_a_writer_that_is_back_at_once_goes_on_with_its_grant(self):
+        self.share("resumed")
+        history = History(SECTORS * CELLS)
+        loads = self.start_loads("resumed", history)
+        kept = 0
+        for _ in range(2 * ROUNDS):
+            writer = self.writer("resumed")
+            its = next(load for load in loads if load.name == writer)
+            its.must_work = False
+            self.sdc(writer).kill()
+            self.sdc(writer).start()
+            self.progress(loads)
+            its.must_work = True
+            kept += self.writer("resumed") == writer
+        say(f"resumed: {kept} of {2 * ROUNDS} times the client was back before another took the right")
+        self.end(history, "resumed")
+        self.cluster.verify("resumed")
+
+    def test_everything_at_random(self):
+        self.share("random")
+        history = History(SECTORS * CELLS)
+        loads = self.start_loads("random", history)
+        dice = random.Random(f"{SEED} dice")
+        for _ in range(6 * ROUNDS):
+            self.disturb(dice, loads)
+            for load in loads:
+                load.must_work = True
+            self.progress(loads, 20)
+        self.end(history, "random")
+        self.cluster.verify("random")
+
+    def disturb(self, dice, loads):
+        """One thing happens, and is over."""
+        name = "random"
+        writer = self.writer(name)
+        part = dice.choice(self.sdcs)
+        its = next(load for load in loads if load.name == self.name_of(part))
+        what = dice.choice(("pass", "pass", "kill", "stop", "remap", "mdm", "sds"))
+        say(f"random: {what} {self.name_of(part)}, {writer} writes")
+        if what == "pass":
+            self.cluster.cli("volume", "pass-writer", name, "--to", self.name_of(part))
+        elif what == "kill":
+            its.must_work = False
+            part.kill()
+            time.sleep(dice.choice((0, 3)))
+            part.start()
+            self.progress([its], 1)
+        elif what == "stop":
+            part.kill(signal.SIGSTOP)
+            time.sleep(dice.choice((1, 4)))
+            part.kill(signal.SIGCONT)
+        elif what == "remap":
+            its.must_work = False
+            force = dice.choice(([], ["--force"]))
+            self.cluster.cli("volume", "unmap", name, "--sdc", self.name_of(part), *force)
+            self.cluster.cli("volume", "map", name, "--sdc", self.name_of(part), "--shared")
+            self.progress([its], 1)
+        elif what == "mdm":
+            self.cluster.mdm.kill(signal.SIGSTOP)
+            time.sleep(2)
+            self.cluster.mdm.kill(signal.SIGCONT)
+        else:
+            sds = self.cluster.sds[0]
+            sds.kill()
+            sds.start()
 
     def test_a_forwarder_that_is_unmapped_by_force_writes_nothing_more(self):
         self.share("fenced")
