@@ -188,6 +188,13 @@ struct Extent {
   bool mapped = false;  // false: reads as zeros and takes no space
 };
 
+struct ChangedExtent {
+  uint32_t offset_bytes = 0;
+  uint32_t length_bytes = 0;
+  bool mapped = false;   // false: reads as zeros and takes no space
+  bool changed = false;  // false: equal in both
+};
+
 struct StoreStats {
   uint64_t capacity_bytes = 0;  // that the store may use
   // Blocks, journal and metadata: what `du` says, to the block. With it the space of free blocks
@@ -253,6 +260,13 @@ class Store {
                                                                 const LayerPath* path,
                                                                 uint32_t offset_bytes,
                                                                 uint32_t length_bytes) = 0;
+  // What of the range may differ between what the two paths see of the chunk, from the metadata
+  // alone: extents in order, neighbours of one kind merged. A block is equal when neither has it
+  // mapped, or both have it from one write; so one that was written anew with the same content
+  // counts as changed. Without a base: all that is mapped is changed. `mapped` is that of `path`.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<ChangedExtent>> Changes(
+      const ChunkKey& key, const LayerPath* base_path, const LayerPath& path, uint32_t offset_bytes,
+      uint32_t length_bytes) = 0;
   // The same of exactly one layer.
   [[nodiscard]] absl::Status Read(const ChunkKey& key, uint32_t offset_bytes,
                                   std::span<std::byte> out) {

@@ -1,6 +1,7 @@
 // One run of the crash test, from the inside: the store, the model that knows what it must hold,
 // and the simulated disk under it. For store_crash_operations.cc (what a caller does),
-// store_crash_layers.cc (what it does with layers) and store_crash_run.cc (what befalls it) alone.
+// store_crash_layers.cc (what it does with layers), store_crash_changes.cc (what it asks about
+// their differences) and store_crash_run.cc (what befalls it) alone.
 //
 // Threads: one.
 #ifndef TESSERA_LIBCHUNK_STORE_CRASH_HISTORY_H_
@@ -98,6 +99,13 @@ class CrashRun {
   absl::Status DropAllBut();
   absl::Status FollowDrop(std::vector<ChunkKey> keys);
   absl::Status CheckDataBytes();
+
+  // ---- What differs between paths (store_crash_changes.cc).
+  absl::Status DoChanges();
+  absl::Status CheckChanges(const ChunkKey& key, const LayerPath* base_path, const LayerPath& path);
+  // A path that ends in exactly this layer.
+  static LayerPath PathTo(const ChunkKey& layer);
+
   CrashVolume& PickVolume(uint64_t vtree_id);
   // The path of a volume, or of a snapshot of it.
   LayerPath PickPath(uint64_t vtree_id);

@@ -467,7 +467,8 @@ absl::Status CrashRun::Operate() {
   if (draw < 168) return DoRead();
   if (draw < 170) return DoAcknowledgeLoss();
   if (draw < 190) return DoReadCached();
-  if (draw < 200) return DoMap();
+  if (draw < 195) return DoMap();
+  if (draw < 200) return DoChanges();
   if (draw < 222) return DoFlush();
   if (draw < 230) return DoBackgroundWork();
   if (draw < 236) return DoCopyImage();

@@ -209,6 +209,9 @@ absl::Status CrashRun::RepairAll(std::span<const std::pair<ChunkKey, uint32_t>> 
       std::vector<std::byte> out(kBlockBytes);
       CHUNK_RETURN_IF_ERROR(store_->Read(sharer, block * kBlockBytes, out));
       CHUNK_RETURN_IF_ERROR(CompareRange(sharer, block * kBlockBytes, out));
+      // Put back is not changed.
+      const LayerPath base_path = PathTo(sharers[random_.Below(sharers.size())]);
+      CHUNK_RETURN_IF_ERROR(CheckChanges(sharer, &base_path, PathTo(sharer)));
     }
   }
   return absl::OkStatus();
@@ -423,6 +426,7 @@ void CrashRunStatistics::Add(const CrashRunStatistics& other) {
   steps_lost += other.steps_lost;
   data_losses += other.data_losses;
   repairs += other.repairs;
+  comparisons += other.comparisons;
   for (size_t i = 0; i < troubles.size(); ++i) troubles[i] += other.troubles[i];
 }
 

@@ -64,6 +64,7 @@ struct CrashRunStatistics {
   uint64_t steps_lost = 0;   // acknowledged, not flushed, gone after a loss of power
   uint64_t data_losses = 0;  // reads refused for flipped bits
   uint64_t repairs = 0;      // of such blocks
+  uint64_t comparisons = 0;  // of what two paths see
   std::array<uint64_t, kTroubleCount> troubles = {};  // that struck
 
   void Add(const CrashRunStatistics& other);

@@ -132,6 +132,7 @@ void PrintSummary(const CrashRunStatistics& sum, uint64_t seeds, double seconds)
   line("unflushed changes lost", sum.steps_lost);
   line("blocks refused (flipped)", sum.data_losses);
   line("of these, repaired", sum.repairs);
+  line("paths compared", sum.comparisons);
   std::printf("%-28s %10.1f\n", "seconds", seconds);
 }
 

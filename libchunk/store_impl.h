@@ -1,7 +1,8 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
-// threads), store_apply.cc, store_install.cc, store_read.cc, store_layers.cc, store_drop.cc,
-// store_admin.cc, store_image.cc, store_checkpoint.cc, store_space.cc, store_repair.cc and
-// store_recovery.cc. FORMAT.md argues why it is safe; this header says how the parts share memory.
+// threads), store_apply.cc, store_install.cc, store_read.cc, store_changes.cc, store_layers.cc,
+// store_drop.cc, store_admin.cc, store_image.cc, store_checkpoint.cc, store_space.cc,
+// store_repair.cc and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the
+// parts share memory.
 //
 // Where a chunk's state is: *active* overlay (changes since the last freeze), *frozen* overlay
 // (what a checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint
@@ -103,6 +104,10 @@ class StoreImpl final : public Store {
                           std::span<std::byte> out) override;
   absl::StatusOr<std::vector<Extent>> Map(const ChunkKey& key, const LayerPath* path,
                                           uint32_t offset_bytes, uint32_t length_bytes) override;
+  absl::StatusOr<std::vector<ChangedExtent>> Changes(const ChunkKey& key,
+                                                     const LayerPath* base_path,
+                                                     const LayerPath& path, uint32_t offset_bytes,
+                                                     uint32_t length_bytes) override;
   absl::Status Flush() override;
   void FlushAsync(std::function<void(absl::Status)> done) override;
   absl::StatusOr<std::vector<ChunkInfo>> ListChunks(uint64_t placement_group_id,
@@ -371,6 +376,13 @@ class StoreImpl final : public Store {
   // One attempt of ReadImage.
   absl::Status ReadSourcesOf(const Found& found, ImageContent content, ChunkImage* image);
   absl::Status ValidateRange(uint64_t offset_bytes, uint64_t length_bytes) const;
+
+  // ---- store_changes.cc
+
+  // Finds the same blocks on both paths at one moment.
+  absl::Status LookUpBoth(const ChunkKey& key, const LayerPath& base_path, const LayerPath& path,
+                          uint32_t first_block, uint32_t count, Depth depth, Found* base,
+                          Found* found);
 
   // ---- store_repair.cc
 

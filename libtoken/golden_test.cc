@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "libtoken/base_path.h"
 #include "libtoken/key_file.h"
 #include "libtoken/token.h"
 
@@ -78,6 +79,18 @@ class Numbers {
   std::string prefix_;
 };
 
+std::vector<PathPart> PathOf(const Case& values, const char* prefix) {
+  const Numbers numbers(values, prefix);
+  std::vector<PathPart> path;
+  for (int i = 0;; ++i) {
+    const std::string part = "path" + std::to_string(i) + ".";
+    if (!values.contains(prefix + part + "branch")) return path;
+    PathPart& added = path.emplace_back();
+    numbers.Read((part + "branch").c_str(), added.branch);
+    numbers.Read((part + "ordinal_max").c_str(), added.ordinal_max);
+  }
+}
+
 Grant GrantOf(const Case& values) {
   const Numbers numbers(values, "grant.");
   Grant grant;
@@ -101,13 +114,7 @@ Grant GrantOf(const Case& values) {
   numbers.Read("burst_seconds", grant.burst_seconds);
   numbers.Read("transaction_offset_bytes", grant.transaction_offset_bytes);
   numbers.Read("transaction_length_bytes", grant.transaction_length_bytes);
-  for (int i = 0;; ++i) {
-    const std::string part = "path" + std::to_string(i) + ".";
-    if (!values.contains("grant." + part + "branch")) break;
-    PathPart& added = grant.path.emplace_back();
-    numbers.Read((part + "branch").c_str(), added.branch);
-    numbers.Read((part + "ordinal_max").c_str(), added.ordinal_max);
-  }
+  grant.path = PathOf(values, "grant.");
   return grant;
 }
 
@@ -164,15 +171,21 @@ void CheckKeyFileBytes(const Case& values) {
   CHECK(decoded->keys == keys.keys);
 }
 
-TEST_CASE("Keys, grants, tokens, messages and key files have the bytes of FORMAT.md") {
+void CheckBasePath(const Case& values) {
+  CHECK(std::to_string(BasePathChecksum(PathOf(values, ""))) == values.at("checksum"));
+}
+
+TEST_CASE("Keys, grants, tokens, messages, paths and key files have the bytes of FORMAT.md") {
   std::map<std::string, int> counts;
   for (const auto& [kind, values] : ReadCases()) {
     ++counts[kind];
     if (kind == "io") CheckIo(values);
     if (kind == "message") CheckMessage(values);
+    if (kind == "base_path") CheckBasePath(values);
     if (kind == "key_file") CheckKeyFileBytes(values);
   }
-  CHECK(counts == std::map<std::string, int>{{"io", 7}, {"message", 13}, {"key_file", 1}});
+  CHECK(counts ==
+        std::map<std::string, int>{{"io", 7}, {"message", 13}, {"base_path", 5}, {"key_file", 1}});
 }
 
 }  // namespace

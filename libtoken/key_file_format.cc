@@ -1,6 +1,5 @@
 // The bytes of a key file: FORMAT.md section 6.
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -8,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "libtoken/bytes.h"
+#include "libtoken/crc32c.h"
 #include "libtoken/key_file.h"
 
 namespace tessera::token {
@@ -24,25 +24,6 @@ constexpr size_t kHeaderBytes = 24;
 constexpr size_t kEntryBytes = 4 + kKeyBytes;
 constexpr size_t kCrcBytes = 4;
 static_assert(kEntryBytes == 36);
-
-// CRC32C (RFC 3720, appendix B.4), one byte at a time: a key file has a few hundred bytes.
-constexpr std::array<uint32_t, 256> MakeCrcTable() {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < table.size(); ++i) {
-    uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) != 0 ? 0x82f63b78u : 0);
-    table[i] = value;
-  }
-  return table;
-}
-constexpr std::array<uint32_t, 256> kCrcTable = MakeCrcTable();
-
-constexpr uint32_t Crc32c(std::string_view bytes) {
-  uint32_t crc = 0xffffffffu;
-  for (const char c : bytes) crc = (crc >> 8) ^ kCrcTable[(crc ^ static_cast<uint8_t>(c)) & 0xff];
-  return ~crc;
-}
-static_assert(Crc32c("123456789") == 0xe3069283u);
 
 size_t FileBytes(size_t count) { return kHeaderBytes + count * kEntryBytes + kCrcBytes; }
 

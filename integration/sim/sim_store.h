@@ -49,6 +49,13 @@ class SimStore final : public chunk::Store {
                                                  uint32_t length) override {
     return store_->Map(key, path, offset, length);
   }
+  absl::StatusOr<std::vector<chunk::ChangedExtent>> Changes(const chunk::ChunkKey& key,
+                                                            const chunk::LayerPath* base_path,
+                                                            const chunk::LayerPath& path,
+                                                            uint32_t offset,
+                                                            uint32_t length) override {
+    return store_->Changes(key, base_path, path, offset, length);
+  }
   absl::Status Flush() override { return store_->Flush(); }
   void FlushAsync(std::function<void(absl::Status)> done) override;
   absl::StatusOr<std::vector<chunk::ChunkInfo>> ListChunks(uint64_t group,

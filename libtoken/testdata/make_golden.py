@@ -88,6 +88,15 @@ def message_case(key, purpose, message):
     show("signature", mac(key, body))
 
 
+def base_path_case(path):
+    print("case base_path")
+    for i, (branch, ordinal_max) in enumerate(path):
+        show(f"path{i}.branch", branch)
+        show(f"path{i}.ordinal_max", ordinal_max)
+    show("checksum", crc32c(b"base path\0" + struct.pack("<I", len(path)) +
+                            b"".join(struct.pack("<II", *part) for part in path)))
+
+
 def main():
     secret = bytes(range(32))
     grant = dict(zip(GRANT, range(0x1111, 0x1111 + len(GRANT))), access=2, transaction_operation=1)
@@ -112,6 +121,9 @@ def main():
     for size in (0, 1, 63, 64, 65, 95, 96, 97, 119, 120, 121, 1000):
         message_case(secret, b"fence receipt", bytes(i * 7 % 256 for i in range(size)))
     message_case(secret, b"fence", b" receipt")
+
+    for path in ((), ((0, 2**32 - 1),), ((0, 0),), ((3, 2**32 - 1), (0, 4)), tuple((20 - i, i) for i in range(16))):
+        base_path_case(path)
 
     print("case key_file")
     show("active_key_id", 9)

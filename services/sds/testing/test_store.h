@@ -89,6 +89,13 @@ class FaultyStore final : public chunk::Store {
                                                  uint32_t length) override {
     return inner_->Map(key, path, offset, length);
   }
+  absl::StatusOr<std::vector<chunk::ChangedExtent>> Changes(const chunk::ChunkKey& key,
+                                                            const chunk::LayerPath* base_path,
+                                                            const chunk::LayerPath& path,
+                                                            uint32_t offset,
+                                                            uint32_t length) override {
+    return inner_->Changes(key, base_path, path, offset, length);
+  }
   absl::Status Flush() override {
     ++faults_->flushes;
     return faults_->flush_fails ? absl::FailedPreconditionError("fsync error") : inner_->Flush();
