@@ -195,6 +195,23 @@ struct ChangedExtent {
   bool changed = false;  // false: equal in both
 };
 
+// Which blocks a layer has. One bit a block, least significant first.
+struct LayerBlocks {
+  uint64_t layer = 0;
+  std::optional<uint64_t> base;
+  uint32_t mapped_blocks = 0;
+  uint32_t own_blocks = 0;          // of the mapped ones, those that are not the base's
+  std::vector<uint64_t> mapped;     // empty where the chunk has no other layer
+  std::vector<uint64_t> inherited;  // likewise: those that are the base's
+};
+
+// The layers of a chunk at one moment.
+struct ChunkLayers {
+  uint64_t chunk_index = 0;
+  uint64_t placement_group_id = 0;
+  std::vector<LayerBlocks> layers;  // ascending
+};
+
 struct StoreStats {
   uint64_t capacity_bytes = 0;  // that the store may use
   // Blocks, journal and metadata: what `du` says, to the block. With it the space of free blocks
@@ -331,6 +348,11 @@ class Store {
   // The layers of a chunk, in order.
   [[nodiscard]] virtual absl::StatusOr<std::vector<ChunkInfo>> ListLayers(uint64_t vtree_id,
                                                                           uint64_t chunk_index) = 0;
+  // Chunks of the vtree after the one given (nullopt: from the first), in order, at most `limit`
+  // and fewer when they have many layers: which blocks each layer has. Empty: there are no more.
+  // From metadata alone, and it leaves what is cached for others where it is.
+  [[nodiscard]] virtual absl::StatusOr<std::vector<ChunkLayers>> ListVtreeLayers(
+      uint64_t vtree_id, std::optional<uint64_t> after_chunk_index, size_t limit) = 0;
   // What dropping the layer would free: its own blocks that no layer made from it shares. While
   // changes and drops of the chunk's layers come in, about what. NOT_FOUND: there is no such layer.
   [[nodiscard]] virtual absl::StatusOr<uint64_t> ExclusiveBytes(const ChunkKey& key) = 0;

@@ -1,7 +1,8 @@
 // The one implementation of Store. Its methods are spread over store.cc (open, close, flush,
 // threads), store_apply.cc, store_install.cc, store_read.cc, store_changes.cc, store_layers.cc,
 // store_drop.cc, store_admin.cc, store_image.cc, store_checkpoint.cc, store_space.cc,
-// store_repair.cc and store_recovery.cc. FORMAT.md argues why it is safe; this header says how the
+// store_repair.cc, store_measure.cc and store_recovery.cc. FORMAT.md argues why it is safe; this
+// header says how the
 // parts share memory.
 //
 // Where a chunk's state is: *active* overlay (changes since the last freeze), *frozen* overlay
@@ -125,6 +126,8 @@ class StoreImpl final : public Store {
   absl::Status DeleteChunk(const ChunkKey& key) override;
   absl::StatusOr<std::vector<ChunkInfo>> ListLayers(uint64_t vtree_id,
                                                     uint64_t chunk_index) override;
+  absl::StatusOr<std::vector<ChunkLayers>> ListVtreeLayers(
+      uint64_t vtree_id, std::optional<uint64_t> after_chunk_index, size_t limit) override;
   absl::StatusOr<uint64_t> ExclusiveBytes(const ChunkKey& key) override;
   void DropLayers(std::span<const ChunkKey> keys, std::span<absl::Status> results) override;
   absl::Status DeleteVtree(uint64_t vtree_id, uint64_t placement_group_id) override;
@@ -446,6 +449,16 @@ class StoreImpl final : public Store {
   // All of it shows from now on.
   void ShowDrop(const Dropping& dropping) ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
   absl::Status Drop(Dropping* dropping) ABSL_EXCLUSIVE_LOCKS_REQUIRED(checkpoint_mutex_);
+
+  // ---- store_measure.cc
+
+  // The chunk's layers as they are; false, and *missing: rows that must be loaded first.
+  bool CollectLayers(const ChunkId& chunk, const std::map<uint64_t, ChunkSummary>& layers,
+                     const LoadedRows& loaded, ChunkLayers* out, std::vector<ChunkKey>* missing)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_mutex_);
+  absl::StatusOr<ChunkLayers> ReadChunkLayers(const ChunkId& chunk);
+  // As LoadRowInto, past the cache.
+  absl::Status LoadRowPastCache(const ChunkKey& key, LoadedRows* loaded);
 
   // ---- store_space.cc
 

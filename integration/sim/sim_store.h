@@ -89,6 +89,11 @@ class SimStore final : public chunk::Store {
                                                            uint64_t chunk_index) override {
     return store_->ListLayers(vtree_id, chunk_index);
   }
+  absl::StatusOr<std::vector<chunk::ChunkLayers>> ListVtreeLayers(uint64_t vtree_id,
+                                                                  std::optional<uint64_t> after,
+                                                                  size_t limit) override {
+    return store_->ListVtreeLayers(vtree_id, after, limit);
+  }
   absl::StatusOr<uint64_t> ExclusiveBytes(const chunk::ChunkKey& key) override {
     return store_->ExclusiveBytes(key);
   }

@@ -141,6 +141,11 @@ class FaultyStore final : public chunk::Store {
                                                            uint64_t chunk_index) override {
     return inner_->ListLayers(vtree_id, chunk_index);
   }
+  absl::StatusOr<std::vector<chunk::ChunkLayers>> ListVtreeLayers(uint64_t vtree_id,
+                                                                  std::optional<uint64_t> after,
+                                                                  size_t limit) override {
+    return inner_->ListVtreeLayers(vtree_id, after, limit);
+  }
   absl::StatusOr<uint64_t> ExclusiveBytes(const chunk::ChunkKey& key) override {
     return inner_->ExclusiveBytes(key);
   }
