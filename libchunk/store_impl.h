@@ -155,6 +155,7 @@ class StoreImpl final : public Store {
   struct Target {
     ChunkKey key;
     uint64_t base = kNoBase;  // what the layer is to be made from first
+    bool nothing = false;     // the change leaves all layers as they are
     friend bool operator==(const Target&, const Target&) = default;
   };
   // A block that a change cuts: its present content, merged with the change's bytes.
