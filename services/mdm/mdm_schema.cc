@@ -367,7 +367,9 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kLabelsAndTrash,
                                                                      kLimits,
                                                                      SnapshotSchema(),
-                                                                     kCacheLeases};
+                                                                     kCacheLeases,
+                                                                     ScheduleSchema(),
+                                                                     ExpirySchema()};
   return *migrations;
 }
 

@@ -135,6 +135,14 @@ absl::Status NodeControl::ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolume
   return FromGrpcStatus(StubOf(sdc)->ShrinkVolume(&context, request, &response));
 }
 
+absl::Status NodeControl::AdoptLayers(const SdcRow& sdc, const v1::AdoptLayersRequest& request,
+                                      Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::AdoptLayersResponse response;
+  return FromGrpcStatus(StubOf(sdc)->AdoptLayers(&context, request, &response));
+}
+
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
                                                                    uint64_t volume_id,
                                                                    Milliseconds timeout) {

@@ -72,6 +72,8 @@ class NodeControl {
 
   [[nodiscard]] absl::Status ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
                                           Milliseconds timeout);
+  [[nodiscard]] absl::Status AdoptLayers(const SdcRow& sdc, const v1::AdoptLayersRequest& request,
+                                         Milliseconds timeout);
 
   // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
   // client may be asked for several volumes.
