@@ -66,6 +66,11 @@ enum class ChangeKind : uint8_t {
   // A change of the range that can't be made here, because it cuts a block whose content is lost:
   // the content stays, version and cursor move, and the chunk is incomplete from now on.
   kMissed = 4,
+  // With a path that sees the chunk only in layers of other branches: the layer of the key is made
+  // from the newest of them, and has its content. Else nothing is made: version and cursor move
+  // where the newest layer on the path could be changed in place, and the cursor alone otherwise.
+  // The range says nothing.
+  kAdopt = 5,
 };
 
 // One change of one chunk: a range that does not cross the chunk's end, 512-byte aligned.
@@ -73,7 +78,8 @@ enum class ChangeKind : uint8_t {
 // Without `path` it changes exactly the layer of the key. With it, key.layer is the *floor*, the
 // first layer of the path's own branch that the writer has for itself: the newest layer on the path
 // is changed in place when it is of that branch and not below the floor; else the layer key.layer
-// is made, from the newest one on the path if there is one, and changed.
+// is made, from the newest one on the path if there is one, and changed. (kAdopt makes it from a
+// layer of another branch alone; where it is `incomplete` it is made as for a write.)
 struct Change {
   ChunkKey key;
   const LayerPath* path = nullptr;  // valid until the call returns
@@ -90,6 +96,7 @@ struct Change {
   // A layer that such a change makes has no base.
   bool incomplete = false;
   // Do not advance the stream's cursor (changes that the replica makes by itself, such as resync).
+  // Not with kAdopt.
   bool keep_cursor = false;
 };
 

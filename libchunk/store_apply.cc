@@ -66,9 +66,12 @@ absl::Status StoreImpl::Validate(const Change& change) const {
     return absl::InvalidArgumentError(absl::StrCat("the path does not see layer ", change.key.layer,
                                                    " as one of its own branch"));
   }
+  if (change.kind == ChangeKind::kAdopt && (change.path == nullptr || change.keep_cursor)) {
+    return absl::InvalidArgumentError("layers are adopted along a path, in the order of a stream");
+  }
   if (change.kind != ChangeKind::kWrite) {
     if (change.kind == ChangeKind::kTrim || change.kind == ChangeKind::kWriteZeroes ||
-        change.kind == ChangeKind::kMissed) {
+        change.kind == ChangeKind::kMissed || change.kind == ChangeKind::kAdopt) {
       return absl::OkStatus();
     }
     return absl::InvalidArgumentError(
@@ -116,6 +119,7 @@ void StoreImpl::Apply(std::span<const Change> changes, std::span<absl::Status> r
 }
 
 bool StoreImpl::DependsOnGroup(const Change& change, const Group& group) const {
+  if (change.kind == ChangeKind::kAdopt) return false;
   const BlockRange range = RangeOf(change);
   if (!range.head && !range.tail) return false;
   for (const Operation& operation : group.operations) {
@@ -141,9 +145,10 @@ size_t StoreImpl::ApplyGroup(std::span<const Change> changes, std::span<absl::St
     uint64_t bytes = 0;
     while (taken < changes.size() && taken < changes_max) {
       const Change& change = changes[taken];
+      const uint32_t payload = change.kind == ChangeKind::kAdopt ? 0 : change.length_bytes;
       if (taken > 0 && (!Validate(change).ok() || DependsOnGroup(change, group) ||
-                        group.payload_bytes + change.length_bytes > kGroupPayloadBytesMax ||
-                        group.payload_bytes + change.length_bytes + size_t{2} * kBlockBytes >
+                        group.payload_bytes + payload > kGroupPayloadBytesMax ||
+                        group.payload_bytes + payload + size_t{2} * kBlockBytes >
                             journal_->payload_bytes_max() ||
                         group.header_bytes > kGroupHeaderBytesMax)) {
         break;
@@ -180,6 +185,15 @@ absl::Status StoreImpl::Prepare(const Change& change, const Target& target, Grou
   to_layer.key = target.key;
   ChunkKey below = target.key;
   if (change.path != nullptr) group->targets.emplace_back(&change, target);
+  if (target.nothing) {
+    Operation moved = OperationFor(Change(), OperationKind::kSetCursor);
+    moved.header.key.vtree_id = change.key.vtree_id;
+    moved.header.stream = change.stream;
+    moved.header.version = change.version;
+    group->header_bytes += EncodedBytes(moved);
+    group->operations.push_back(std::move(moved));
+    return absl::OkStatus();
+  }
   if (target.base != kNoBase) {
     below.layer = target.base;
     Operation made = OperationFor(to_layer, OperationKind::kInheritBlocks);
@@ -327,12 +341,12 @@ absl::Status StoreImpl::PrepareZeroes(const Change& change, const ChunkKey& belo
   Operation zeroes = OperationFor(change, OperationKind::kZeroBlocks);
   zeroes.header.first_block = range.first_whole;
   zeroes.header.block_count = range.end_whole - range.first_whole;
-  if (change.kind == ChangeKind::kMissed) {
-    zeroes.header.block_count = 0;
-    zeroes.header.flags |= kOperationIncomplete;
-  }
+  const bool keeps_content =
+      change.kind == ChangeKind::kMissed || change.kind == ChangeKind::kAdopt;
+  if (keeps_content) zeroes.header.block_count = 0;
+  if (change.kind == ChangeKind::kMissed) zeroes.header.flags |= kOperationIncomplete;
   group->operations.push_back(zeroes);
-  if (change.kind == ChangeKind::kMissed) return absl::OkStatus();
+  if (keeps_content) return absl::OkStatus();
   for (const auto& block : {range.head, range.tail}) {
     if (!block) continue;
     CHUNK_ASSIGN_OR_RETURN(MergedBlock merged, BeginMerge(below, *block));
@@ -411,7 +425,9 @@ absl::Status StoreImpl::FindRows(Group* group, Shortage* shortage) {
     if (!NamesChunk(operation)) continue;
     // One change has all its operations in a row.
     const bool inherits = header.kind == OperationKind::kInheritBlocks;
-    if (inherits || (any_layers && (i == 0 || header.key != group->operations[i - 1].header.key))) {
+    const bool begins = i == 0 || !NamesChunk(group->operations[i - 1]) ||
+                        header.key != group->operations[i - 1].header.key;
+    if (inherits || (any_layers && begins)) {
       CHUNK_RETURN_IF_ERROR(CheckLayers(*group, i, shortage));
       if (shortage->drop || shortage->layers) return absl::OkStatus();
     }

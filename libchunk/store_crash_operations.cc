@@ -60,6 +60,10 @@ PlannedChange CrashRun::PlanChange() {
   if (random_.Chance(1, 64)) change.kind = ChangeKind::kMissed;
   PlanRange(planned);
   if (random_.Chance(3, 4)) PlanPath(planned);
+  if (planned.path && random_.Chance(1, 12)) {
+    change.kind = ChangeKind::kAdopt;
+    change.keep_cursor = false;
+  }
   if (change.kind == ChangeKind::kWrite) {
     ++stamp_;
     const bool zeros = random_.Chance(1, 32);
@@ -167,13 +171,15 @@ absl::Status CrashRun::DoApply() {
       // Space is asked for first.
       const bool exhausted = absl::IsResourceExhausted(result) &&
                              (change.kind == ChangeKind::kWrite || device_is_tight_);
-      if (absl::IsPermissionDenied(result) || exhausted || excused) continue;
+      const bool store_filled_up = device_is_tight_ && StoreIsFailed();
+      if (absl::IsPermissionDenied(result) || exhausted || excused || store_filled_up) continue;
       return Violation(
           absl::StrCat(what, " goes to a base, or a pruned layer, but got ", result.ToString()));
     }
     const bool needs_space = change.kind == ChangeKind::kWrite || model_.CutsInherited(change);
     const size_t before = model_.steps();
     if (result.ok()) {
+      if (change.kind == ChangeKind::kAdopt && model_.TargetOf(change).base) ++statistics_.adopted;
       model_.Apply(change, planned[i].stamps);
       ++statistics_.changes;
     } else if (absl::IsResourceExhausted(result)) {

@@ -419,6 +419,7 @@ void CrashRunStatistics::Add(const CrashRunStatistics& other) {
   refused += other.refused;
   snapshots += other.snapshots;
   clones += other.clones;
+  adopted += other.adopted;
   layers_gone += other.layers_gone;
   layers_pruned += other.layers_pruned;
   opens += other.opens;

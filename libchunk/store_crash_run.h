@@ -58,6 +58,7 @@ struct CrashRunStatistics {
   uint64_t exhausted = 0;
   uint64_t refused = 0;  // as they would have changed a base or a pruned layer
   uint64_t snapshots = 0, clones = 0;
+  uint64_t adopted = 0;                         // layers made by adopting
   uint64_t layers_gone = 0, layers_pruned = 0;  // of those dropped
   uint64_t opens = 0;
   uint64_t crashes_in_open = 0;

@@ -120,6 +120,7 @@ void PrintSummary(const CrashRunStatistics& sum, uint64_t seeds, double seconds)
   line("  refused: base or pruned", sum.refused);
   line("  snapshots", sum.snapshots);
   line("  clones", sum.clones);
+  line("  layers adopted", sum.adopted);
   line("  layers dropped: gone", sum.layers_gone);
   line("  layers dropped: pruned", sum.layers_pruned);
   line("crash and fault points", sum.points());

@@ -2,8 +2,7 @@
 // threads), store_apply.cc, store_install.cc, store_read.cc, store_changes.cc, store_layers.cc,
 // store_drop.cc, store_admin.cc, store_image.cc, store_checkpoint.cc, store_space.cc,
 // store_repair.cc, store_measure.cc and store_recovery.cc. FORMAT.md argues why it is safe; this
-// header says how the
-// parts share memory.
+// header says how the parts share memory.
 //
 // Where a chunk's state is: *active* overlay (changes since the last freeze), *frozen* overlay
 // (what a checkpoint is moving, or null), *row* (the database, by way of the cache). A checkpoint
@@ -163,6 +162,7 @@ class StoreImpl final : public Store {
   struct Target {
     ChunkKey key;
     uint64_t base = kNoBase;  // what the layer is to be made from first
+    bool nothing = false;     // the change leaves all layers as they are
     friend bool operator==(const Target&, const Target&) = default;
   };
   // A block that a change cuts: its present content, merged with the change's bytes.

@@ -299,6 +299,7 @@ void StoreImpl::InstallCursors(const Operation& operation) {
       return;
     case OperationKind::kSetCursor:
       cursors_[header.stream].last = header.version;
+      if (header.key.vtree_id != 0) cursors_[header.stream].vtree_id = header.key.vtree_id;
       active_->changed_cursors.insert(header.stream);
       return;
     case OperationKind::kDropVtreeCursors:

@@ -144,14 +144,19 @@ absl::StatusOr<std::vector<ChunkInfo>> StoreImpl::ListLayers(uint64_t vtree_id,
 
 std::optional<StoreImpl::Target> StoreImpl::FindTarget(const Change& change) {
   Target target{.key = change.key};
+  const bool adopts = change.kind == ChangeKind::kAdopt;
   // Without layers there is nothing to choose: layer 0 is the one.
-  if (change.path == nullptr || (change.key.layer == 0 && !IsLayered(change.key.vtree_id))) {
+  if (change.path == nullptr ||
+      (!adopts && change.key.layer == 0 && !IsLayered(change.key.vtree_id))) {
     return target;
   }
   const LayerLists::Newest found = layer_lists_.FindNewest(ChunkId(change.key), *change.path);
   if (!found.is_known) return std::nullopt;
   const std::optional<uint64_t> newest = found.layer;
-  if (!newest) return target;
+  if (!newest) {
+    target.nothing = adopts && !change.incomplete;
+    return target;
+  }
 #ifdef TESSERA_PLANT_IGNORE_FLOOR  // see check_planted_bugs.sh
   constexpr bool kMindsFloor = false;
 #else
@@ -160,6 +165,8 @@ std::optional<StoreImpl::Target> StoreImpl::FindTarget(const Change& change) {
   if (BranchOf(*newest) == BranchOf(change.key.layer) &&
       (*newest >= change.key.layer || !kMindsFloor)) {
     target.key.layer = *newest;
+  } else if (adopts && !change.incomplete && BranchOf(*newest) == BranchOf(change.key.layer)) {
+    target.nothing = true;
   } else if (!change.incomplete) {
     target.base = *newest;
   }
@@ -179,12 +186,12 @@ absl::StatusOr<StoreImpl::Target> StoreImpl::FindTargetLoading(const Change& cha
 }
 
 bool StoreImpl::MayJoin(const Target& target, const Group& group) {
-  return std::none_of(group.operations.begin(), group.operations.end(),
-                      [&](const Operation& operation) {
-                        return ChunkId(operation.header.key) == ChunkId(target.key) &&
-                               (target.base != kNoBase || operation.header.key != target.key ||
-                                operation.header.kind == OperationKind::kInheritBlocks);
-                      });
+  return std::none_of(
+      group.operations.begin(), group.operations.end(), [&](const Operation& operation) {
+        return ChunkId(operation.header.key) == ChunkId(target.key) &&
+               (target.nothing || target.base != kNoBase || operation.header.key != target.key ||
+                operation.header.kind == OperationKind::kInheritBlocks);
+      });
 }
 
 absl::Status StoreImpl::CheckLayers(const Group& group, size_t index, Shortage* shortage) {

@@ -150,6 +150,12 @@ void StoreModel::AddCursor(Step& step, const StreamId& stream, std::optional<Mod
 
 void StoreModel::Apply(const Change& change, std::span<const uint64_t> stamps) {
   const Target target = TargetOf(change);
+  if (target.nothing) {
+    Step step;
+    AddCursor(step, change.stream, ModelCursor{change.version, change.key.vtree_id});
+    steps_.push_back(std::move(step));
+    return;
+  }
   ModelChunkPointer before = Find(target.key);
   auto after =
       before == nullptr ? std::make_shared<ModelChunk>() : std::make_shared<ModelChunk>(*before);
@@ -173,11 +179,12 @@ void StoreModel::Apply(const Change& change, std::span<const uint64_t> stamps) {
   const bool missed = change.kind == ChangeKind::kMissed;
   after->incomplete = after->incomplete || change.incomplete || missed;
   const uint32_t first = change.offset_bytes / kSectorBytes;
-  const uint32_t count = missed ? 0 : change.length_bytes / kSectorBytes;
+  const bool keeps_content = missed || change.kind == ChangeKind::kAdopt;
+  const uint32_t count = keeps_content ? 0 : change.length_bytes / kSectorBytes;
   for (uint32_t i = 0; i < count; ++i) {
     after->stamps[first + i] = change.kind == ChangeKind::kWrite ? stamps[i] : 0;
   }
-  const uint32_t end_bytes = missed ? 0 : change.offset_bytes + change.length_bytes;
+  const uint32_t end_bytes = keeps_content ? 0 : change.offset_bytes + change.length_bytes;
   for (uint32_t block = change.offset_bytes / kBlockBytes; block * kBlockBytes < end_bytes;
        ++block) {
     const bool whole =

@@ -76,6 +76,7 @@ class StoreModel {
   struct Target {
     ChunkKey key;
     std::optional<uint64_t> base;  // what the layer is to be made from
+    bool nothing = false;          // the change leaves all layers as they are
   };
   [[nodiscard]] Target TargetOf(const Change& change) const;
   // Whether a store must refuse the change, or the image, as the layers are.

@@ -60,9 +60,16 @@ StoreModel::Target StoreModel::TargetOf(const Change& change) const {
   if (change.path == nullptr) return target;
   const std::optional<uint64_t> newest =
       Newest(*change.path, change.key.vtree_id, change.key.chunk_index);
-  if (!newest) return target;
-  if (BranchOf(*newest) == BranchOf(change.key.layer) && *newest >= change.key.layer) {
+  const bool adopts = change.kind == ChangeKind::kAdopt && !change.incomplete;
+  if (!newest) {
+    target.nothing = adopts;
+    return target;
+  }
+  const bool own_branch = BranchOf(*newest) == BranchOf(change.key.layer);
+  if (own_branch && *newest >= change.key.layer) {
     target.key.layer = *newest;
+  } else if (own_branch && adopts) {
+    target.nothing = true;
   } else if (!change.incomplete) {
     target.base = newest;
   }
@@ -71,6 +78,7 @@ StoreModel::Target StoreModel::TargetOf(const Change& change) const {
 
 bool StoreModel::MustRefuse(const Change& change) const {
   const Target target = TargetOf(change);
+  if (target.nothing) return false;
   const ModelChunkPointer present =
       Find(target.base ? LayerOf(target.key, *target.base) : target.key);
   return IsBase(target.key) || (present != nullptr && present->pruned);
@@ -89,6 +97,7 @@ bool StoreModel::MustRefuse(const ChunkKey& key, const ModelChunk& image,
 }
 
 bool StoreModel::CutsInherited(const Change& change) const {
+  if (change.kind == ChangeKind::kAdopt) return false;
   const Target target = TargetOf(change);
   const ModelChunkPointer chunk =
       Find(target.base ? LayerOf(target.key, *target.base) : target.key);

@@ -29,7 +29,7 @@ bool AccessAllows(const Grant& grant, Operation operation) {
     case AccessMode::kReadOnly:
       return operation == Operation::kRead;
     case AccessMode::kReadWrite:
-      return operation >= Operation::kRead && operation <= Operation::kFlush;
+      return operation >= Operation::kRead && operation <= Operation::kAdopt;
     case AccessMode::kTransaction:
       return operation == grant.transaction_operation;
   }

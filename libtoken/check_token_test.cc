@@ -74,8 +74,8 @@ struct Fixture {
 
 TEST_CASE_METHOD(Fixture, "A good token is accepted") {
   CHECK(SignAndJudge() == Refusal::kNone);
-  for (const Operation operation :
-       {Operation::kRead, Operation::kWriteZeroes, Operation::kTrim, Operation::kFlush}) {
+  for (const Operation operation : {Operation::kRead, Operation::kWriteZeroes, Operation::kTrim,
+                                    Operation::kFlush, Operation::kAdopt}) {
     token.operation = operation;
     CHECK(SignAndJudge() == Refusal::kNone);
   }
@@ -235,7 +235,7 @@ TEST_CASE_METHOD(Fixture, "A read-only grant is good for reads alone") {
 TEST_CASE_METHOD(Fixture, "Operations and access modes that do not exist are refused") {
   token.operation = static_cast<Operation>(0);
   CHECK(SignAndJudge() == Refusal::kWrongOperation);
-  token.operation = static_cast<Operation>(6);
+  token.operation = static_cast<Operation>(7);
   CHECK(SignAndJudge() == Refusal::kWrongOperation);
   token.operation = Operation::kRead;
   grant.access = static_cast<AccessMode>(9);
@@ -314,8 +314,8 @@ TEST_CASE_METHOD(Fixture, "A transaction is good for its one operation and its o
   CHECK(judge(1, 0, 4097) == Refusal::kOutOfRange);
   CHECK(judge(0, kChunk - 4097, 4096) == Refusal::kOutOfRange);
   CHECK(judge(5, 0, 4096) == Refusal::kOutOfRange);
-  for (const Operation operation :
-       {Operation::kRead, Operation::kWriteZeroes, Operation::kTrim, Operation::kFlush}) {
+  for (const Operation operation : {Operation::kRead, Operation::kWriteZeroes, Operation::kTrim,
+                                    Operation::kFlush, Operation::kAdopt}) {
     token.operation = operation;
     CHECK(judge(1, 0, 4096) == Refusal::kWrongOperation);
   }

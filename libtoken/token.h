@@ -36,7 +36,14 @@ inline constexpr size_t kSignatureBytes = 16;
 using Key = std::array<uint8_t, kKeyBytes>;
 using Signature = std::array<uint8_t, kSignatureBytes>;
 
-enum class Operation : uint8_t { kRead = 1, kWrite = 2, kWriteZeroes = 3, kTrim = 4, kFlush = 5 };
+enum class Operation : uint8_t {
+  kRead = 1,
+  kWrite = 2,
+  kWriteZeroes = 3,
+  kTrim = 4,
+  kFlush = 5,
+  kAdopt = 6,  // makes a layer and changes no content; never of a transaction
+};
 
 enum class AccessMode : uint8_t {
   kReadOnly = 1,

@@ -94,7 +94,7 @@ bool MayPass(const Grant& grant, const IoToken& token, uint64_t lowest_generatio
   return token.grant_id == grant.grant_id && token.generation == grant.generation &&
          token.generation >= lowest_generation &&
          token.snapshot_sequence == grant.snapshot_sequence && now.latest_ms >= grant.issued_ms &&
-         now.latest_ms < end_ms && operation >= 1 && operation <= 5 &&
+         now.latest_ms < end_ms && operation >= 1 && operation <= 6 &&
          (grant.access != AccessMode::kReadOnly || token.operation == Operation::kRead) &&
          (!transaction || token.operation == grant.transaction_operation) &&
          (token.operation == Operation::kFlush || inside) &&

@@ -5,6 +5,7 @@
 
 #include "services/mdm/node_table.h"
 #include "services/mdm/repair_table.h"
+#include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
@@ -78,6 +79,7 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_kind(row.kind);
   volume->set_parent_id(row.parent_id);
   volume->set_locked_until_ms(row.locked_until_ms);
+  volume->set_expires_ms(row.expires_ms);
   *recorded->mutable_path() = ToMessage(row.path);
   recorded->set_being_made(row.being_made);
   recorded->set_writer_sdc_id(row.writer_sdc_id);
@@ -122,6 +124,14 @@ void FillContent(SQLite::Database& db, v1::ClusterRecord* record) {
       return;
     case v1::CLUSTER_RECORD_KIND_VTREE:
       if (auto vtree = ReadVtreeRecord(db, id)) *record->mutable_vtree() = *vtree;
+      return;
+    case v1::CLUSTER_RECORD_KIND_SNAPSHOT_SCHEDULE:
+      if (auto row = FindSchedule(db, id)) {
+        v1::SnapshotSchedule* schedule = record->mutable_snapshot_schedule();
+        *schedule = row->settings;
+        schedule->set_schedule_id(id);
+        schedule->set_created_ms(row->created_ms);
+      }
       return;
     default:
       return;

@@ -327,6 +327,15 @@ grpc::Status FakeSdc::ListAttachments(grpc::ServerContext*, const v1::ListAttach
   return grpc::Status::OK;
 }
 
+grpc::Status FakeSdc::AdoptLayers(grpc::ServerContext*, const v1::AdoptLayersRequest* request,
+                                  v1::AdoptLayersResponse*) {
+  SnapshotCall call;
+  call.what = SnapshotCall::kAdopt;
+  call.volume_id = request->volume_id();
+  call.generation = request->generation();
+  return Note(std::move(call));
+}
+
 MdmFixture::MdmFixture() {
   // Once for all tests: what the MDM logs is not what they look at.
   static const bool quiet = InitLogging({.component = "mdm", .level = "error"}).ok();

@@ -120,16 +120,16 @@ class FakeSdc final : public v1::SdcControlService::Service {
   // Calls to attach, also of what is attached.
   [[nodiscard]] int attach_calls();
 
-  // Snapshots and shrinking: what it was asked, in order. It answers OK, for `held_micros`, unless
-  // told otherwise.
+  // Snapshots, shrinking and flattening: what it was asked, in order. It answers OK, for
+  // `held_micros`, unless told otherwise.
   struct SnapshotCall {
-    enum What { kHold, kCut, kRelease, kShrink, kYield } what = kHold;
+    enum What { kHold, kCut, kRelease, kShrink, kAdopt, kYield } what = kHold;
     uint64_t volume_id = 0;
     uint64_t hold_id = 0;
     uint32_t deadline_ms = 0;
     v1::IssuedGrant grant;    // of a cut
     uint64_t size_bytes = 0;  // kShrink
-    uint64_t generation = 0;  // kYield
+    uint64_t generation = 0;  // kAdopt, kYield
   };
   [[nodiscard]] std::vector<SnapshotCall> snapshot_calls();
   // Called for each from now on, before it is answered, with no lock held; its status is the
@@ -168,6 +168,8 @@ class FakeSdc final : public v1::SdcControlService::Service {
   grpc::Status ListAttachments(grpc::ServerContext* context,
                                const v1::ListAttachmentsRequest* request,
                                v1::ListAttachmentsResponse* response) override;
+  grpc::Status AdoptLayers(grpc::ServerContext* context, const v1::AdoptLayersRequest* request,
+                           v1::AdoptLayersResponse* response) override;
   grpc::Status Note(SnapshotCall call);
 
   std::unique_ptr<grpc::Server> server_;

@@ -410,7 +410,9 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kLimits,
                                                                      SnapshotSchema(),
                                                                      kCacheLeases,
-                                                                     kSharing};
+                                                                     kSharing,
+                                                                     ScheduleSchema(),
+                                                                     ExpirySchema()};
   return *migrations;
 }
 

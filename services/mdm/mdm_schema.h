@@ -15,6 +15,9 @@ namespace tessera::mdm {
 [[nodiscard]] const char* ClusterRecordSchema();
 // Another: snapshots, and the layers of vtrees.
 [[nodiscard]] const char* SnapshotSchema();
+// More of them: snapshot schedules, and volumes that delete themselves.
+[[nodiscard]] const char* ScheduleSchema();
+[[nodiscard]] const char* ExpirySchema();
 
 }  // namespace tessera::mdm
 

@@ -18,11 +18,14 @@
 #include "services/mdm/operation_service.h"
 #include "services/mdm/placement_service.h"
 #include "services/mdm/repair_service.h"
+#include "services/mdm/schedule_runner.h"
+#include "services/mdm/schedule_service.h"
 #include "services/mdm/scrub_service.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_service.h"
 #include "services/mdm/topology_service.h"
 #include "services/mdm/upkeep.h"
+#include "services/mdm/volume_expiry.h"
 #include "services/mdm/volume_service.h"
 #include "services/mdm/vtree_reaper.h"
 
@@ -59,6 +62,8 @@ struct MdmServer::Parts {
         scrub(state.store.get(), &integrity, &health, &events, state.time.get()),
         reaper(state.store.get(), &control, &health),
         layer_reaper(state.store.get(), &control, &health),
+        expiry(state.store.get(), &fence, &health, &events, state.time.get(),
+               [this] { reaper_loop->Wake(); }),
         upkeep(state.store.get(), &health, &governor, &events, state.time.get(), metrics.get()) {}
 
   [[nodiscard]] absl::Status Serve();
@@ -85,6 +90,7 @@ struct MdmServer::Parts {
   ScrubScheduler scrub;
   VtreeReaper reaper;
   LayerReaper layer_reaper;
+  VolumeExpiry expiry;
   Upkeep upkeep;
 
   std::unique_ptr<RpcDispatcher> prompt_rpc;
@@ -94,6 +100,8 @@ struct MdmServer::Parts {
   std::unique_ptr<HealthService> heartbeat;
   std::unique_ptr<DiscoveryService> discovery;
   std::unique_ptr<VolumeService> volume;
+  std::unique_ptr<ScheduleRunner> schedule_runner;
+  std::unique_ptr<SnapshotScheduleService> schedules;
   std::unique_ptr<PlacementService> placement;
   std::unique_ptr<TokenService> token;
   std::unique_ptr<MonitoringService> monitoring;
@@ -104,6 +112,8 @@ struct MdmServer::Parts {
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
   std::unique_ptr<BackgroundLoop> reaper_loop;     // deleted vtrees, and layers nobody sees
+  std::unique_ptr<BackgroundLoop> schedule_loop;   // snapshots by schedule: waits for clients
+  std::unique_ptr<BackgroundLoop> expiry_loop;     // volumes that delete themselves
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
   std::string metrics_address;
@@ -135,7 +145,9 @@ absl::Status MdmServer::Parts::Serve() {
                                        "tessera.v1.MonitoringService", "tessera.v1.RepairService",
                                        "tessera.v1.OperationService", "tessera.v1.ScrubService"},
                                       kPromptThreads));
-  TESSERA_ASSIGN_OR_RETURN(volume_rpc, dispatcher({"tessera.v1.VolumeService"}, kVolumeThreads));
+  TESSERA_ASSIGN_OR_RETURN(
+      volume_rpc, dispatcher({"tessera.v1.VolumeService", "tessera.v1.SnapshotScheduleService"},
+                             kVolumeThreads));
   TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
   MakeServices();
   // Before the first heartbeat is answered: without orders servers would end their passes.
@@ -165,6 +177,10 @@ void MdmServer::Parts::MakeServices() {
   volume =
       std::make_unique<VolumeService>(volume_rpc.get(), grant_rules, store, keys, &control, &fence,
                                       &health, &events, time, [this] { reaper_loop->Wake(); });
+  schedule_runner =
+      std::make_unique<ScheduleRunner>(store, volume.get(), &events, time, metrics.get());
+  schedules = std::make_unique<SnapshotScheduleService>(volume_rpc.get(), store,
+                                                        schedule_runner.get(), &events, time);
   placement = std::make_unique<PlacementService>(rpc, store, keys, &publisher, &board, &health,
                                                  &events, time);
   repairs =
@@ -201,6 +217,11 @@ void MdmServer::Parts::StartLoops() {
         reaper.Run();
         layer_reaper.Run();
       });
+  schedule_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "schedules", .period = 2 * tick},
+      [this] { schedule_runner->Run(); });
+  expiry_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "expiry", .period = 2 * tick}, [this] { expiry.Run(); });
   judge_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "health", .period = tick}, [this] {
         if (!upkeep.Run()) return;
@@ -218,7 +239,7 @@ absl::Status MdmServer::Parts::Listen() {
       server, GrpcServer::Start(server_options,
                                 {discovery.get(), topology.get(), volume.get(), placement.get(),
                                  token.get(), heartbeat.get(), monitoring.get(), repairs.get(),
-                                 operations.get(), scrubs.get()}));
+                                 operations.get(), scrubs.get(), schedules.get()}));
   HttpServerOptions http_options;
   http_options.listen = options.metrics_listen;
   TESSERA_ASSIGN_OR_RETURN(
@@ -231,6 +252,7 @@ absl::Status MdmServer::Parts::Listen() {
 void MdmServer::Parts::Stop() {
   if (std::exchange(stopped, true)) return;
   fence.Stop();
+  if (schedule_runner != nullptr) schedule_runner->Stop();
   if (heartbeat != nullptr) heartbeat->Stop();
   if (topology != nullptr) topology->Stop();
   if (operations != nullptr) operations->Stop();
@@ -240,7 +262,7 @@ void MdmServer::Parts::Stop() {
     if (*rpc != nullptr) (*rpc)->Shutdown();
   }
   http.reset();
-  for (auto* loop : {&judge_loop, &placement_loop, &reaper_loop}) {
+  for (auto* loop : {&judge_loop, &placement_loop, &schedule_loop, &expiry_loop, &reaper_loop}) {
     if (*loop != nullptr) (*loop)->Stop();
   }
   state.store->SetCommitListener(nullptr);
@@ -274,6 +296,8 @@ void MdmServer::Tick() {
   parts_->judge_loop->Wake();
   parts_->placement_loop->Wake();
   parts_->reaper_loop->Wake();
+  parts_->schedule_loop->Wake();
+  parts_->expiry_loop->Wake();
 }
 
 void MdmServer::Stop() { parts_->Stop(); }

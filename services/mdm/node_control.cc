@@ -154,6 +154,14 @@ absl::StatusOr<v1::ListAttachmentsResponse> NodeControl::ListAttachments(const S
   return response;
 }
 
+absl::Status NodeControl::AdoptLayers(const SdcRow& sdc, const v1::AdoptLayersRequest& request,
+                                      Milliseconds timeout) {
+  grpc::ClientContext context;
+  PrepareCall(&context, Count(timeout), keys_->BearerForSdc(sdc.sdc_id, sdc.node_uuid));
+  v1::AdoptLayersResponse response;
+  return FromGrpcStatus(StubOf(sdc)->AdoptLayers(&context, request, &response));
+}
+
 absl::StatusOr<std::vector<std::string>> NodeControl::AttachVolume(const SdcRow& sdc,
                                                                    uint64_t volume_id,
                                                                    Milliseconds timeout) {

@@ -72,6 +72,8 @@ class NodeControl {
 
   [[nodiscard]] absl::Status ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
                                           Milliseconds timeout);
+  [[nodiscard]] absl::Status AdoptLayers(const SdcRow& sdc, const v1::AdoptLayersRequest& request,
+                                         Milliseconds timeout);
 
   // Of a volume that is mapped shared, to its writer.
   [[nodiscard]] absl::Status YieldWriter(const SdcRow& sdc, const v1::YieldWriterRequest& request,

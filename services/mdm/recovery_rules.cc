@@ -151,6 +151,9 @@ void Recovery::TakeRecords() {
       case v1::ClusterRecord::kVtree:
         cluster().vtrees[id] = record.vtree();
         break;
+      case v1::ClusterRecord::kSnapshotSchedule:
+        cluster().schedules[id] = record.snapshot_schedule();
+        break;
       case v1::ClusterRecord::CONTENT_NOT_SET:
         break;
     }
@@ -498,6 +501,7 @@ void Recovery::RaiseIds() {
     RaiseId("volume", id);
     RaiseId("vtree", row.volume().vtree_id());
   }
+  for (const auto& [id, row] : cluster().schedules) RaiseId("snapshot_schedule", id);
   for (const uint64_t id : cluster().deleted_vtree_ids) RaiseId("vtree", id);
   for (const ServerCopy& copy : copies_) {
     for (const auto& [volume_id, generation] : copy.generations) RaiseId("volume", volume_id);

@@ -56,6 +56,7 @@ struct RecoveredCluster {
   std::map<uint64_t, v1::RecordedVolume> volumes;
   // Those that have, or may have, more than the first layer.
   std::map<uint64_t, v1::RecordedVtree> vtrees;
+  std::map<uint64_t, v1::SnapshotSchedule> schedules;
   std::map<uint64_t, v1::PlacementGroup> groups;
   std::set<uint64_t> deleted_vtree_ids;
   // (server, vtree): what is left of the vtree there has to go.

@@ -21,6 +21,8 @@
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/repair_table.h"
+#include "services/mdm/schedule_rules.h"
+#include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
@@ -170,6 +172,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
         row.writer_sdc_id = mapping.sdc_id();
       }
     }
+    row.expires_ms = volume.expires_ms();
     TESSERA_RETURN_IF_ERROR(WriteVtree(db, volume));
     row.vtree_id = volume.vtree_id();
     NextId(db, "volume", id);
@@ -197,6 +200,20 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
   return absl::OkStatus();
 }
 
+// When they ran last nobody knows: they go on with the next of their times.
+absl::Status WriteSchedules(SQLite::Database& db, const RecoveredCluster& cluster,
+                            uint64_t now_ms) {
+  for (const auto& [id, schedule] : cluster.schedules) {
+    ScheduleRow row;
+    row.settings = OnlySettings(schedule);
+    row.created_ms = schedule.created_ms();
+    row.run_time_ms = LastRunTime(schedule, now_ms);
+    NextId(db, "snapshot_schedule", id);
+    TESSERA_RETURN_IF_ERROR(SameId("schedule", id, InsertSchedule(db, row)));
+  }
+  return absl::OkStatus();
+}
+
 // Ids of the past mean nothing else, ever. Of tokens nobody knows the last: a millisecond has never
 // seen more than one, so the time is above it.
 void RaiseSequences(SQLite::Database& db, const RecoveredCluster& cluster, uint64_t mdm_time_ms) {
@@ -205,8 +222,8 @@ void RaiseSequences(SQLite::Database& db, const RecoveredCluster& cluster, uint6
     const auto found = known.find(table);
     return found == known.end() ? uint64_t{0} : found->second;
   };
-  for (const char* table :
-       {"protection_domain", "fault_set", "pool", "sds", "device", "sdc", "vtree", "volume"}) {
+  for (const char* table : {"protection_domain", "fault_set", "pool", "sds", "device", "sdc",
+                            "vtree", "volume", "snapshot_schedule"}) {
     // A cluster that never had any begins at 1.
     if (highest(table) > 0) NextId(db, table, highest(table) + kRecoveredIdStep + 1);
   }
@@ -255,6 +272,7 @@ absl::Status WriteAll(SQLite::Database& db, const RecoveredCluster& cluster,
   TESSERA_RETURN_IF_ERROR(WriteNodes(db, cluster));
   TESSERA_RETURN_IF_ERROR(WriteVolumes(db, cluster));
   WriteVtreeRecords(db, cluster, mdm_time_ms);
+  TESSERA_RETURN_IF_ERROR(WriteSchedules(db, cluster, mdm_time_ms));
   RaiseSequences(db, cluster, mdm_time_ms);
   WriteOldGrants(db, cluster, writing.active_key_id, mdm_time_ms);
   v1::Event event;

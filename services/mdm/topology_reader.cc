@@ -68,6 +68,8 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_kind(row.kind);
   volume.set_parent_id(row.parent_id);
   volume.set_locked_until_ms(row.locked_until_ms);
+  volume.set_expires_ms(row.expires_ms);
+  *volume.mutable_path() = ToMessage(row.path);
   if (row.parent_id != 0) {
     if (const auto parent = FindVolume(db_, row.parent_id)) {
       volume.set_parent_name(parent->shown_name());

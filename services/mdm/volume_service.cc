@@ -243,6 +243,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
                                                                           : v1::PROVISIONING_THIN;
   volume->limits = AskedLimits(request);
   volume->created_ms = time_->NowMillis();
+  volume->expires_ms = request.expires_ms();
   *volume = InsertVolume(db, *volume);
   WriteLabels(db, volume->volume_id, {request.labels().begin(), request.labels().end()});
   RememberRequest(db, "volume", request.request_id(), volume->volume_id, volume->created_ms);
@@ -259,13 +260,14 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CreateVolumeRequest
   TESSERA_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   TESSERA_RETURN_IF_ERROR(CheckVolumeSize("size_bytes", request.size_bytes()));
   TESSERA_RETURN_IF_ERROR(
-      CheckLabels("labels", {request.labels().begin(), request.labels().end()}));
+      CheckCallersLabels("labels", {request.labels().begin(), request.labels().end()}));
   TESSERA_RETURN_IF_ERROR(CheckLimits("", AskedLimits(request)));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "volume", request.request_id())) {
       TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, *earlier, ""));
     } else {
+      TESSERA_RETURN_IF_ERROR(CheckExpiry("expires_ms", request.expires_ms(), time_->NowMillis()));
       TESSERA_RETURN_IF_ERROR(Insert(transaction, request, &volume));
     }
     *response->mutable_volume() = TopologyReader(transaction.db, *health_).Volume(volume);

@@ -55,7 +55,13 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   TESSERA_MDM_UNARY(CloneVolume);
   TESSERA_MDM_UNARY(RollbackVolume);
   TESSERA_MDM_UNARY(PassWriter);
+  TESSERA_MDM_UNARY(FlattenVolume);
   TESSERA_MDM_UNARY(ListFenceReceipts);
+
+  // As CreateSnapshots, also with the labels that are the MDM's own.
+  [[nodiscard]] absl::Status MakeSnapshots(const CallContext& call,
+                                           const v1::CreateSnapshotsRequest& request,
+                                           v1::CreateSnapshotsResponse* response);
 
  private:
   [[nodiscard]] absl::Status Insert(WriteTransaction& transaction,
@@ -93,6 +99,12 @@ class VolumeService final : public v1::VolumeService::CallbackService {
                                     std::vector<SdcRow>* concerned) const;
   [[nodiscard]] absl::Status Resize(SQLite::Database& db, uint64_t size_bytes,
                                     VolumeRow* volume) const;
+
+  // A path of one part: volume_flatten.cc.
+
+  [[nodiscard]] absl::Status Flatten(const CallContext& call,
+                                     const v1::FlattenVolumeRequest& request,
+                                     v1::FlattenVolumeResponse* response);
 
   // A smaller size: volume_shrink.cc.
 
@@ -144,6 +156,12 @@ class VolumeService final : public v1::VolumeService::CallbackService {
                                           uint64_t now_ms);
 [[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
 [[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
+// The same of what a caller gives to what has the labels `before`: none of the MDM's own is new.
+[[nodiscard]] absl::Status CheckCallersLabels(const std::string& field, const VolumeLabels& labels,
+                                              const VolumeLabels& before = {});
+// INVALID_ARGUMENT unless it is 0, or a time from now on that is not too far away.
+[[nodiscard]] absl::Status CheckExpiry(const std::string& field, uint64_t expires_ms,
+                                       uint64_t now_ms);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
 // The client by id, or by name when the id is 0; neither: the only one there is. NOT_FOUND.
 [[nodiscard]] absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id,

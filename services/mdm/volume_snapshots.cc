@@ -63,6 +63,14 @@ std::string SafetyName(SQLite::Database& db, const VolumeRow& volume, const Volu
 
 absl::Status VolumeService::Do(const CallContext& call, const v1::CreateSnapshotsRequest& request,
                                v1::CreateSnapshotsResponse* response) {
+  TESSERA_RETURN_IF_ERROR(
+      CheckCallersLabels("labels", {request.labels().begin(), request.labels().end()}));
+  return MakeSnapshots(call, request, response);
+}
+
+absl::Status VolumeService::MakeSnapshots(const CallContext& call,
+                                          const v1::CreateSnapshotsRequest& request,
+                                          v1::CreateSnapshotsResponse* response) {
   TESSERA_ASSIGN_OR_RETURN(const uint64_t operation_id, maker_.Make(call, request));
   return store_->Read([&](SQLite::Database& db) {
     TopologyReader reader(db, *health_);
@@ -89,6 +97,7 @@ absl::Status VolumeService::Clone(WriteTransaction& transaction,
   volume->size_bytes = snapshot.size_bytes;
   volume->snapshot_sequence = MakeLayer(branch, 0);
   volume->created_ms = time_->NowMillis();
+  volume->expires_ms = request.expires_ms();
   volume->parent_id = snapshot.volume_id;
   volume->path = *std::move(path);
   *volume = InsertVolume(db, *std::move(volume));
@@ -105,12 +114,13 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CloneVolumeRequest&
   TESSERA_RETURN_IF_ERROR(CheckVolumeName("name", request.name()));
   TESSERA_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   TESSERA_RETURN_IF_ERROR(
-      CheckLabels("labels", {request.labels().begin(), request.labels().end()}));
+      CheckCallersLabels("labels", {request.labels().begin(), request.labels().end()}));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "clone", request.request_id())) {
       TESSERA_ASSIGN_OR_RETURN(volume, ResolveVolume(transaction.db, *earlier, ""));
     } else {
+      TESSERA_RETURN_IF_ERROR(CheckExpiry("expires_ms", request.expires_ms(), time_->NowMillis()));
       TESSERA_RETURN_IF_ERROR(Clone(transaction, request, &volume));
     }
     *response->mutable_volume() = TopologyReader(transaction.db, *health_).Volume(volume);

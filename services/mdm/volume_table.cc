@@ -12,7 +12,7 @@ namespace {
   " fenced_generation, reconciled_generation, snapshot_sequence, created_ms," \
   " trashed_name, trashed_until_ms, iops_limit, bandwidth_limit_bytes,"       \
   " burst_seconds, kind, parent_id, path, locked_until_ms, operation_id,"     \
-  " being_made, writer_sdc_id FROM volume "
+  " being_made, writer_sdc_id, expires_ms, expiry_waits FROM volume "
 #define TESSERA_MAPPING_COLUMNS                                                        \
   "SELECT volume_id, sdc_id, mode, iops_limit, bandwidth_limit_bytes, burst_seconds, " \
   "since_generation FROM mapping "
@@ -46,6 +46,8 @@ VolumeRow ReadVolume(Sql& query) {
   row.operation_id = query.Unsigned(20);
   row.being_made = query.Bool(21);
   row.writer_sdc_id = query.Unsigned(22);
+  row.expires_ms = query.Unsigned(23);
+  row.expiry_waits = query.Bool(24);
   return row;
 }
 
@@ -129,14 +131,14 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
       "INSERT INTO volume (id, name, pool_id, vtree_id, size_bytes, provisioning, generation,"
       " fenced_generation, reconciled_generation, snapshot_sequence, created_ms, trashed_name,"
       " trashed_until_ms, iops_limit, bandwidth_limit_bytes, burst_seconds, kind, parent_id, path,"
-      " locked_until_ms, operation_id, being_made, writer_sdc_id)"
-      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+      " locked_until_ms, operation_id, being_made, writer_sdc_id, expires_ms)"
+      " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
       Reference(row.volume_id), row.name, row.pool_id, row.vtree_id, row.size_bytes,
       row.provisioning, row.generation, row.fenced_generation, row.reconciled_generation,
       row.snapshot_sequence, row.created_ms, row.trashed_name, row.trashed_until_ms,
       row.limits.iops, row.limits.bandwidth_bytes, row.limits.burst_seconds, row.kind,
       row.parent_id, FormatPath(row.path), row.locked_until_ms, row.operation_id, row.being_made,
-      row.writer_sdc_id)
+      row.writer_sdc_id, row.expires_ms)
       .Run();
   row.volume_id = LastId(db);
   return row;
@@ -145,10 +147,11 @@ VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row) {
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row) {
   Sql(db,
       "UPDATE volume SET name = ?, size_bytes = ?, trashed_name = ?, trashed_until_ms = ?,"
-      " iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ?, locked_until_ms = ?"
-      " WHERE id = ?",
+      " iops_limit = ?, bandwidth_limit_bytes = ?, burst_seconds = ?, locked_until_ms = ?,"
+      " expires_ms = ?, expiry_waits = ? WHERE id = ?",
       row.name, row.size_bytes, row.trashed_name, row.trashed_until_ms, row.limits.iops,
-      row.limits.bandwidth_bytes, row.limits.burst_seconds, row.locked_until_ms, row.volume_id)
+      row.limits.bandwidth_bytes, row.limits.burst_seconds, row.locked_until_ms, row.expires_ms,
+      row.expiry_waits, row.volume_id)
       .Run();
 }
 
@@ -178,6 +181,14 @@ std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms) {
           TESSERA_VOLUME_COLUMNS "WHERE trashed_until_ms > 0 AND trashed_until_ms <= ? ORDER BY id",
           now_ms),
       ReadVolume);
+}
+
+std::vector<VolumeRow> ListExpired(SQLite::Database& db, uint64_t now_ms) {
+  return AllRows(Sql(db,
+                     TESSERA_VOLUME_COLUMNS
+                     "WHERE expires_ms > 0 AND expires_ms <= ? AND being_made = 0 ORDER BY id",
+                     now_ms),
+                 ReadVolume);
 }
 
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row) {

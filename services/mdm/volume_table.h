@@ -55,9 +55,14 @@ struct VolumeRow {
   bool being_made = false;    // a snapshot of which nobody knows yet but its operation
   // Mapped shared: which client has the right to write, or is about to get it; 0: none.
   uint64_t writer_sdc_id = 0;
+  uint64_t expires_ms = 0;    // when it deletes itself; 0: never
+  bool expiry_waits = false;  // it was told that its snapshots keep it
 
   [[nodiscard]] bool is_snapshot() const { return kind == v1::VOLUME_KIND_SNAPSHOT; }
   [[nodiscard]] bool trashed() const { return trashed_until_ms > 0; }
+  [[nodiscard]] bool Expired(uint64_t now_ms) const {
+    return expires_ms > 0 && expires_ms <= now_ms;
+  }
   // For people.
   [[nodiscard]] const std::string& shown_name() const { return trashed() ? trashed_name : name; }
 };
@@ -125,13 +130,16 @@ struct SnapshotCount {
 // Makes the vtree, too, unless it is given: with the volume's number, where both are not given.
 // Returns the volume with its ids.
 VolumeRow InsertVolume(SQLite::Database& db, VolumeRow row);
-// Writes name, size, limits, the lock, and what the trash knows of it.
+// Writes name, size, limits, the lock, when it expires, and what the trash knows of it.
 void UpdateVolumeRow(SQLite::Database& db, const VolumeRow& row);
 [[nodiscard]] VolumeLabels ReadLabels(SQLite::Database& db, uint64_t volume_id);
 // Replaces all.
 void WriteLabels(SQLite::Database& db, uint64_t volume_id, const VolumeLabels& labels);
 // Whose time in the trash is over.
 [[nodiscard]] std::vector<VolumeRow> ListDueTrash(SQLite::Database& db, uint64_t now_ms);
+// Those that are to delete themselves by now, the trash included; with no snapshot that is being
+// made.
+[[nodiscard]] std::vector<VolumeRow> ListExpired(SQLite::Database& db, uint64_t now_ms);
 // Writes generation, fenced_generation and reconciled_generation.
 void UpdateVolumeGenerations(SQLite::Database& db, const VolumeRow& row);
 // Writes which client has the right to write.

@@ -10,6 +10,7 @@
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/schedule_rules.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_limits.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr size_t kLabelsMax = 64;
 constexpr size_t kLabelKeyMax = 63;
 constexpr size_t kLabelValueMax = 255;
+constexpr uint64_t kExpiryMaxMillis = 10 * 366 * 86'400'000ull;
 
 bool IsKeyCharacter(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' ||
@@ -34,8 +36,8 @@ absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMas
   std::set<std::string> fields;
   for (const std::string& path : mask.paths()) {
     static constexpr const char* kFields[] = {
-        "name",          "size_bytes",     "labels", "iops_limit", "bandwidth_limit_bytes",
-        "burst_seconds", "locked_until_ms"};
+        "name",          "size_bytes",      "labels",    "iops_limit", "bandwidth_limit_bytes",
+        "burst_seconds", "locked_until_ms", "expires_ms"};
     if (std::find(std::begin(kFields), std::end(kFields), path) == std::end(kFields)) {
       return InvalidField(
           "update_mask",
@@ -64,7 +66,50 @@ absl::Status Lock(uint64_t locked_until_ms, uint64_t now_ms, VolumeRow* volume) 
   return absl::OkStatus();
 }
 
+absl::Status Expire(uint64_t expires_ms, uint64_t now_ms, VolumeRow* volume) {
+  TESSERA_RETURN_IF_ERROR(CheckExpiry("volume.expires_ms", expires_ms, now_ms));
+  volume->expires_ms = expires_ms;
+  volume->expiry_waits = false;
+  return absl::OkStatus();
+}
+
+// What is locked stays until then.
+absl::Status CheckLockedUntilItExpires(const VolumeRow& volume) {
+  if (volume.expires_ms == 0 || volume.locked_until_ms <= volume.expires_ms) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "snapshot ", volume.name, " would be locked until ", volume.locked_until_ms,
+          ", and expire before, at ", volume.expires_ms, ": set expires_ms, too, or 0")),
+      "EXPIRES_WHILE_LOCKED",
+      {{"locked_until_ms", absl::StrCat(volume.locked_until_ms)},
+       {"expires_ms", absl::StrCat(volume.expires_ms)}});
+}
+
 }  // namespace
+
+absl::Status CheckExpiry(const std::string& field, uint64_t expires_ms, uint64_t now_ms) {
+  if (expires_ms == 0) return absl::OkStatus();
+  if (expires_ms <= now_ms) {
+    return InvalidField(field, absl::StrCat(expires_ms, " is not in the future: now is ", now_ms));
+  }
+  if (expires_ms - now_ms <= kExpiryMaxMillis) return absl::OkStatus();
+  return InvalidField(field,
+                      absl::StrCat(expires_ms, " is more than ten years ahead: now is ", now_ms));
+}
+
+absl::Status CheckCallersLabels(const std::string& field, const VolumeLabels& labels,
+                                const VolumeLabels& before) {
+  TESSERA_RETURN_IF_ERROR(CheckLabels(field, labels));
+  const auto given = labels.find(kScheduleLabel);
+  if (given == labels.end()) return absl::OkStatus();
+  const auto known = before.find(kScheduleLabel);
+  if (known != before.end() && known->second == given->second) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("'", kScheduleLabel,
+                                          "' is given to snapshots that a schedule makes, and to "
+                                          "nothing else: it can be taken away"));
+}
 
 absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels) {
   if (labels.size() > kLabelsMax) {
@@ -121,6 +166,7 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   const std::string name_before = volume->name;
   const uint64_t size_before = volume->size_bytes;
   const uint64_t lock_before = volume->locked_until_ms;
+  const uint64_t expiry_before = volume->expires_ms;
   const VolumeLimits limits_before = volume->limits;
   const std::vector<MappingRow> mappings = ListMappings(db, volume->volume_id);
   if (fields.contains("name") && wanted.name() != volume->name) {
@@ -135,12 +181,17 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   }
   if (fields.contains("labels")) {
     const VolumeLabels labels{wanted.labels().begin(), wanted.labels().end()};
-    TESSERA_RETURN_IF_ERROR(CheckLabels("volume.labels", labels));
+    TESSERA_RETURN_IF_ERROR(
+        CheckCallersLabels("volume.labels", labels, ReadLabels(db, volume->volume_id)));
     WriteLabels(db, volume->volume_id, labels);
   }
   if (fields.contains("locked_until_ms")) {
     TESSERA_RETURN_IF_ERROR(Lock(wanted.locked_until_ms(), time_->NowMillis(), volume));
   }
+  if (fields.contains("expires_ms")) {
+    TESSERA_RETURN_IF_ERROR(Expire(wanted.expires_ms(), time_->NowMillis(), volume));
+  }
+  TESSERA_RETURN_IF_ERROR(CheckLockedUntilItExpires(*volume));
   const VolumeLimits limits = AskedLimits(wanted);
   if (fields.contains("iops_limit")) volume->limits.iops = limits.iops;
   if (fields.contains("bandwidth_limit_bytes")) {
@@ -163,6 +214,12 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   if (volume->locked_until_ms != lock_before) {
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "snapshot_locked", {},
                     absl::StrCat(who, " until ", volume->locked_until_ms));
+  }
+  if (volume->expires_ms != expiry_before) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_expiry_changed", {},
+                    volume->expires_ms == 0
+                        ? absl::StrCat(who, " does not expire any more")
+                        : absl::StrCat(who, " expires at ", volume->expires_ms));
   }
   if (volume->limits != limits_before) {
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_limits_changed", {},
@@ -202,6 +259,11 @@ absl::Status VolumeService::Do(const CallContext&, const v1::RestoreVolumeReques
       return WithReason(absl::FailedPreconditionError(
                             absl::StrCat("volume ", volume.name, " is not in the trash")),
                         "VOLUME_NOT_TRASHED");
+    }
+    if (volume.Expired(time_->NowMillis())) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            "volume ", volume.trashed_name, " has expired: it is being deleted")),
+                        "VOLUME_EXPIRED");
     }
     const std::string name = request.name().empty() ? volume.trashed_name : request.name();
     if (FindVolumeByName(db, name).has_value()) return NameTaken(name);

@@ -18,6 +18,7 @@ void AddStatusCommands(CLI::App* app, Client* client,
                        int* exit_code);  // status, health, topology, event
 void AddVolumeCommands(CLI::App* app, Client* client);
 void AddSnapshotCommands(CLI::App* app, Client* client);
+void AddScheduleCommands(CLI::App* app, Client* client);
 void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // volume verify
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
 // rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.

@@ -55,6 +55,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddStatusCommands(&app, &client, &exit_code);
   tessera::cli::AddVolumeCommands(&app, &client);
   tessera::cli::AddSnapshotCommands(&app, &client);
+  tessera::cli::AddScheduleCommands(&app, &client);
   tessera::cli::AddVerifyCommand(app.get_subcommand("volume"), &client, &exit_code);
   tessera::cli::AddPoolCommands(&app, &client);
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);

@@ -29,6 +29,7 @@ struct Options {
   std::string deadline;
   std::string keep;
   std::string keep_as;
+  std::string expires;
   bool no_safety_snapshot = false;
 };
 
@@ -138,6 +139,9 @@ void Clone(Client* client, const Options& options) {
   request.set_snapshot_name(snapshot.name);
   request.set_name(options.volume);
   ApplyLabels(options.labels, request.mutable_labels());
+  if (!options.expires.empty()) {
+    request.set_expires_ms(ParseExpiry("--expires", options.expires));
+  }
   const auto response = client->Call<Volumes>(&Volumes::Stub::CloneVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
   PrintVolumes({response.volume()});
@@ -189,6 +193,8 @@ void AddSnapshotCommands(CLI::App* app, Client* client) {
   clone->add_option("SNAPSHOT", options->snapshot, "Name or id.")->required();
   clone->add_option("NAME", options->volume, "The new volume's name.")->required();
   clone->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
+  clone->add_option("--expires", options->expires,
+                    "It deletes itself after so long, such as 2h, in use or not.");
   clone->callback([=] { Clone(client, *options); });
 
   auto* rollback = snapshot->add_subcommand(

@@ -44,6 +44,7 @@ struct Options {
   std::string keep;
   bool trash = false;
   bool shrink = false;
+  std::string expires;
 };
 
 // For people: "500 operations, 10 MiB a second, 1 s saved up"; empty: no limit.
@@ -91,6 +92,9 @@ void Create(Client* client, const Options& options) {
   request.set_provisioning(options.thick ? v1::PROVISIONING_THICK : v1::PROVISIONING_THIN);
   ApplyLabels(options.labels, request.mutable_labels());
   SetLimits(options, &request);
+  if (!options.expires.empty()) {
+    request.set_expires_ms(ParseExpiry("--expires", options.expires));
+  }
   const auto response = client->Call<Volumes>(&Volumes::Stub::CreateVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
   PrintVolumes({response.volume()});
@@ -137,6 +141,12 @@ void Show(Client* client, const Options& options) {
   }
   if (volume.locked_until_ms() > 0) {
     table.Add({"locked", absl::StrCat("until ", TimeText(volume.locked_until_ms()))});
+  }
+  if (volume.expires_ms() > 0) {
+    table.Add({"expires", absl::StrCat("at ", TimeText(volume.expires_ms()))});
+  }
+  if (volume.path().parts_size() > 1) {
+    table.Add({"depth", absl::StrCat(volume.path().parts_size(), " clones and rollbacks")});
   }
   if (volume.trashed_until_ms() > 0) {
     table.Add({"in the trash", absl::StrCat("until ", TimeText(volume.trashed_until_ms()))});
@@ -285,6 +295,21 @@ void Resize(Client* client, const Options& options) {
   Update(client, options, wanted, {"size_bytes"}, options.shrink);
 }
 
+void Set(Client* client, const Options& options) {
+  v1::VolumeUpdate wanted;
+  wanted.set_expires_ms(ParseExpiry("--expires", options.expires));
+  Update(client, options, wanted, {"expires_ms"});
+}
+
+void Flatten(Client* client, const Options& options) {
+  const NameOrId volume = ParseNameOrId(options.volume);
+  v1::FlattenVolumeRequest request;
+  request.set_volume_id(volume.id);
+  request.set_volume_name(volume.name);
+  const auto response = client->Call<Volumes>(&Volumes::Stub::FlattenVolume, request);
+  if (client->globals().output == Output::kJson) PrintJson(std::cout, response.volume());
+}
+
 void Rename(Client* client, const Options& options) {
   v1::VolumeUpdate wanted;
   wanted.set_name(options.name);
@@ -364,6 +389,8 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   create->add_flag("--thick", options->thick, "Set the whole size aside now.");
   create->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
   AddLimitOptions(create, options.get(), " of all its mappings together");
+  create->add_option("--expires", options->expires,
+                     "It deletes itself after so long, such as 2h, in use or not.");
   create->callback([=] { Create(client, *options); });
 
   auto* list = volume->add_subcommand("list", "Lists volumes.");
@@ -423,6 +450,19 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   update->add_option("VOLUME", options->volume, "Name or id.")->required();
   AddLimitOptions(update, options.get(), " of all its mappings together");
   update->callback([=] { UpdateLimits(client, *options); });
+
+  auto* set = volume->add_subcommand("set", "Sets when a volume or snapshot deletes itself.");
+  set->add_option("VOLUME", options->volume, "Name or id.")->required();
+  set->add_option("--expires", options->expires,
+                  "After so long from now on, such as 2h, in use or not; or never.")
+      ->required();
+  set->callback([=] { Set(client, *options); });
+
+  auto* flatten = volume->add_subcommand(
+      "flatten", "Gives a clone of clones a map of its own, so that it can be cloned on.");
+  flatten->add_option("VOLUME", options->volume, "Name or id; mapped for writing.")->required();
+  flatten->footer("Copies nothing, and IO goes on. Large volumes want a longer --timeout.");
+  flatten->callback([=] { Flatten(client, *options); });
 
   auto* rename = volume->add_subcommand("rename", "Gives an unmapped volume another name.");
   rename->add_option("VOLUME", options->volume, "Name or id.")->required();

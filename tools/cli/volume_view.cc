@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "tools/cli/client.h"
 #include "tools/cli/format.h"
@@ -69,6 +70,11 @@ uint64_t ParseMillis(const std::string& option, const std::string& text) {
         absl::InvalidArgumentError(absl::StrCat(option, ": '", text, "' is no time such as 168h")));
   }
   return static_cast<uint64_t>(absl::ToInt64Milliseconds(duration));
+}
+
+uint64_t ParseExpiry(const std::string& option, const std::string& text) {
+  if (text == "never") return 0;
+  return static_cast<uint64_t>(absl::ToUnixMillis(absl::Now())) + ParseMillis(option, text);
 }
 
 }  // namespace tessera::cli

@@ -23,6 +23,8 @@ void ApplyLabels(const std::vector<std::string>& texts,
                  google::protobuf::Map<std::string, std::string>* labels);
 // "168h" in milliseconds; throws CommandError that names the option.
 [[nodiscard]] uint64_t ParseMillis(const std::string& option, const std::string& text);
+// When something expires that is to last so long from now on; "never" is 0.
+[[nodiscard]] uint64_t ParseExpiry(const std::string& option, const std::string& text);
 
 }  // namespace tessera::cli
 
