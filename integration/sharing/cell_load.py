@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import cluster as tessera
 import nbd_client
 
 CELL = 16
@@ -109,6 +110,7 @@ class CellLoad:
         self.longest = longest
         self.flush_every = flush_every
         self.stopping = False
+        self.patience = 30 * tessera.TIMEOUT_FACTOR    # for the last requests, in seconds
         self.must_work = True
         self.errors = []
         self.done = 0
@@ -122,9 +124,12 @@ class CellLoad:
         return self
 
     def stop(self):
+        """Again is no harm: a request that was not answered once is not waited for twice."""
+        wait, self.patience = self.patience, 0
         self.stopping = True
+        end = time.monotonic() + wait
         for thread in self.threads:
-            thread.join(120)
+            thread.join(max(0.0, end - time.monotonic()))
             if thread.is_alive():
                 self.errors.append(f"{self.name}: a request is not answered")
 

@@ -53,7 +53,8 @@ struct SharingFixture : ClusterFixture {
   }
   uint64_t Writer() {
     uint64_t writer = 0;
-    for (const v1::VolumeMapping& mapping : GetVolume(volume.volume_id()).mappings()) {
+    const v1::Volume now = GetVolume(volume.volume_id());
+    for (const v1::VolumeMapping& mapping : now.mappings()) {
       if (!mapping.writer()) continue;
       CHECK(writer == 0);
       writer = mapping.sdc_id();

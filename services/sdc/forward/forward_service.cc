@@ -16,8 +16,11 @@ namespace tessera::sdc {
 namespace {
 
 constexpr uint64_t kDataBytesMax = 32 << 20;  // of one request: NBD's
-constexpr size_t kConnectionsMax = 4096;      // of one stream
-constexpr uint32_t kHole = 1;                 // NBD's base:allocation
+// A sender that keeps to its window is never held up, also when one request alone is larger: it
+// must hear that this client is there. Of one that does not, no more is read.
+constexpr uint64_t kPauseBytes = ForwardService::kWindowBytes + kDataBytesMax;
+constexpr size_t kConnectionsMax = 4096;  // of one stream
+constexpr uint32_t kHole = 1;             // NBD's base:allocation
 constexpr uint32_t kZero = 2;
 
 bool CommandOf(v1::ForwardCommand from, Command* command) {
@@ -146,7 +149,7 @@ void ForwardService::Session::Received() {
     End(taken);
     return Gone();
   }
-  if (in_flight_bytes_ > kWindowBytes) {
+  if (in_flight_bytes_ > kPauseBytes) {
     reading_paused_ = true;
   } else {
     Read();
@@ -275,7 +278,7 @@ void ForwardService::Session::Answer(uint64_t tag, BlockReply reply) {
 }
 
 void ForwardService::Session::ReadOn() {
-  if (!reading_paused_ || in_flight_bytes_ > kWindowBytes || gone_ || ending_) return;
+  if (!reading_paused_ || in_flight_bytes_ > kPauseBytes || gone_ || ending_) return;
   reading_paused_ = false;
   Read();
 }

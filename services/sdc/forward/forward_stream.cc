@@ -7,17 +7,26 @@
 namespace tessera::sdc {
 
 ForwardStreams::~ForwardStreams() {
-  absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(
-      +[](size_t* running) { return *running == 0; }, &running_));
+  {
+    absl::MutexLock lock(&ended_->mutex);
+    ended_->mutex.Await(absl::Condition(
+        +[](size_t* running) { return *running == 0; }, &ended_->running));
+  }
+  ended_->LetGo();
+}
+
+void ForwardStreams::Ended::LetGo() {
+  std::vector<std::shared_ptr<ForwardStream>> gone;
+  absl::MutexLock lock(&mutex);
+  gone.swap(streams);
 }
 
 std::shared_ptr<ForwardStream> ForwardStreams::Open(const std::string& address,
                                                     ForwardStream::Listener* listener) {
   auto stream = std::make_shared<ForwardStream>(*this, listener);
   {
-    absl::MutexLock lock(&mutex_);
-    ++running_;
+    absl::MutexLock lock(&ended_->mutex);
+    ++ended_->running;
   }
   stream->Start(address, credentials_);
   return stream;
@@ -25,15 +34,12 @@ std::shared_ptr<ForwardStream> ForwardStreams::Open(const std::string& address,
 
 // On a thread of gRPC: the loop destroys it.
 void ForwardStreams::Over(std::shared_ptr<ForwardStream> stream) {
-  absl::MutexLock lock(&mutex_);
-  over_.push_back(std::move(stream));
-  loop_.Post([this] {
-    std::vector<std::shared_ptr<ForwardStream>> over;
-    absl::MutexLock posted(&mutex_);
-    over.swap(over_);
-  });
+  const std::shared_ptr<Ended> ended = ended_;
+  absl::MutexLock lock(&ended->mutex);
+  ended->streams.push_back(std::move(stream));
+  loop_.Post([ended] { ended->LetGo(); });
   // Last: the destructor may be waiting.
-  --running_;
+  --ended->running;
 }
 
 void ForwardStream::Start(const std::string& address,

