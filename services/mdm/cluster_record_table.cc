@@ -6,6 +6,7 @@
 #include "services/mdm/node_table.h"
 #include "services/mdm/repair_table.h"
 #include "services/mdm/snapshot_table.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"
@@ -78,6 +79,9 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_kind(row.kind);
   volume->set_parent_id(row.parent_id);
   volume->set_locked_until_ms(row.locked_until_ms);
+  if (const auto budget = FindBudget(db, row.volume_id)) {
+    volume->set_byte_budget(budget->byte_budget);
+  }
   *recorded->mutable_path() = ToMessage(row.path);
   recorded->set_being_made(row.being_made);
   for (const MappingRow& mapping : ListMappings(db, row.volume_id)) {

@@ -367,7 +367,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kLabelsAndTrash,
                                                                      kLimits,
                                                                      SnapshotSchema(),
-                                                                     kCacheLeases};
+                                                                     kCacheLeases,
+                                                                     SpaceSchema()};
   return *migrations;
 }
 

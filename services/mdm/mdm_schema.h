@@ -15,6 +15,8 @@ namespace tessera::mdm {
 [[nodiscard]] const char* ClusterRecordSchema();
 // Another: snapshots, and the layers of vtrees.
 [[nodiscard]] const char* SnapshotSchema();
+// Another: what is set about space.
+[[nodiscard]] const char* SpaceSchema();
 
 }  // namespace tessera::mdm
 

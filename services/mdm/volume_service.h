@@ -25,11 +25,12 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   // An orderly detach gets this long before the volume is taken away regardless.
   static constexpr std::chrono::milliseconds kDetachTimeout{2'000};
 
-  // `deleted` is called after each deletion: servers have something to drop.
+  // `deleted` is called after each deletion: servers have something to drop. `budget_set` after a
+  // volume got another budget: it is to be measured.
   VolumeService(RpcDispatcher* rpc, const GrantRules& grant_rules, MdmStore* store,
                 const ClusterKeys* keys, NodeControl* control, VolumeFence* fence,
                 HealthMonitor* health, const EventLog* events, const MdmTime* time,
-                std::function<void()> deleted)
+                std::function<void()> deleted, std::function<void()> budget_set)
       : rpc_(rpc),
         store_(store),
         keys_(keys),
@@ -39,6 +40,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
         events_(events),
         time_(time),
         deleted_(std::move(deleted)),
+        budget_set_(std::move(budget_set)),
         maker_(GrantIssuer(grant_rules, keys, time), store, control, fence, events, time,
                deleted_) {}
 
@@ -64,6 +66,10 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   void Remove(WriteTransaction& transaction, uint64_t keep_ms, VolumeRow volume) const;
   [[nodiscard]] absl::Status CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
                                             uint64_t more_bytes) const;
+
+  // RESOURCE_EXHAUSTED when the pool may not promise so much more.
+  [[nodiscard]] absl::Status CheckOvercommit(SQLite::Database& db, uint64_t pool_id,
+                                             uint64_t more_bytes) const;
 
   // Clients that have the volume attached renew their grants, which say what was changed. Adds
   // those that could not be told to `later`.
@@ -111,6 +117,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   const EventLog* const events_;
   const MdmTime* const time_;
   const std::function<void()> deleted_;
+  const std::function<void()> budget_set_;
   SnapshotMaker maker_;
 };
 
@@ -127,6 +134,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
                                           uint64_t now_ms);
 [[nodiscard]] absl::Status CheckVolumeSize(const std::string& field, uint64_t size_bytes);
 [[nodiscard]] absl::Status CheckLabels(const std::string& field, const VolumeLabels& labels);
+[[nodiscard]] absl::Status CheckBudget(const std::string& field, uint64_t byte_budget);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
 [[nodiscard]] std::vector<SdcRow> ClientsOf(SQLite::Database& db,
                                             const std::vector<MappingRow>& mappings);

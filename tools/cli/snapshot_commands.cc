@@ -30,6 +30,7 @@ struct Options {
   std::string keep;
   std::string keep_as;
   bool no_safety_snapshot = false;
+  std::string budget;
 };
 
 void AddSource(const std::string& volume, const std::string& snapshot,
@@ -137,6 +138,11 @@ void Clone(Client* client, const Options& options) {
   request.set_snapshot_id(snapshot.id);
   request.set_snapshot_name(snapshot.name);
   request.set_name(options.volume);
+  if (!options.budget.empty()) {
+    const auto budget = ParseSize(options.budget);
+    if (!budget.ok()) throw CommandError(budget.status());
+    request.set_byte_budget(*budget);
+  }
   ApplyLabels(options.labels, request.mutable_labels());
   const auto response = client->Call<Volumes>(&Volumes::Stub::CloneVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
@@ -189,6 +195,7 @@ void AddSnapshotCommands(CLI::App* app, Client* client) {
   clone->add_option("SNAPSHOT", options->snapshot, "Name or id.")->required();
   clone->add_option("NAME", options->volume, "The new volume's name.")->required();
   clone->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
+  clone->add_option("--budget", options->budget, kBudgetHelp);
   clone->callback([=] { Clone(client, *options); });
 
   auto* rollback = snapshot->add_subcommand(
