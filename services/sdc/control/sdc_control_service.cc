@@ -181,6 +181,7 @@ absl::Status SdcControlServiceImpl::List(const CallContext& call,
           attachment->set_iops_limit(grant.iops_limit);
           attachment->set_bandwidth_limit_bytes(grant.bandwidth_limit_bytes);
           attachment->set_burst_seconds(grant.burst_seconds);
+          attachment->set_over_budget(volume->grant().over_budget);
           attachment->set_limited_requests(stats.limited.Get());
           attachment->set_limited_wait_ms(stats.limited_wait_micros.Get() / 1000);
           if (const CachedVolume* cached = volume->cache()) {
