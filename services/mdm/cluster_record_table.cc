@@ -7,6 +7,7 @@
 #include "services/mdm/repair_table.h"
 #include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"
@@ -80,6 +81,9 @@ void FillVolume(SQLite::Database& db, const VolumeRow& row, v1::RecordedVolume* 
   volume->set_parent_id(row.parent_id);
   volume->set_locked_until_ms(row.locked_until_ms);
   volume->set_expires_ms(row.expires_ms);
+  if (const auto budget = FindBudget(db, row.volume_id)) {
+    volume->set_byte_budget(budget->byte_budget);
+  }
   *recorded->mutable_path() = ToMessage(row.path);
   recorded->set_being_made(row.being_made);
   recorded->set_writer_sdc_id(row.writer_sdc_id);

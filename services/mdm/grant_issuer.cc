@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/status_macros.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_limits.h"
 
@@ -85,7 +87,9 @@ absl::Status GrantIssuer::Give(SQLite::Database& db, const VolumeRow& volume,
   row.record.set_issued_ms(grant.issued_ms);
   row.record.set_expiry_ms(grant.expiry_ms);
   grant.grant_id = InsertToken(db, row);
-  return Sign(db, mapping, grant, issued);
+  TESSERA_RETURN_IF_ERROR(Sign(db, mapping, grant, issued));
+  issued->set_over_budget(IsOverBudget(db, volume.volume_id));
+  return absl::OkStatus();
 }
 
 absl::Status GrantIssuer::Renew(SQLite::Database& db, const VolumeRow& volume,
@@ -105,7 +109,9 @@ absl::Status GrantIssuer::Renew(SQLite::Database& db, const VolumeRow& volume,
   // Never earlier than what was promised before: a fence waits for the latest.
   row.outage_expiry_ms = std::max(row.outage_expiry_ms, grant.outage_expiry_ms);
   RenewToken(db, row);
-  return Sign(db, mapping, grant, issued);
+  TESSERA_RETURN_IF_ERROR(Sign(db, mapping, grant, issued));
+  issued->set_over_budget(IsOverBudget(db, volume.volume_id));
+  return absl::OkStatus();
 }
 
 }  // namespace tessera::mdm

@@ -125,6 +125,17 @@ std::optional<v1::DeviceDescription> HealthMonitor::DeviceNow(
   return std::nullopt;
 }
 
+void HealthMonitor::NoteDeviceData(uint64_t device_id, uint64_t data_bytes) {
+  absl::MutexLock lock(&mutex_);
+  device_data_[device_id] = data_bytes;
+}
+
+uint64_t HealthMonitor::DeviceData(uint64_t device_id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = device_data_.find(device_id);
+  return found == device_data_.end() ? 0 : found->second;
+}
+
 bool HealthMonitor::IsAttached(uint64_t sdc_id, uint64_t volume_id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = parts_.find({v1::COMPONENT_KIND_SDC, sdc_id});

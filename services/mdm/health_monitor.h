@@ -66,6 +66,9 @@ class HealthMonitor {
   // The device as its server described it last; nullopt: no heartbeat named it since we started.
   [[nodiscard]] std::optional<v1::DeviceDescription> DeviceNow(
       uint64_t sds_id, const std::string& device_uuid) const;
+  // How many bytes of blocks a device has, as last counted; 0: never yet.
+  void NoteDeviceData(uint64_t device_id, uint64_t data_bytes);
+  [[nodiscard]] uint64_t DeviceData(uint64_t device_id) const;
   // An SDC's attached volumes by its last heartbeat.
   [[nodiscard]] bool IsAttached(uint64_t sdc_id, uint64_t volume_id) const;
   void SetAttached(uint64_t sdc_id, uint64_t volume_id, bool attached);
@@ -90,6 +93,7 @@ class HealthMonitor {
   const MdmTime* const time_;
   mutable absl::Mutex mutex_;
   std::map<ComponentId, Part> parts_ ABSL_GUARDED_BY(mutex_);
+  std::map<uint64_t, uint64_t> device_data_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace tessera::mdm

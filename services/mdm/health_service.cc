@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/capacity_rules.h"
 #include "services/mdm/corrupt_block_events.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/node_table.h"
@@ -422,6 +423,11 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
                  absl::StrCat("pool ", pool.name(), ": ", degraded,
                               " placement groups lack copies or are catching up"));
       }
+      const v1::PoolCapacity capacity = TopologyReader(db, *health_).CapacityOf(pool);
+      if (capacity.state() >= v1::CAPACITY_STATE_WARNING) {
+        AddCause(response, absl::StrCat("pool_capacity_", CapacityStateName(capacity.state())),
+                 absl::StrCat("pool ", pool.name(), " is ", capacity.used_percent(), " % full"));
+      }
       response->set_degraded_placement_groups(response->degraded_placement_groups() + degraded);
       response->set_unavailable_placement_groups(response->unavailable_placement_groups() +
                                                  unavailable);
@@ -455,7 +461,8 @@ absl::Status HealthService::Do(const CallContext&, const v1::GetClusterHealthReq
   // A client that is off is no fault of the cluster, and what fills up works.
   const bool degraded = std::any_of(
       response->causes().begin(), response->causes().end(), [](const v1::HealthProblem& cause) {
-        return cause.code() != "client_not_online" && cause.code() != "device_nearly_full";
+        return cause.code() != "client_not_online" && cause.code() != "device_nearly_full" &&
+               cause.code() != "pool_capacity_warning";
       });
   response->set_verdict(response->unavailable_placement_groups() > 0 || lost.count() > 0
                             ? v1::CLUSTER_VERDICT_UNAVAILABLE

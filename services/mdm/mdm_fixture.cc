@@ -202,6 +202,42 @@ grpc::Status FakeSds::DropLayers(grpc::ServerContext* context, const v1::DropLay
   return grpc::Status::OK;
 }
 
+void FakeSds::AnswerMeasures(std::function<void(v1::VtreeMeasure*)> figures) {
+  absl::MutexLock lock(&mutex_);
+  measure_ = std::move(figures);
+}
+
+std::vector<v1::MeasureVtreesRequest> FakeSds::measures() {
+  absl::MutexLock lock(&mutex_);
+  return measures_;
+}
+
+grpc::Status FakeSds::MeasureVtrees(grpc::ServerContext* context,
+                                    const v1::MeasureVtreesRequest* request,
+                                    grpc::ServerWriter<v1::MeasureVtreesResponse>* writer) {
+  NoteCaller(*context);
+  absl::MutexLock lock(&mutex_);
+  measures_.push_back(*request);
+  // A message for each vtree, as if each had been large.
+  for (const v1::VtreeCatalog& catalog : request->catalogs()) {
+    v1::MeasureVtreesResponse piece;
+    v1::VtreeMeasure* vtree = piece.add_vtrees();
+    vtree->set_vtree_id(catalog.vtree_id());
+    for (int i = 0; i < catalog.paths_size(); ++i) vtree->add_views();
+    if (measure_ != nullptr) measure_(vtree);
+    writer->Write(piece);
+  }
+  v1::MeasureVtreesResponse last;
+  v1::DeviceMeasure* device = last.add_devices();
+  device->set_device_id(device_id);
+  device->set_capacity_bytes(capacity_bytes);
+  device->set_used_bytes(used_bytes);
+  device->set_data_bytes(data_bytes);
+  last.set_complete(true);
+  writer->Write(last);
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeSds::ConfigureDevice(grpc::ServerContext* context,
                                       const v1::ConfigureDeviceRequest*,
                                       v1::ConfigureDeviceResponse*) {

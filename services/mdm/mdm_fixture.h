@@ -26,6 +26,7 @@
 #include "tessera/v1/sds_control.grpc.pb.h"
 #include "tessera/v1/token.grpc.pb.h"
 #include "tessera/v1/topology.grpc.pb.h"
+#include "tessera/v1/usage.grpc.pb.h"
 #include "tessera/v1/volume.grpc.pb.h"
 
 namespace tessera::mdm {
@@ -48,6 +49,11 @@ class FakeSds final : public v1::SdsControlService::Service {
   void KnowGeneration(uint64_t volume_id, uint64_t generation);
   void AnswerLayerDrops(bool done, uint64_t layers = 0);
 
+  // How MeasureVtrees is answered: `figures` fills what it says of a vtree. Until then it says
+  // nothing of vtrees, and of its device what the heartbeats say.
+  void AnswerMeasures(std::function<void(v1::VtreeMeasure*)> figures);
+  [[nodiscard]] std::vector<v1::MeasureVtreesRequest> measures();
+
   // Called from now on by each RaiseGeneration, with how many came since, when its answer is made
   // and not yet sent.
   void OnRaise(std::function<void(int count)> then);
@@ -69,6 +75,7 @@ class FakeSds final : public v1::SdsControlService::Service {
   uint64_t incarnation = 1;
   uint64_t capacity_bytes = 1ull << 40;
   uint64_t used_bytes = 0;
+  uint64_t data_bytes = 0;  // what MeasureVtrees says
   bool volatile_state_lost = false;
   std::string failure;
   // From the registration.
@@ -88,6 +95,8 @@ class FakeSds final : public v1::SdsControlService::Service {
                            v1::DeleteVtreeResponse* response) override;
   grpc::Status DropLayers(grpc::ServerContext* context, const v1::DropLayersRequest* request,
                           v1::DropLayersResponse* response) override;
+  grpc::Status MeasureVtrees(grpc::ServerContext* context, const v1::MeasureVtreesRequest* request,
+                             grpc::ServerWriter<v1::MeasureVtreesResponse>* writer) override;
   grpc::Status ConfigureDevice(grpc::ServerContext* context,
                                const v1::ConfigureDeviceRequest* request,
                                v1::ConfigureDeviceResponse* response) override;
@@ -105,6 +114,8 @@ class FakeSds final : public v1::SdsControlService::Service {
   bool deletion_done_ ABSL_GUARDED_BY(mutex_) = true;
   std::vector<v1::VtreeCatalog> catalogs_ ABSL_GUARDED_BY(mutex_);
   v1::DropLayersResponse drop_answer_ ABSL_GUARDED_BY(mutex_);
+  std::function<void(v1::VtreeMeasure*)> measure_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::MeasureVtreesRequest> measures_ ABSL_GUARDED_BY(mutex_);
   std::string last_authorization_ ABSL_GUARDED_BY(mutex_);
   std::function<void(int)> on_raise_ ABSL_GUARDED_BY(mutex_);
   int raises_ ABSL_GUARDED_BY(mutex_) = 0;

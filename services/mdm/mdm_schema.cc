@@ -412,7 +412,8 @@ const std::vector<std::string>& MdmMigrations() {
                                                                      kCacheLeases,
                                                                      kSharing,
                                                                      ScheduleSchema(),
-                                                                     ExpirySchema()};
+                                                                     ExpirySchema(),
+                                                                     SpaceSchema()};
   return *migrations;
 }
 

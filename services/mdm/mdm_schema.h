@@ -18,6 +18,8 @@ namespace tessera::mdm {
 // More of them: snapshot schedules, and volumes that delete themselves.
 [[nodiscard]] const char* ScheduleSchema();
 [[nodiscard]] const char* ExpirySchema();
+// Another: what is set about space.
+[[nodiscard]] const char* SpaceSchema();
 
 }  // namespace tessera::mdm
 

@@ -10,6 +10,7 @@
 #include "services/common/rpc.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/background_loop.h"
+#include "services/mdm/budget_keeper.h"
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
@@ -25,6 +26,7 @@
 #include "services/mdm/token_service.h"
 #include "services/mdm/topology_service.h"
 #include "services/mdm/upkeep.h"
+#include "services/mdm/usage_service.h"
 #include "services/mdm/volume_expiry.h"
 #include "services/mdm/volume_service.h"
 #include "services/mdm/vtree_reaper.h"
@@ -37,7 +39,10 @@ namespace {
 // get through.
 constexpr size_t kVolumeThreads = 16;
 constexpr size_t kTokenThreads = 16;
+constexpr size_t kUsageThreads = 4;
 constexpr size_t kPromptThreads = 24;  // event waits and pool creation among them
+// Between two measurements of what volumes with a budget take.
+constexpr int kBudgetTicks = 60;
 
 }  // namespace
 
@@ -64,6 +69,8 @@ struct MdmServer::Parts {
         layer_reaper(state.store.get(), &control, &health),
         expiry(state.store.get(), &fence, &health, &events, state.time.get(),
                [this] { reaper_loop->Wake(); }),
+        measurer(&control, &health),
+        budgets(state.store.get(), &measurer, &control, &health, &events, &real_time),
         upkeep(state.store.get(), &health, &governor, &events, state.time.get(), metrics.get()) {}
 
   [[nodiscard]] absl::Status Serve();
@@ -91,11 +98,14 @@ struct MdmServer::Parts {
   VtreeReaper reaper;
   LayerReaper layer_reaper;
   VolumeExpiry expiry;
+  SpaceMeasurer measurer;
+  BudgetKeeper budgets;
   Upkeep upkeep;
 
   std::unique_ptr<RpcDispatcher> prompt_rpc;
   std::unique_ptr<RpcDispatcher> volume_rpc;
   std::unique_ptr<RpcDispatcher> token_rpc;
+  std::unique_ptr<RpcDispatcher> usage_rpc;
   std::unique_ptr<TopologyService> topology;
   std::unique_ptr<HealthService> heartbeat;
   std::unique_ptr<DiscoveryService> discovery;
@@ -108,12 +118,14 @@ struct MdmServer::Parts {
   std::unique_ptr<RepairService> repairs;
   std::unique_ptr<OperationService> operations;
   std::unique_ptr<ScrubService> scrubs;
+  std::unique_ptr<UsageService> usage;
 
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
   std::unique_ptr<BackgroundLoop> reaper_loop;     // deleted vtrees, and layers nobody sees
   std::unique_ptr<BackgroundLoop> schedule_loop;   // snapshots by schedule: waits for clients
   std::unique_ptr<BackgroundLoop> expiry_loop;     // volumes that delete themselves
+  std::unique_ptr<BackgroundLoop> budget_loop;
   std::unique_ptr<GrpcServer> server;
   std::unique_ptr<HttpServer> http;
   std::string metrics_address;
@@ -149,6 +161,7 @@ absl::Status MdmServer::Parts::Serve() {
       volume_rpc, dispatcher({"tessera.v1.VolumeService", "tessera.v1.SnapshotScheduleService"},
                              kVolumeThreads));
   TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
+  TESSERA_ASSIGN_OR_RETURN(usage_rpc, dispatcher({"tessera.v1.UsageService"}, kUsageThreads));
   MakeServices();
   // Before the first heartbeat is answered: without orders servers would end their passes.
   scrub.Run();
@@ -174,9 +187,9 @@ void MdmServer::Parts::MakeServices() {
                                                    placement_loop->Wake();
                                                  });
   const GrantRules grant_rules{options.grant_lifetime_ms, options.outage_lifetime_ms};
-  volume =
-      std::make_unique<VolumeService>(volume_rpc.get(), grant_rules, store, keys, &control, &fence,
-                                      &health, &events, time, [this] { reaper_loop->Wake(); });
+  volume = std::make_unique<VolumeService>(
+      volume_rpc.get(), grant_rules, store, keys, &control, &fence, &health, &events, time,
+      [this] { reaper_loop->Wake(); }, [this] { budget_loop->Wake(); });
   schedule_runner =
       std::make_unique<ScheduleRunner>(store, volume.get(), &events, time, metrics.get());
   schedules = std::make_unique<SnapshotScheduleService>(volume_rpc.get(), store,
@@ -190,6 +203,7 @@ void MdmServer::Parts::MakeServices() {
                                                   [this] { placement_loop->Wake(); });
   scrubs = std::make_unique<ScrubService>(rpc, store, &scrub, &integrity, &events, time,
                                           [this] { placement_loop->Wake(); });
+  usage = std::make_unique<UsageService>(usage_rpc.get(), store, &measurer);
   repair.SetListener([this] { operations->Changed(); });
   repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
   token =
@@ -222,6 +236,9 @@ void MdmServer::Parts::StartLoops() {
       [this] { schedule_runner->Run(); });
   expiry_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "expiry", .period = 2 * tick}, [this] { expiry.Run(); });
+  budget_loop = std::make_unique<BackgroundLoop>(
+      BackgroundLoop::Options{.name = "budgets", .period = kBudgetTicks * tick, .pause = 2 * tick},
+      [this] { budgets.Run(); });
   judge_loop = std::make_unique<BackgroundLoop>(
       BackgroundLoop::Options{.name = "health", .period = tick}, [this] {
         if (!upkeep.Run()) return;
@@ -239,7 +256,7 @@ absl::Status MdmServer::Parts::Listen() {
       server, GrpcServer::Start(server_options,
                                 {discovery.get(), topology.get(), volume.get(), placement.get(),
                                  token.get(), heartbeat.get(), monitoring.get(), repairs.get(),
-                                 operations.get(), scrubs.get(), schedules.get()}));
+                                 operations.get(), scrubs.get(), schedules.get(), usage.get()}));
   HttpServerOptions http_options;
   http_options.listen = options.metrics_listen;
   TESSERA_ASSIGN_OR_RETURN(
@@ -253,16 +270,18 @@ void MdmServer::Parts::Stop() {
   if (std::exchange(stopped, true)) return;
   fence.Stop();
   if (schedule_runner != nullptr) schedule_runner->Stop();
+  budgets.Stop();
   if (heartbeat != nullptr) heartbeat->Stop();
   if (topology != nullptr) topology->Stop();
   if (operations != nullptr) operations->Stop();
   publisher.Stop();
   if (server != nullptr) server->Shutdown();
-  for (auto* rpc : {&volume_rpc, &token_rpc, &prompt_rpc}) {
+  for (auto* rpc : {&volume_rpc, &token_rpc, &usage_rpc, &prompt_rpc}) {
     if (*rpc != nullptr) (*rpc)->Shutdown();
   }
   http.reset();
-  for (auto* loop : {&judge_loop, &placement_loop, &schedule_loop, &expiry_loop, &reaper_loop}) {
+  for (auto* loop :
+       {&judge_loop, &placement_loop, &schedule_loop, &expiry_loop, &reaper_loop, &budget_loop}) {
     if (*loop != nullptr) (*loop)->Stop();
   }
   state.store->SetCommitListener(nullptr);

@@ -7,6 +7,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -60,6 +61,13 @@ class NodeControl {
                                                  Milliseconds timeout);
   [[nodiscard]] absl::StatusOr<v1::DropLayersResponse> DropLayers(
       const SdsTarget& target, const v1::DropLayersRequest& request, Milliseconds timeout);
+
+  // Each target gets its own request, and all are asked at once; the answers by server id, the
+  // pieces of each in one. `cancelled` is asked now and then; null: never.
+  using MeasureRequests = std::vector<std::pair<SdsTarget, v1::MeasureVtreesRequest>>;
+  using MeasureAnswers = std::map<uint64_t, absl::StatusOr<v1::MeasureVtreesResponse>>;
+  [[nodiscard]] MeasureAnswers MeasureVtrees(const MeasureRequests& requests, Milliseconds timeout,
+                                             const std::function<bool()>& cancelled);
 
   // Returns where the volume is offered.
   [[nodiscard]] absl::StatusOr<std::vector<std::string>> AttachVolume(const SdcRow& sdc,

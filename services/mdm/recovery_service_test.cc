@@ -253,7 +253,9 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
     label.mutable_volume()->set_iops_limit(700);
     label.mutable_volume()->set_bandwidth_limit_bytes(8 << 20);
     label.mutable_volume()->set_burst_seconds(9);
-    for (const char* field : {"iops_limit", "bandwidth_limit_bytes", "burst_seconds"}) {
+    label.mutable_volume()->set_byte_budget(5 << 20);
+    for (const char* field :
+         {"iops_limit", "bandwidth_limit_bytes", "burst_seconds", "byte_budget"}) {
       label.mutable_update_mask()->add_paths(field);
     }
     v1::UpdateVolumeResponse labelled;
@@ -267,6 +269,18 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
     grpc::ClientContext context;
     Prepare(&context);
     REQUIRE(Stub<v1::VolumeService>()->DeleteVolume(&context, request, &response).ok());
+  }
+  {
+    v1::UpdateStoragePoolRequest request;
+    request.set_name("pool");
+    request.mutable_capacity_policy()->set_warn_percent(33);
+    request.mutable_capacity_policy()->set_overcommit_limit_percent(250);
+    request.mutable_update_mask()->add_paths("capacity_policy.warn_percent");
+    request.mutable_update_mask()->add_paths("capacity_policy.overcommit_limit_percent");
+    v1::UpdateStoragePoolResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::TopologyService>()->UpdateStoragePool(&context, request, &response).ok());
   }
   const uint64_t trashed_until = GetVolume(trashed.volume_id()).trashed_until_ms();
   const std::vector<v1::PlacementGroup> groups = Groups();
@@ -302,6 +316,19 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   CHECK(in_trash.iops_limit() == 700);
   CHECK(in_trash.bandwidth_limit_bytes() == 8 << 20);
   CHECK(in_trash.burst_seconds() == 9);
+  CHECK(in_trash.byte_budget() == 5 << 20);
+  CHECK(back.byte_budget() == 0);
+  {
+    v1::GetStoragePoolRequest request;
+    request.set_name("pool");
+    v1::GetStoragePoolResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::TopologyService>()->GetStoragePool(&context, request, &response).ok());
+    CHECK(response.pool().capacity_policy().warn_percent() == 33);
+    CHECK(response.pool().capacity_policy().critical_percent() == 90);
+    CHECK(response.pool().capacity_policy().overcommit_limit_percent() == 250);
+  }
   CHECK(back.burst_seconds() == 1);
   CHECK(back.mappings(0).iops_limit() == 300);
   CHECK(back.mappings(0).bandwidth_limit_bytes() == 4 << 20);

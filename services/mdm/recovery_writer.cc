@@ -24,6 +24,7 @@
 #include "services/mdm/schedule_rules.h"
 #include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_table.h"
@@ -178,6 +179,7 @@ absl::Status WriteVolumes(SQLite::Database& db, const RecoveredCluster& cluster)
     NextId(db, "volume", id);
     row = InsertVolume(db, row);
     TESSERA_RETURN_IF_ERROR(SameId("volume", id, row.volume_id));
+    SetBudget(db, id, volume.byte_budget());
     WriteLabels(db, id, {volume.labels().begin(), volume.labels().end()});
     for (const v1::RecordedMapping& recorded_mapping : recorded.mappings()) {
       MappingRow mapping;

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/mdm/capacity_rules.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/placement_planner.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/topology_table.h"
 
 namespace tessera::mdm {
@@ -70,6 +72,10 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_locked_until_ms(row.locked_until_ms);
   volume.set_expires_ms(row.expires_ms);
   *volume.mutable_path() = ToMessage(row.path);
+  if (const auto budget = FindBudget(db_, row.volume_id)) {
+    volume.set_byte_budget(budget->byte_budget);
+    volume.set_over_budget(budget->over);
+  }
   if (row.parent_id != 0) {
     if (const auto parent = FindVolume(db_, row.parent_id)) {
       volume.set_parent_name(parent->shown_name());
@@ -88,7 +94,18 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   return volume;
 }
 
-v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool) {
+v1::PoolCapacity TopologyReader::CapacityOf(const v1::StoragePool& pool) {
+  uint64_t usable = 0;
+  return Capacity(pool, &usable);
+}
+
+TopologyReader::Promise TopologyReader::PromiseOf(const v1::StoragePool& pool) {
+  Promise promise;
+  promise.provisioned_bytes = Capacity(pool, &promise.usable_bytes).provisioned_bytes();
+  return promise;
+}
+
+v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool, uint64_t* usable_bytes) {
   v1::PoolCapacity capacity;
   std::vector<PlacementDevice> devices;
   for (const DeviceRow& row : ListDeviceRowsOfPool(db_, pool.pool_id())) {
@@ -97,6 +114,8 @@ v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool) {
     if (!now.failure().empty()) continue;
     capacity.set_raw_capacity_bytes(capacity.raw_capacity_bytes() + now.capacity_bytes());
     capacity.set_raw_used_bytes(capacity.raw_used_bytes() + now.used_bytes());
+    capacity.set_raw_data_bytes(capacity.raw_data_bytes() +
+                                std::min(now.used_bytes(), health_.DeviceData(row.device_id)));
     devices.push_back({row.device_id, row.sds_id, 0, now.capacity_bytes()});
   }
   uint64_t thin = 0;
@@ -113,16 +132,23 @@ v1::PoolCapacity TopologyReader::Capacity(const v1::StoragePool& pool) {
   }
   capacity.set_provisioned_bytes(capacity.thick_bytes() + thin);
   const uint64_t usable = UsableBytes(devices, pool.replica_count());
+  *usable_bytes = usable;
   // What is written may all belong to thin volumes and snapshots, which no promise covers.
   const uint64_t taken =
       capacity.thick_bytes() +
       std::min(thin + snapshots, capacity.raw_used_bytes() / pool.replica_count());
   capacity.set_available_bytes(usable > taken ? usable - taken : 0);
+  capacity.set_overcommit_percent(PercentOf(capacity.provisioned_bytes(), usable));
+  capacity.set_used_percent(
+      std::min(100u, PercentOf(capacity.raw_used_bytes(), capacity.raw_capacity_bytes())));
+  capacity.set_state(JudgeCapacity(ReadCapacityState(db_, pool.pool_id()),
+                                   capacity.raw_used_bytes(), capacity.raw_capacity_bytes(),
+                                   pool.capacity_policy()));
   return capacity;
 }
 
 v1::StoragePool TopologyReader::Pool(v1::StoragePool pool) {
-  *pool.mutable_capacity() = Capacity(pool);
+  *pool.mutable_capacity() = CapacityOf(pool);
   v1::RedundancyState worst = v1::REDUNDANCY_STATE_UNSPECIFIED;
   for (const v1::PlacementGroup& group : ListPlacementGroupRows(db_, pool.pool_id())) {
     worst = std::max(worst, JudgeRedundancy(group, pool.replica_count(), health_));

@@ -26,6 +26,14 @@ class TopologyReader {
 
   [[nodiscard]] v1::VolumeMapping Mapping(const MappingRow& row);
   [[nodiscard]] v1::Volume Volume(const VolumeRow& row);
+  // Of the pool's row, as of the last heartbeats.
+  [[nodiscard]] v1::PoolCapacity CapacityOf(const v1::StoragePool& pool);
+  // How much the pool has promised, and what it can hold, as clients see it.
+  struct Promise {
+    uint64_t provisioned_bytes = 0;
+    uint64_t usable_bytes = 0;
+  };
+  [[nodiscard]] Promise PromiseOf(const v1::StoragePool& pool);
   // Fills capacity and redundancy.
   [[nodiscard]] v1::StoragePool Pool(v1::StoragePool pool);
   [[nodiscard]] v1::Device Device(const DeviceRow& row);
@@ -35,7 +43,7 @@ class TopologyReader {
 
  private:
   [[nodiscard]] const std::map<uint64_t, ReplicaCounts>& Replicas();
-  [[nodiscard]] v1::PoolCapacity Capacity(const v1::StoragePool& pool);
+  [[nodiscard]] v1::PoolCapacity Capacity(const v1::StoragePool& pool, uint64_t* usable_bytes);
   [[nodiscard]] v1::StoragePoolNode PoolNode(const v1::StoragePool& pool);
 
   SQLite::Database& db_;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
+#include "services/mdm/capacity_rules.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/topology_reader.h"
@@ -277,6 +278,7 @@ absl::Status TopologyService::Do(const v1::CreateStoragePoolRequest& request,
       return NoSuch("protection domain", pool.protection_domain_id());
     }
     pool.set_created_ms(time_->NowMillis());
+    *pool.mutable_capacity_policy() = WithDefaults({});
     pool.set_pool_id(InsertPool(db, pool));
     RememberRequest(db, "pool", request.request_id(), pool.pool_id(), pool.created_ms());
     transaction.changes.topology = transaction.changes.pools = true;

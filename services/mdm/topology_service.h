@@ -54,6 +54,7 @@ class TopologyService final : public v1::TopologyService::CallbackService {
   TESSERA_UNARY(CreateStoragePool)
   TESSERA_UNARY(GetStoragePool)
   TESSERA_UNARY(ListStoragePools)
+  TESSERA_UNARY(UpdateStoragePool)
   TESSERA_UNARY(DeleteStoragePool)
   TESSERA_UNARY(ListSdss)
   TESSERA_UNARY(AssignSds)
@@ -78,6 +79,7 @@ class TopologyService final : public v1::TopologyService::CallbackService {
   absl::Status Do(const v1::CreateStoragePoolRequest&, v1::CreateStoragePoolResponse*);
   absl::Status Do(const v1::GetStoragePoolRequest&, v1::GetStoragePoolResponse*);
   absl::Status Do(const v1::ListStoragePoolsRequest&, v1::ListStoragePoolsResponse*);
+  absl::Status Do(const v1::UpdateStoragePoolRequest&, v1::UpdateStoragePoolResponse*);
   absl::Status Do(const v1::DeleteStoragePoolRequest&, v1::DeleteStoragePoolResponse*);
   absl::Status Do(const v1::ListSdssRequest&, v1::ListSdssResponse*);
   absl::Status Do(const v1::AssignSdsRequest&, v1::AssignSdsResponse*);

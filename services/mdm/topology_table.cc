@@ -2,6 +2,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/mdm/capacity_rules.h"
 #include "services/mdm/sql.h"
 
 namespace tessera::mdm {
@@ -11,7 +12,8 @@ namespace {
 #define TESSERA_FAULT_SET_COLUMNS "SELECT id, protection_domain_id, name FROM fault_set "
 #define TESSERA_POOL_COLUMNS                                                         \
   "SELECT id, protection_domain_id, name, replica_count, min_replicas, chunk_bytes," \
-  " placement_group_count, created_ms FROM pool "
+  " placement_group_count, created_ms, warn_percent, critical_percent,"              \
+  " overcommit_limit_percent FROM pool "
 
 v1::ProtectionDomain ReadDomain(Sql& query) {
   v1::ProtectionDomain row;
@@ -39,6 +41,10 @@ v1::StoragePool ReadPool(Sql& query) {
   row.set_chunk_bytes(query.Unsigned32(5));
   row.set_placement_group_count(query.Unsigned32(6));
   row.set_created_ms(query.Unsigned(7));
+  v1::CapacityPolicy* policy = row.mutable_capacity_policy();
+  policy->set_warn_percent(query.Unsigned32(8));
+  policy->set_critical_percent(query.Unsigned32(9));
+  policy->set_overcommit_limit_percent(query.Unsigned32(10));
   return row;
 }
 
@@ -132,13 +138,24 @@ std::vector<v1::StoragePool> ListPoolRows(SQLite::Database& db, const Page& page
 }
 
 uint64_t InsertPool(SQLite::Database& db, const v1::StoragePool& row) {
+  const v1::CapacityPolicy policy = WithDefaults(row.capacity_policy());
   Sql(db,
       "INSERT INTO pool (protection_domain_id, name, replica_count, min_replicas, chunk_bytes,"
-      " placement_group_count, created_ms) VALUES (?,?,?,?,?,?,?)",
+      " placement_group_count, created_ms, warn_percent, critical_percent,"
+      " overcommit_limit_percent) VALUES (?,?,?,?,?,?,?,?,?,?)",
       row.protection_domain_id(), row.name(), row.replica_count(), row.min_replicas(),
-      row.chunk_bytes(), row.placement_group_count(), row.created_ms())
+      row.chunk_bytes(), row.placement_group_count(), row.created_ms(), policy.warn_percent(),
+      policy.critical_percent(), policy.overcommit_limit_percent())
       .Run();
   return LastId(db);
+}
+
+void UpdatePoolPolicy(SQLite::Database& db, uint64_t id, const v1::CapacityPolicy& policy) {
+  Sql(db,
+      "UPDATE pool SET warn_percent = ?, critical_percent = ?, overcommit_limit_percent = ?"
+      " WHERE id = ?",
+      policy.warn_percent(), policy.critical_percent(), policy.overcommit_limit_percent(), id)
+      .Run();
 }
 
 void DeletePoolRow(SQLite::Database& db, uint64_t id) {

@@ -46,6 +46,7 @@ void DeleteFaultSetRow(SQLite::Database& db, uint64_t id);
 [[nodiscard]] std::vector<v1::StoragePool> ListPoolRows(SQLite::Database& db,
                                                         const Page& page = {});
 uint64_t InsertPool(SQLite::Database& db, const v1::StoragePool& row);
+void UpdatePoolPolicy(SQLite::Database& db, uint64_t id, const v1::CapacityPolicy& policy);
 void DeletePoolRow(SQLite::Database& db, uint64_t id);
 
 // What a create call with this request id made before; nullopt: nothing, or it was forgotten.

@@ -11,7 +11,9 @@
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
+#include "services/mdm/pool_capacity.h"
 #include "services/mdm/snapshot_table.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/sql.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_table.h"
@@ -117,6 +119,9 @@ void Upkeep::Housekeep() {
     for (const VolumeRow& volume : ListDueTrash(db, now)) {
       DropVolume(transaction, *events_, volume, now);
     }
+    for (const v1::StoragePool& pool : ListPoolRows(db)) {
+      JudgePool(transaction, *events_, *health_, pool, /*anew=*/false);
+    }
     WriteTime(db, time_->Persist());
     return absl::OkStatus();
   });
@@ -133,6 +138,7 @@ void Upkeep::SetGauges() {
   double pending_layer_drops = 0;
   double mappings = 0;
   double pending_deletions = 0;
+  double over_budget = 0;
   const absl::Status status = store_->Read([&](SQLite::Database& db) {
     for (const v1::StoragePool& pool : ListPoolRows(db)) {
       for (const v1::PlacementGroup& group : ListPlacementGroupRows(db, pool.pool_id())) {
@@ -145,6 +151,8 @@ void Upkeep::SetGauges() {
     Sql query(db, "SELECT count(*) FROM mapping");
     if (query.Next()) mappings = static_cast<double>(query.Unsigned(0));
     pending_deletions = static_cast<double>(CountPendingDeletions(db));
+    SetPoolGauges(db, *health_, metrics_, &pools_with_gauges_);
+    for (const VolumeBudget& budget : ListBudgets(db)) over_budget += budget.over ? 1 : 0;
     return absl::OkStatus();
   });
   if (!status.ok()) {
@@ -180,6 +188,10 @@ void Upkeep::SetGauges() {
   }
   metrics_->Gauge("tessera_mdm_volumes", "Volumes.").Set(volumes);
   metrics_->Gauge("tessera_mdm_snapshots", "Snapshots of volumes.").Set(snapshots);
+  metrics_
+      ->Gauge("tessera_mdm_volumes_over_budget",
+              "Volumes that take more than their budget: their writes get ENOSPC.")
+      .Set(over_budget);
   metrics_->Gauge("tessera_mdm_mappings", "Volumes mapped to clients.").Set(mappings);
   metrics_
       ->Gauge("tessera_mdm_pending_deletions",

@@ -6,6 +6,8 @@
 #define TESSERA_SERVICES_MDM_UPKEEP_H_
 
 #include <cstdint>
+#include <set>
+#include <string>
 
 #include "absl/status/status.h"
 #include "services/mdm/event_log.h"
@@ -51,6 +53,7 @@ class Upkeep {
   MetricRegistry* const metrics_;
   uint64_t next_slow_boot_ms_ = 0;
   int64_t wall_clock_error_ms_ = 0;  // as last logged
+  std::set<std::string> pools_with_gauges_;
 };
 
 }  // namespace tessera::mdm

@@ -13,6 +13,7 @@
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/placement_table.h"
 #include "services/mdm/request_checks.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
@@ -236,6 +237,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
   if (request.provisioning() == v1::PROVISIONING_THICK) {
     TESSERA_RETURN_IF_ERROR(CheckThickFits(db, pool, request.size_bytes()));
   }
+  TESSERA_RETURN_IF_ERROR(CheckOvercommit(db, pool.pool_id(), request.size_bytes()));
   volume->name = request.name();
   volume->pool_id = pool.pool_id();
   volume->size_bytes = request.size_bytes();
@@ -245,6 +247,7 @@ absl::Status VolumeService::Insert(WriteTransaction& transaction,
   volume->created_ms = time_->NowMillis();
   volume->expires_ms = request.expires_ms();
   *volume = InsertVolume(db, *volume);
+  SetBudget(db, volume->volume_id, request.byte_budget());
   WriteLabels(db, volume->volume_id, {request.labels().begin(), request.labels().end()});
   RememberRequest(db, "volume", request.request_id(), volume->volume_id, volume->created_ms);
   transaction.changes.topology = true;
@@ -262,6 +265,7 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CreateVolumeRequest
   TESSERA_RETURN_IF_ERROR(
       CheckCallersLabels("labels", {request.labels().begin(), request.labels().end()}));
   TESSERA_RETURN_IF_ERROR(CheckLimits("", AskedLimits(request)));
+  TESSERA_RETURN_IF_ERROR(CheckBudget("byte_budget", request.byte_budget()));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "volume", request.request_id())) {

@@ -26,11 +26,12 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   // An orderly detach gets this long before the volume is taken away regardless.
   static constexpr std::chrono::milliseconds kDetachTimeout{2'000};
 
-  // `deleted` is called after each deletion: servers have something to drop.
+  // `deleted` is called after each deletion: servers have something to drop. `budget_set` after a
+  // volume got another budget: it is to be measured.
   VolumeService(RpcDispatcher* rpc, const GrantRules& grant_rules, MdmStore* store,
                 const ClusterKeys* keys, NodeControl* control, VolumeFence* fence,
                 HealthMonitor* health, const EventLog* events, const MdmTime* time,
-                std::function<void()> deleted)
+                std::function<void()> deleted, std::function<void()> budget_set)
       : rpc_(rpc),
         store_(store),
         keys_(keys),
@@ -40,6 +41,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
         events_(events),
         time_(time),
         deleted_(std::move(deleted)),
+        budget_set_(std::move(budget_set)),
         maker_(GrantIssuer(grant_rules, keys, time), store, control, fence, events, time, deleted_),
         shared_(grant_rules, store, control, keys, events, time) {}
 
@@ -72,6 +74,10 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   void Remove(WriteTransaction& transaction, uint64_t keep_ms, VolumeRow volume) const;
   [[nodiscard]] absl::Status CheckThickFits(SQLite::Database& db, const v1::StoragePool& pool,
                                             uint64_t more_bytes) const;
+
+  // RESOURCE_EXHAUSTED when the pool may not promise so much more.
+  [[nodiscard]] absl::Status CheckOvercommit(SQLite::Database& db, uint64_t pool_id,
+                                             uint64_t more_bytes) const;
 
   // Clients that have the volume attached renew their grants, which say what was changed. Adds
   // those that could not be told to `later`.
@@ -139,6 +145,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
   const EventLog* const events_;
   const MdmTime* const time_;
   const std::function<void()> deleted_;
+  const std::function<void()> budget_set_;
   SnapshotMaker maker_;
   SharedWriters shared_;
 };
@@ -162,6 +169,7 @@ class VolumeService final : public v1::VolumeService::CallbackService {
 // INVALID_ARGUMENT unless it is 0, or a time from now on that is not too far away.
 [[nodiscard]] absl::Status CheckExpiry(const std::string& field, uint64_t expires_ms,
                                        uint64_t now_ms);
+[[nodiscard]] absl::Status CheckBudget(const std::string& field, uint64_t byte_budget);
 [[nodiscard]] absl::Status NameTaken(const std::string& name);
 // The client by id, or by name when the id is 0; neither: the only one there is. NOT_FOUND.
 [[nodiscard]] absl::StatusOr<SdcRow> ResolveSdc(SQLite::Database& db, uint64_t sdc_id,

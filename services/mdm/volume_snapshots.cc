@@ -7,6 +7,7 @@
 #include "services/common/status_macros.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/snapshot_table.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_service.h"
@@ -100,7 +101,9 @@ absl::Status VolumeService::Clone(WriteTransaction& transaction,
   volume->expires_ms = request.expires_ms();
   volume->parent_id = snapshot.volume_id;
   volume->path = *std::move(path);
+  TESSERA_RETURN_IF_ERROR(CheckOvercommit(db, snapshot.pool_id, snapshot.size_bytes));
   *volume = InsertVolume(db, *std::move(volume));
+  SetBudget(db, volume->volume_id, request.byte_budget());
   WriteLabels(db, volume->volume_id, {request.labels().begin(), request.labels().end()});
   RememberRequest(db, "clone", request.request_id(), volume->volume_id, volume->created_ms);
   transaction.changes.topology = true;
@@ -115,6 +118,7 @@ absl::Status VolumeService::Do(const CallContext&, const v1::CloneVolumeRequest&
   TESSERA_RETURN_IF_ERROR(CheckRequestId(request.request_id()));
   TESSERA_RETURN_IF_ERROR(
       CheckCallersLabels("labels", {request.labels().begin(), request.labels().end()}));
+  TESSERA_RETURN_IF_ERROR(CheckBudget("byte_budget", request.byte_budget()));
   return store_->Write([&](WriteTransaction& transaction) -> absl::Status {
     VolumeRow volume;
     if (const auto earlier = FindRequest(transaction.db, "clone", request.request_id())) {
@@ -161,6 +165,10 @@ absl::Status VolumeService::PrepareRollback(SQLite::Database& db,
     const auto pool = FindPool(db, volume.pool_id);
     if (!pool.has_value()) return NoSuch("pool", volume.pool_id);
     TESSERA_RETURN_IF_ERROR(CheckThickFits(db, *pool, snapshot.size_bytes - volume.size_bytes));
+  }
+  if (snapshot.size_bytes > volume.size_bytes) {
+    TESSERA_RETURN_IF_ERROR(
+        CheckOvercommit(db, volume.pool_id, snapshot.size_bytes - volume.size_bytes));
   }
   if (request.no_safety_snapshot()) return absl::OkStatus();
   TESSERA_RETURN_IF_ERROR(CheckSnapshotCount(db, volume));

@@ -11,6 +11,7 @@
 #include "services/common/status_macros.h"
 #include "services/mdm/request_checks.h"
 #include "services/mdm/schedule_rules.h"
+#include "services/mdm/space_table.h"
 #include "services/mdm/topology_reader.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_limits.h"
@@ -36,8 +37,8 @@ absl::StatusOr<std::set<std::string>> ParseMask(const google::protobuf::FieldMas
   std::set<std::string> fields;
   for (const std::string& path : mask.paths()) {
     static constexpr const char* kFields[] = {
-        "name",          "size_bytes",      "labels",    "iops_limit", "bandwidth_limit_bytes",
-        "burst_seconds", "locked_until_ms", "expires_ms"};
+        "name",          "size_bytes",      "labels",     "iops_limit", "bandwidth_limit_bytes",
+        "burst_seconds", "locked_until_ms", "expires_ms", "byte_budget"};
     if (std::find(std::begin(kFields), std::end(kFields), path) == std::end(kFields)) {
       return InvalidField(
           "update_mask",
@@ -151,6 +152,7 @@ absl::Status VolumeService::Resize(SQLite::Database& db, uint64_t size_bytes,
     if (!pool.has_value()) return NoSuch("pool", volume->pool_id);
     TESSERA_RETURN_IF_ERROR(CheckThickFits(db, *pool, size_bytes - volume->size_bytes));
   }
+  TESSERA_RETURN_IF_ERROR(CheckOvercommit(db, volume->pool_id, size_bytes - volume->size_bytes));
   volume->size_bytes = size_bytes;
   return absl::OkStatus();
 }
@@ -199,6 +201,13 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
   }
   if (fields.contains("burst_seconds")) volume->limits.burst_seconds = limits.burst_seconds;
   TESSERA_RETURN_IF_ERROR(CheckLimits("volume.", volume->limits));
+  const VolumeBudget budget_before = FindBudget(db, volume->volume_id).value_or(VolumeBudget());
+  if (fields.contains("byte_budget")) {
+    TESSERA_RETURN_IF_ERROR(CheckNotSnapshot(*volume));
+    TESSERA_RETURN_IF_ERROR(CheckBudget("volume.byte_budget", wanted.byte_budget()));
+    SetBudget(db, volume->volume_id, wanted.byte_budget());
+  }
+  const VolumeBudget budget = FindBudget(db, volume->volume_id).value_or(VolumeBudget());
   UpdateVolumeRow(db, *volume);
   transaction.changes.topology = true;
   if (volume->name != name_before) {
@@ -225,7 +234,13 @@ absl::Status VolumeService::Update(WriteTransaction& transaction,
     events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_limits_changed", {},
                     absl::StrCat(who, ": ", DescribeLimits(volume->limits)));
   }
-  if (volume->size_bytes != size_before || volume->limits != limits_before) {
+  if (budget.byte_budget != budget_before.byte_budget) {
+    events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "volume_budget_changed", {},
+                    absl::StrCat(who, " from ", budget_before.byte_budget, " to ",
+                                 budget.byte_budget, " bytes"));
+  }
+  if (volume->size_bytes != size_before || volume->limits != limits_before ||
+      budget.over != budget_before.over) {
     *concerned = ClientsOf(db, mappings);
   }
   return absl::OkStatus();
@@ -244,6 +259,7 @@ absl::Status VolumeService::Do(const CallContext& call, const v1::UpdateVolumeRe
     return absl::OkStatus();
   }));
   TellClients(call, volume.volume_id, concerned, response->mutable_later_sdc_ids());
+  if (request.volume().byte_budget() != 0) budget_set_();
   return absl::OkStatus();
 }
 

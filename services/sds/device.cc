@@ -11,6 +11,7 @@
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
+#include "services/sds/device_space.h"
 
 namespace tessera::sds {
 namespace {
@@ -165,7 +166,7 @@ v1::DeviceDescription Device::Describe() const {
   if (store_ != nullptr) {
     const chunk::StoreStats stats = store_->stats();
     description.set_capacity_bytes(stats.capacity_bytes);
-    description.set_used_bytes(stats.used_bytes);
+    description.set_used_bytes(stats.used_bytes + BytesBesideStore(options_.path));
     description.set_store_incarnation(store_->open_report().incarnation);
     return description;
   }

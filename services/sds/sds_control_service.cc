@@ -174,6 +174,18 @@ grpc::ServerUnaryReactor* SdsControlServiceImpl::ListReplicas(
       });
 }
 
+grpc::ServerWriteReactor<v1::MeasureVtreesResponse>* SdsControlServiceImpl::MeasureVtrees(
+    grpc::CallbackServerContext* context, const v1::MeasureVtreesRequest* request) {
+  return rpc_->ServerStream<v1::MeasureVtreesRequest, v1::MeasureVtreesResponse>(
+      context, request,
+      [this](const CallContext& call, const v1::MeasureVtreesRequest& measure,
+             StreamWriter<v1::MeasureVtreesResponse>& writer) {
+        return meter_.Measure(
+            measure, [&call] { return call.cancelled(); },
+            [&writer](const v1::MeasureVtreesResponse& page) { return writer.Write(page); });
+      });
+}
+
 grpc::ServerUnaryReactor* SdsControlServiceImpl::GetServerIdentity(
     grpc::CallbackServerContext* context, const v1::GetServerIdentityRequest* request,
     v1::GetServerIdentityResponse* response) {

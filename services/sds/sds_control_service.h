@@ -13,6 +13,7 @@
 #include "services/sds/io_engine.h"
 #include "services/sds/janitor.h"
 #include "services/sds/layer_dropper.h"
+#include "services/sds/space_meter.h"
 #include "tessera/v1/sds_control.grpc.pb.h"
 
 namespace tessera::sds {
@@ -27,7 +28,8 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
         janitor_(janitor),
         copy_(copy),
         rpc_(rpc),
-        dropper_(engine, context) {}
+        dropper_(engine, context),
+        meter_(engine) {}
 
   grpc::ServerUnaryReactor* RaiseGeneration(grpc::CallbackServerContext* context,
                                             const v1::RaiseGenerationRequest* request,
@@ -49,6 +51,8 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   grpc::ServerUnaryReactor* ListReplicas(grpc::CallbackServerContext* context,
                                          const v1::ListReplicasRequest* request,
                                          v1::ListReplicasResponse* response) override;
+  grpc::ServerWriteReactor<v1::MeasureVtreesResponse>* MeasureVtrees(
+      grpc::CallbackServerContext* context, const v1::MeasureVtreesRequest* request) override;
   grpc::ServerUnaryReactor* GetServerIdentity(grpc::CallbackServerContext* context,
                                               const v1::GetServerIdentityRequest* request,
                                               v1::GetServerIdentityResponse* response) override;
@@ -73,6 +77,7 @@ class SdsControlServiceImpl final : public v1::SdsControlService::CallbackServic
   const ClusterCopy* const copy_;
   RpcDispatcher* const rpc_;
   LayerDropper dropper_;
+  SpaceMeter meter_;
 };
 
 }  // namespace tessera::sds

@@ -22,6 +22,7 @@ void AddScheduleCommands(CLI::App* app, Client* client);
 void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // volume verify
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
 // rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.
+void AddUsageCommands(CLI::App* app, Client* client);  // usage, pool set: after the pools
 void AddRepairCommands(CLI::App* app, Client* client, int* exit_code);
 void AddScrubCommands(CLI::App* app, Client* client, int* exit_code);  // scrub
 void AddTokenCommands(CLI::App* app, Client* client);

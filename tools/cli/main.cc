@@ -58,6 +58,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddScheduleCommands(&app, &client);
   tessera::cli::AddVerifyCommand(app.get_subcommand("volume"), &client, &exit_code);
   tessera::cli::AddPoolCommands(&app, &client);
+  tessera::cli::AddUsageCommands(&app, &client);
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);
   tessera::cli::AddScrubCommands(&app, &client, &exit_code);
   tessera::cli::AddTokenCommands(&app, &client);

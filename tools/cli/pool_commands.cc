@@ -11,6 +11,7 @@
 #include "tools/cli/commands.h"
 #include "tools/cli/format.h"
 #include "tools/cli/nodes.h"
+#include "tools/cli/pool_view.h"
 
 namespace tessera::cli {
 namespace {
@@ -58,20 +59,6 @@ v1::StoragePool FindPool(Client* client, const std::string& text) {
   request.set_pool_id(which.id);
   request.set_name(which.name);
   return client->Call<Topology>(&Topology::Stub::GetStoragePool, request).pool();
-}
-
-void PrintPools(const std::vector<v1::StoragePool>& pools) {
-  Table table(
-      {"ID", "NAME", "COPIES", "CHUNK", "PGS", "RAW USED", "RAW SIZE", "PROVISIONED", "STATE"});
-  for (const v1::StoragePool& pool : pools) {
-    table.Add({absl::StrCat(pool.pool_id()), pool.name(), absl::StrCat(pool.replica_count()),
-               FormatSize(pool.chunk_bytes()), absl::StrCat(pool.placement_group_count()),
-               FormatSize(pool.capacity().raw_used_bytes()),
-               FormatSize(pool.capacity().raw_capacity_bytes()),
-               FormatSize(pool.capacity().provisioned_bytes()),
-               FormatEnum(v1::RedundancyState_descriptor(), pool.redundancy())});
-  }
-  table.Print(std::cout);
 }
 
 void PrintSdss(const std::vector<v1::Sds>& sdss, uint64_t now_ms) {

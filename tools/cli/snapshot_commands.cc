@@ -31,6 +31,7 @@ struct Options {
   std::string keep_as;
   std::string expires;
   bool no_safety_snapshot = false;
+  std::string budget;
 };
 
 void AddSource(const std::string& volume, const std::string& snapshot,
@@ -138,6 +139,11 @@ void Clone(Client* client, const Options& options) {
   request.set_snapshot_id(snapshot.id);
   request.set_snapshot_name(snapshot.name);
   request.set_name(options.volume);
+  if (!options.budget.empty()) {
+    const auto budget = ParseSize(options.budget);
+    if (!budget.ok()) throw CommandError(budget.status());
+    request.set_byte_budget(*budget);
+  }
   ApplyLabels(options.labels, request.mutable_labels());
   if (!options.expires.empty()) {
     request.set_expires_ms(ParseExpiry("--expires", options.expires));
@@ -195,6 +201,7 @@ void AddSnapshotCommands(CLI::App* app, Client* client) {
   clone->add_option("--label", options->labels, "KEY=VALUE; may be given several times.");
   clone->add_option("--expires", options->expires,
                     "It deletes itself after so long, such as 2h, in use or not.");
+  clone->add_option("--budget", options->budget, kBudgetHelp);
   clone->callback([=] { Clone(client, *options); });
 
   auto* rollback = snapshot->add_subcommand(

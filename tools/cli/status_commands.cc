@@ -35,15 +35,18 @@ void PrintStatus(const v1::GetClusterHealthResponse& health, const v1::Topology&
             << health.degraded_placement_groups() << " degraded, "
             << health.unavailable_placement_groups() << " unavailable\n\n";
   Table parts({"PART", "NAME", "STATE"});
-  Table pools({"POOL", "COPIES", "RAW USED", "RAW SIZE", "VOLUMES", "STATE"});
+  Table pools({"POOL", "COPIES", "RAW USED", "RAW SIZE", "SPACE", "VOLUMES", "STATE"});
   for (const auto& domain : topology.protection_domains()) {
     for (const auto& sds : domain.sdss()) parts.Add({"sds", sds.name(), StateName(sds.state())});
     for (const auto& node : domain.pools()) {
-      pools.Add({node.pool().name(), absl::StrCat(node.pool().replica_count()),
-                 FormatSize(node.pool().capacity().raw_used_bytes()),
-                 FormatSize(node.pool().capacity().raw_capacity_bytes()),
-                 absl::StrCat(node.volumes_size()),
-                 FormatEnum(v1::RedundancyState_descriptor(), node.pool().redundancy())});
+      pools.Add(
+          {node.pool().name(), absl::StrCat(node.pool().replica_count()),
+           FormatSize(node.pool().capacity().raw_used_bytes()),
+           FormatSize(node.pool().capacity().raw_capacity_bytes()),
+           absl::StrCat(node.pool().capacity().used_percent(), " %, ",
+                        FormatEnum(v1::CapacityState_descriptor(), node.pool().capacity().state())),
+           absl::StrCat(node.volumes_size()),
+           FormatEnum(v1::RedundancyState_descriptor(), node.pool().redundancy())});
     }
   }
   for (const auto& sds : topology.unassigned_sdss()) {

@@ -45,6 +45,7 @@ struct Options {
   bool trash = false;
   bool shrink = false;
   std::string expires;
+  std::optional<std::string> budget;
 };
 
 // For people: "500 operations, 10 MiB a second, 1 s saved up"; empty: no limit.
@@ -81,6 +82,14 @@ std::vector<std::string> SetLimits(const Options& options, Message* message) {
   return fields;
 }
 
+// The budget that was given; nullopt: none was.
+std::optional<uint64_t> GivenBudget(const Options& options) {
+  if (!options.budget.has_value()) return std::nullopt;
+  const auto budget = ParseSize(*options.budget);
+  if (!budget.ok()) throw CommandError(budget.status());
+  return *budget;
+}
+
 void Create(Client* client, const Options& options) {
   const auto size = ParseSize(options.size);
   if (!size.ok()) throw CommandError(size.status());
@@ -95,6 +104,7 @@ void Create(Client* client, const Options& options) {
   if (!options.expires.empty()) {
     request.set_expires_ms(ParseExpiry("--expires", options.expires));
   }
+  request.set_byte_budget(GivenBudget(options).value_or(0));
   const auto response = client->Call<Volumes>(&Volumes::Stub::CreateVolume, request);
   if (client->globals().output == Output::kJson) return PrintJson(std::cout, response.volume());
   PrintVolumes({response.volume()});
@@ -138,6 +148,10 @@ void Show(Client* client, const Options& options) {
   table.Add({"generation", absl::StrCat(volume.generation())});
   if (const std::string limits = Limits(volume); !limits.empty()) {
     table.Add({"limits", limits + ", of all mappings"});
+  }
+  if (volume.byte_budget() > 0) {
+    table.Add({"budget", absl::StrCat(FormatSize(volume.byte_budget()), " of its own",
+                                      volume.over_budget() ? ": exceeded, writes fail" : "")});
   }
   if (volume.locked_until_ms() > 0) {
     table.Add({"locked", absl::StrCat("until ", TimeText(volume.locked_until_ms()))});
@@ -280,9 +294,13 @@ void Update(Client* client, const Options& options, const v1::VolumeUpdate& want
 
 void UpdateLimits(Client* client, const Options& options) {
   v1::VolumeUpdate wanted;
-  const std::vector<std::string> fields = SetLimits(options, &wanted);
+  std::vector<std::string> fields = SetLimits(options, &wanted);
+  if (const auto budget = GivenBudget(options)) {
+    wanted.set_byte_budget(*budget);
+    fields.emplace_back("byte_budget");
+  }
   if (fields.empty()) {
-    throw CommandError(absl::InvalidArgumentError("give --iops, --bandwidth or --burst"));
+    throw CommandError(absl::InvalidArgumentError("give --iops, --bandwidth, --burst or --budget"));
   }
   Update(client, options, wanted, fields);
 }
@@ -391,6 +409,7 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   AddLimitOptions(create, options.get(), " of all its mappings together");
   create->add_option("--expires", options->expires,
                      "It deletes itself after so long, such as 2h, in use or not.");
+  create->add_option("--budget", options->budget, kBudgetHelp);
   create->callback([=] { Create(client, *options); });
 
   auto* list = volume->add_subcommand("list", "Lists volumes.");
@@ -446,8 +465,9 @@ void AddVolumeCommands(CLI::App* app, Client* client) {
   resize->callback([=] { Resize(client, *options); });
 
   auto* update = volume->add_subcommand(
-      "update", "Sets limits of all mappings of a volume together, also in use.");
+      "update", "Sets limits of all mappings of a volume together and its budget, also in use.");
   update->add_option("VOLUME", options->volume, "Name or id.")->required();
+  update->add_option("--budget", options->budget, kBudgetHelp);
   AddLimitOptions(update, options.get(), " of all its mappings together");
   update->callback([=] { UpdateLimits(client, *options); });
 

@@ -10,6 +10,9 @@
 
 namespace tessera::cli {
 
+inline constexpr char kBudgetHelp[] =
+    "How much it alone may take, such as 10GiB: beyond that its writes fail; 0: no budget.";
+
 // "2026-03-01 12:00:00Z".
 [[nodiscard]] std::string TimeText(uint64_t mdm_ms);
 [[nodiscard]] std::string ModeText(const v1::VolumeMapping& mapping);

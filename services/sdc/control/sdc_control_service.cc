@@ -203,6 +203,7 @@ void SdcControlServiceImpl::FillAttachment(const SharedVolumes::Offer& offer,
   attachment->set_iops_limit(grant.iops_limit);
   attachment->set_bandwidth_limit_bytes(grant.bandwidth_limit_bytes);
   attachment->set_burst_seconds(grant.burst_seconds);
+  attachment->set_over_budget(offer.engine->grant().over_budget);
   attachment->set_limited_requests(offer.engine->stats().limited.Get());
   attachment->set_limited_wait_ms(offer.engine->stats().limited_wait_micros.Get() / 1000);
   if (const CachedVolume* cached = offer.engine->cache()) {

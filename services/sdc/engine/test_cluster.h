@@ -312,6 +312,7 @@ class TestCluster final : public ClusterLink {
   uint32_t iops_limit = 0;
   uint64_t bandwidth_limit_bytes = 0;
   uint64_t layer = 0;  // of the grants
+  bool over_budget = false;
 
   VolumeGrant MakeGrant() {
     token::Grant grant;
@@ -333,6 +334,7 @@ class TestCluster final : public ClusterLink {
     grant.bandwidth_limit_bytes = bandwidth_limit_bytes;
     v1::IssuedGrant issued;
     issued.set_grant(token::EncodeGrant(grant));
+    issued.set_over_budget(over_budget);
     for (size_t i = 0; i < servers.size(); ++i) {
       v1::GrantKeyForSds* key = issued.add_keys();
       key->set_sds_id(10 + i);

@@ -89,6 +89,13 @@ void VolumeEngine::Submit(BlockRequest block) {
       block.command == Command::kTrim ? NarrowToSectors(range).empty() : range.empty();
   if (block.command != Command::kFlush && nothing) return FailLater(std::move(block), 0, "");
 
+  // A zeroing gives space back, unless it is asked not to.
+  const bool takes_space =
+      block.command == Command::kWrite || (block.command == Command::kWriteZeroes && block.no_hole);
+  if (grant_.over_budget && takes_space) {
+    return FailLater(std::move(block), ENOSPC, "the volume takes more than its byte budget");
+  }
+
   Request* request = NewRequest(std::move(block));
   // A flush never waits for what has not begun.
   if (request->block.command != Command::kFlush && (!limiter_.unlimited() || !throttled_.empty())) {

@@ -10,7 +10,8 @@
 //
 // Errors of requests: EIO (checksums wrong on every replica; the option io_timeout; a flush whose
 // earlier writes the last replica may have lost, and a write of which it may have lost a part
-// before the rest was done), ENOSPC, EPERM (read-only), ESHUTDOWN (detached).
+// before the rest was done), ENOSPC (no space; a write beyond the volume's byte budget), EPERM
+// (read-only), ESHUTDOWN (detached).
 //
 // Threads: loop thread; stats() from any.
 #ifndef TESSERA_SERVICES_SDC_ENGINE_VOLUME_ENGINE_H_

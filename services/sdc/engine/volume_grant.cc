@@ -14,6 +14,7 @@ absl::StatusOr<VolumeGrant> VolumeGrant::FromIssued(const v1::IssuedGrant& issue
   grant.fields = *fields;
   grant.bytes = issued.grant();
   grant.issued = issued.SerializeAsString();
+  grant.over_budget = issued.over_budget();
   grant.revision = revision;
   for (const v1::GrantKeyForSds& from : issued.keys()) {
     token::Key key;

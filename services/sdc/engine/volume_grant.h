@@ -17,9 +17,10 @@ namespace tessera::sdc {
 
 struct VolumeGrant {
   token::Grant fields;
-  std::string bytes;      // as shown to servers
-  std::string issued;     // the IssuedGrant that it came in
-  uint64_t revision = 0;  // tells renewals of one grant apart, in this process
+  std::string bytes;         // as shown to servers
+  std::string issued;        // the IssuedGrant that it came in
+  bool over_budget = false;  // what takes more space is refused
+  uint64_t revision = 0;     // tells renewals of one grant apart, in this process
   std::vector<std::pair<uint64_t, token::GrantKey>> keys;  // by server
 
   // INVALID_ARGUMENT when the bytes are no grant or a key is not 32 bytes long.

@@ -1,0 +1,18 @@
+// What a device takes of its file system, as `du` counts it: the store's files, and what this
+// server keeps beside them.
+//
+// Threads: any.
+#ifndef TESSERA_SERVICES_SDS_DEVICE_SPACE_H_
+#define TESSERA_SERVICES_SDS_DEVICE_SPACE_H_
+
+#include <cstdint>
+#include <string>
+
+namespace tessera::sds {
+
+// The folder itself and its device.uuid; 0 for a block device.
+[[nodiscard]] uint64_t BytesBesideStore(const std::string& device_path);
+
+}  // namespace tessera::sds
+
+#endif  // TESSERA_SERVICES_SDS_DEVICE_SPACE_H_
