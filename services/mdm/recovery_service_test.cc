@@ -18,6 +18,7 @@
 #include "services/mdm/mdm_schema.h"
 #include "services/mdm/recovery_command.h"
 #include "services/mdm/recovery_writer.h"
+#include "tessera/v1/schedule.grpc.pb.h"
 
 namespace tessera::mdm {
 namespace {
@@ -373,6 +374,77 @@ TEST_CASE_METHOD(RecoveryFixture, "a lost database is made anew, and everything 
   const v1::ClusterRecords records = Records(a, copy_a.copy.records_revision());
   CHECK(records.snapshot());
   CHECK(records.revision() > copy_a.copy.records_revision());
+}
+
+TEST_CASE_METHOD(RecoveryFixture, "schedules are made anew, and go on with their next time") {
+  using Schedules = v1::SnapshotScheduleService::Stub;
+  const auto ask = [this](auto method, const auto& request, auto* response) {
+    grpc::ClientContext context;
+    Prepare(&context);
+    const grpc::Status status =
+        (*Stub<v1::SnapshotScheduleService>().*method)(&context, request, response);
+    INFO(status.error_message());
+    REQUIRE(status.ok());
+  };
+  const v1::Volume volume = MakeVolume("v");
+  {
+    v1::UpdateVolumeRequest request;
+    request.set_volume_id(volume.volume_id());
+    request.mutable_volume()->set_expires_ms(clock.WallMillis() + 86'400'000);
+    request.mutable_update_mask()->add_paths("expires_ms");
+    v1::UpdateVolumeResponse response;
+    grpc::ClientContext context;
+    Prepare(&context);
+    REQUIRE(Stub<v1::VolumeService>()->UpdateVolume(&context, request, &response).ok());
+  }
+  const uint64_t expires_ms = GetVolume(volume.volume_id()).expires_ms();
+  for (const char* name : {"kept", "gone"}) {
+    v1::CreateSnapshotScheduleRequest request;
+    v1::SnapshotSchedule* schedule = request.mutable_schedule();
+    schedule->set_name(name);
+    schedule->add_volume_ids(volume.volume_id());
+    schedule->set_volume_label("tier=gold");
+    schedule->set_interval_seconds(3'600);
+    schedule->mutable_retention()->set_keep_weekly(5);
+    schedule->set_consistent(true);
+    v1::CreateSnapshotScheduleResponse response;
+    ask(&Schedules::CreateSnapshotSchedule, request, &response);
+  }
+  const uint64_t revision = Records(a, 0).revision();
+  v1::DeleteSnapshotScheduleRequest remove;
+  remove.set_name("gone");
+  v1::DeleteSnapshotScheduleResponse removed;
+  ask(&Schedules::DeleteSnapshotSchedule, remove, &removed);
+  const auto changes = Parsed(Records(a, revision));
+  REQUIRE(changes.size() == 1);
+  CHECK(changes.begin()->first == RecordKey{v1::CLUSTER_RECORD_KIND_SNAPSHOT_SCHEDULE, 2});
+  Keep(a, &copy_a);
+  Keep(b, &copy_b);
+  LoseDatabase();
+  REQUIRE(Rebuild({copy_a.address, copy_b.address}).ok());
+  StartMdm();
+  CHECK(GetVolume(volume.volume_id()).expires_ms() == expires_ms);
+  v1::ListSnapshotSchedulesRequest list;
+  v1::ListSnapshotSchedulesResponse listed;
+  ask(&Schedules::ListSnapshotSchedules, list, &listed);
+  REQUIRE(listed.schedules_size() == 1);
+  const v1::SnapshotSchedule& kept = listed.schedules(0);
+  CHECK(kept.schedule_id() == 1);
+  CHECK(kept.name() == "kept");
+  CHECK(kept.volume_ids(0) == volume.volume_id());
+  CHECK(kept.volume_label() == "tier=gold");
+  CHECK(kept.interval_seconds() == 3'600);
+  CHECK(kept.retention().keep_weekly() == 5);
+  CHECK(kept.consistent());
+  CHECK(kept.last_run_ms() == 0);
+  CHECK(kept.next_run_ms() > clock.WallMillis());
+  // The deleted one's snapshots, should there be any, are nobody's.
+  v1::CreateSnapshotScheduleRequest next;
+  *next.mutable_schedule() = kept;
+  next.mutable_schedule()->set_name("next");
+  v1::CreateSnapshotScheduleResponse made;
+  ask(&Schedules::CreateSnapshotSchedule, next, &made);
+  CHECK(made.schedule().schedule_id() > 2);
 }
 
 TEST_CASE_METHOD(RecoveryFixture, "snapshots, clones and branches are made anew, too") {

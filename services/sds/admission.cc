@@ -33,6 +33,8 @@ std::optional<token::Operation> TokenOperation(v1::IoOperationType type) {
       return token::Operation::kWriteZeroes;
     case v1::IO_OPERATION_TYPE_TRIM:
       return token::Operation::kTrim;
+    case v1::IO_OPERATION_TYPE_ADOPT:
+      return token::Operation::kAdopt;
     case v1::IO_OPERATION_TYPE_FLUSH:
       return token::Operation::kFlush;
     default:

@@ -214,7 +214,8 @@ absl::Status ChunkServiceImpl::Write(const CallContext& call,
   v1::WriteChunkRequest piece;
   if (!reader.Read(&piece)) return InvalidField("operation", "the first message must carry it");
   const v1::SignedOperation operation = piece.operation();
-  if (!IsChange(operation.operation().type())) {
+  const v1::IoOperationType type = operation.operation().type();
+  if (!IsChange(type) || type == v1::IO_OPERATION_TYPE_ADOPT) {
     return InvalidField("operation.operation.type", "must be WRITE, WRITE_ZEROES or TRIM");
   }
   std::vector<grpc::Slice> payload;
@@ -226,7 +227,7 @@ absl::Status ChunkServiceImpl::Write(const CallContext& call,
     }
     if (!piece.data().empty()) payload.emplace_back(piece.data());
   } while (reader.Read(&piece));
-  const bool has_data = operation.operation().type() == v1::IO_OPERATION_TYPE_WRITE;
+  const bool has_data = type == v1::IO_OPERATION_TYPE_WRITE;
   const size_t wanted = has_data ? operation.operation().length_bytes() : 0;
   if (bytes != wanted) {
     return InvalidField("data", absl::StrCat("has ", bytes, " bytes, the operation ", wanted));

@@ -103,7 +103,7 @@ bool DeviceWorker::CheckUsable(const IoOperationRef& operation, GroupReplica** r
 v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus status,
                                    const std::string& message) {
   const v1::IoOperation& what = *operation.operation;
-  const uint64_t bytes = what.length_bytes();
+  const uint64_t bytes = what.type() == v1::IO_OPERATION_TYPE_ADOPT ? 0 : what.length_bytes();
   tally_.Count(what.type(), status, bytes);
   const uint64_t grant_id = what.grant_id();
   if (what.type() != v1::IO_OPERATION_TYPE_FLUSH && !what.force_unit_access()) {

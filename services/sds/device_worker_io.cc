@@ -13,6 +13,8 @@ chunk::ChangeKind KindOf(v1::IoOperationType type) {
       return chunk::ChangeKind::kWriteZeroes;
     case v1::IO_OPERATION_TYPE_TRIM:
       return chunk::ChangeKind::kTrim;
+    case v1::IO_OPERATION_TYPE_ADOPT:
+      return chunk::ChangeKind::kAdopt;
     default:
       return chunk::ChangeKind::kWrite;
   }
@@ -256,9 +258,10 @@ void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {
   GroupReplica* replica = write->replica;
   const v1::IoOperation& what = *write->operation.operation;
   if (replica->learner != nullptr) {
+    // What is adopted brings no content.
+    const uint32_t length = what.type() == v1::IO_OPERATION_TYPE_ADOPT ? 0 : what.length_bytes();
     replica->learner->OnApplied(KeyOf(write->operation), write->operation.grant->grant.volume_id,
-                                what.offset_bytes(), what.length_bytes(),
-                                VersionOf(write->operation));
+                                what.offset_bytes(), length, VersionOf(write->operation));
     for (const auto& waiter : replica->progress_waiters) waiter->Notify();
     replica->progress_waiters.clear();
   }

@@ -70,7 +70,7 @@ struct IoOperationRef {
 
 [[nodiscard]] inline bool IsChange(v1::IoOperationType type) {
   return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-         type == v1::IO_OPERATION_TYPE_TRIM;
+         type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
 // Results gather here by client until the end of a worker's cycle.

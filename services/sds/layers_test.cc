@@ -147,6 +147,48 @@ TEST_CASE("A volume is written in one layer after the other; snapshots and clone
   CHECK(data == Block('b'));
 }
 
+TEST_CASE("What a clone sees is adopted in the order of its writes, and by its writer alone") {
+  Single single;
+  REQUIRE(single.client.Write(kGroup, 0, 0, Block('a') + Block('b')) == v1::IO_STATUS_OK);
+  single.Cut(1);
+  const uint64_t layer = chunk::MakeLayer(1, 0);
+  TestClient clone(&single.mdm, &single.sds,
+                   LayerGrant(single.mdm, 4, {{1, token::kPathHead}, {0, 0}}, layer));
+  const auto adopt = [](TestClient* client, uint64_t chunk) {
+    v1::IoOperation operation = client->NewWrite(kGroup, chunk, 0, "");
+    operation.set_type(v1::IO_OPERATION_TYPE_ADOPT);
+    operation.set_length_bytes(kTestChunkBytes);
+    operation.set_data_crc32c(0);
+    client->Sign(&operation);
+    return operation;
+  };
+  const v1::IoOperation first = adopt(&clone, 0);
+  REQUIRE(clone.SendOne(first).status() == v1::IO_STATUS_OK);
+  REQUIRE(clone.SendOne(adopt(&clone, 1)).status() == v1::IO_STATUS_OK);
+  CHECK(clone.SendOne(first).status() == v1::IO_STATUS_DUPLICATE);
+  CHECK(LayersOf(&single.sds) == std::vector<uint64_t>{0, layer});
+  CHECK(LayersOf(&single.sds, 1).empty());
+  CHECK((*single.sds.store()->GetChunk(Key(layer)))->own_bytes == 0);
+  // By its own branch alone it sees the same, and goes on in the same order.
+  TestClient flat(&single.mdm, &single.sds,
+                  LayerGrant(single.mdm, 4, {{1, token::kPathHead}}, layer));
+  flat.next = clone.next;
+  CHECK(flat.Read(kGroup, 0, 0, 2 * kBlock).second == Block('a') + Block('b'));
+  REQUIRE(flat.Write(kGroup, 0, 0, Block('z')) == v1::IO_STATUS_OK);
+  CHECK(clone.Read(kGroup, 0, 0, 2 * kBlock).second == Block('z') + Block('b'));
+  // Its signature is for this alone, a reader has no right to it, and it has its place in the
+  // order.
+  v1::IoOperation other = adopt(&clone, 0);
+  other.set_type(v1::IO_OPERATION_TYPE_TRIM);
+  CHECK(clone.SendOne(other).refusal() == v1::TOKEN_REFUSAL_BAD_SIGNATURE);
+  TestClient reader(&single.mdm, &single.sds, ReadGrant(single.mdm, 5, {{1, 0}, {0, 0}}));
+  CHECK(reader.SendOne(adopt(&reader, 0)).refusal() == v1::TOKEN_REFUSAL_WRONG_OPERATION);
+  v1::IoOperation later = adopt(&flat, 0);
+  later.set_counter(later.counter() + 1);
+  flat.Sign(&later);
+  CHECK(flat.SendOne(later).status() == v1::IO_STATUS_SEQUENCE_GAP);
+}
+
 TEST_CASE("A write changes its grant's layer, and never a later one") {
   Single single;
   TestClient& client = single.client;

@@ -9,6 +9,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "services/sds/layer_drop.h"
@@ -42,6 +43,7 @@ struct Volume {
   uint32_t ordinal = 0;  // that its writes have
   uint32_t head = 0;     // the greatest given out
   Path inherited;
+  Path before_flat;  // what was inherited before the volume was flattened: it means the same
   uint64_t generation = 1;
   std::map<uint64_t, std::string> content;  // by chunk, of all writes in the log
   std::vector<LoggedWrite> log;             // of this generation
@@ -51,6 +53,11 @@ struct Volume {
   [[nodiscard]] Path With(uint32_t ordinal_max) const {
     Path path{{branch, ordinal_max}};
     path.insert(path.end(), inherited.begin(), inherited.end());
+    return path;
+  }
+  [[nodiscard]] Path former_path() const {
+    Path path = this->path();
+    if (inherited.empty()) path.insert(path.end(), before_flat.begin(), before_flat.end());
     return path;
   }
 };
@@ -67,6 +74,7 @@ struct Counts {
   uint64_t wholes = 0;     // images that were asked for once more, whole
   uint64_t not_yets = 0;   // layers that the source did not have yet
   uint64_t rooms = 0;      // bases that what was made from them had to make room for
+  uint64_t flattened = 0;  // volumes
 };
 
 enum class LearnerIs { kInSync, kOut, kLearning };
@@ -91,16 +99,37 @@ class World {
   }
 
   // ---- The writers and the MDM.
-  void Write(uint64_t volume_id) {
-    Volume& volume = volumes_.at(volume_id);
-    LoggedWrite logged;
-    BareWrite& write = logged.write;
+  BareWrite NextWrite(uint64_t volume_id, uint64_t chunk_index) {
+    const Volume& volume = volumes_.at(volume_id);
+    BareWrite write;
     write.volume_id = volume_id;
     write.vtree_id = kVtree;
     write.version = {volume.generation, volume.log.size() + 1};
     write.layer = chunk::MakeLayer(volume.branch, volume.ordinal);
-    write.path = volume.path();
-    write.chunk_index = Random(kChunks);
+    // Its client may have heard of another path or not.
+    write.path = Chance(4) ? volume.former_path() : volume.path();
+    write.chunk_index = chunk_index;
+    return write;
+  }
+  void Adopt(uint64_t volume_id, uint64_t chunk_index) {
+    LoggedWrite logged{.write = NextWrite(volume_id, chunk_index)};
+    logged.write.adopts = true;
+    logged.write.length_bytes = kTestChunkBytes;
+    volumes_.at(volume_id).log.push_back(std::move(logged));
+  }
+  void Flatten(uint64_t volume_id) {
+    Volume& volume = volumes_.at(volume_id);
+    if (volume.inherited.empty()) return;
+    for (uint64_t chunk = 0; chunk < kChunks; ++chunk) Adopt(volume_id, chunk);
+    while (!IsAnswered(volume)) DeliverOne(&volume, Chance(2));
+    volume.before_flat = std::exchange(volume.inherited, {});
+    ++counts_.flattened;
+  }
+  void Write(uint64_t volume_id) {
+    if (Chance(12)) return Adopt(volume_id, Random(kChunks));
+    Volume& volume = volumes_.at(volume_id);
+    LoggedWrite logged{.write = NextWrite(volume_id, Random(kChunks))};
+    BareWrite& write = logged.write;
     const auto sectors = static_cast<uint32_t>(Chance(6) ? 1 + Random(200) : 1 + Random(20));
     const auto first = static_cast<uint32_t>(Random(kTestChunkBytes / kSector - sectors));
     write.offset_bytes = first * kSector;
@@ -171,6 +200,7 @@ class World {
     volume->branch = ++last_branch_;
     volume->ordinal = volume->head = 0;
     volume->inherited = to.path;
+    volume->before_flat.clear();
     volume->content = to.content;
   }
   void BeginGeneration(Volume* volume) {
@@ -241,7 +271,7 @@ class World {
       if (volume.log.size() < volume.at_source + 4) Write(at->first);
       return;
     }
-    switch (Random(12)) {
+    switch (Random(13)) {
       case 0:
       case 1:
         return Cut(&volume);
@@ -258,6 +288,9 @@ class World {
         return NoteCatalog();
       case 7:
         if (Chance(4)) RollBack(&volume);
+        return;
+      case 12:
+        if (Chance(2)) Flatten(at->first);
         return;
       case 8:
         REQUIRE((Chance(2) ? source_ : learner_).store()->RunBackgroundWork(true).ok());
@@ -397,7 +430,10 @@ class World {
              << read.substr(0, read.size() == kTestChunkBytes ? 0 : 200));
       }
     };
-    for (const auto& [id, volume] : volumes_) check(volume.path(), volume.content);
+    for (const auto& [id, volume] : volumes_) {
+      check(volume.path(), volume.content);
+      check(volume.former_path(), volume.content);
+    }
     for (const Snapshot& snapshot : snapshots_) check(snapshot.path, snapshot.content);
   }
   // Equal versions are equal bytes.
@@ -517,16 +553,18 @@ TEST_CASE("A learner gets every layer right, whatever happens beside it") {
     all.wholes += met.wholes;
     all.not_yets += met.not_yets;
     all.rooms += met.rooms;
+    all.flattened += met.flattened;
   }
   if (count != nullptr) {
     WARN("dropped " << all.dropped << ", copied over a base " << all.inherited << ", asked whole "
-                    << all.wholes << ", asked again " << all.not_yets << ", made room "
-                    << all.rooms);
+                    << all.wholes << ", asked again " << all.not_yets << ", made room " << all.rooms
+                    << ", flattened " << all.flattened);
   }
   CHECK(all.dropped > 0);
   CHECK(all.inherited > 0);
   CHECK(all.not_yets > 0);
   CHECK(all.rooms > 0);
+  CHECK(all.flattened > 0);
 }
 
 TEST_CASE("An image is not laid over a base that is here and not verified") {

@@ -50,6 +50,9 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* ReleaseHold(grpc::CallbackServerContext* context,
                                         const v1::ReleaseHoldRequest* request,
                                         v1::ReleaseHoldResponse* response) override;
+  grpc::ServerUnaryReactor* AdoptLayers(grpc::CallbackServerContext* context,
+                                        const v1::AdoptLayersRequest* request,
+                                        v1::AdoptLayersResponse* response) override;
   grpc::ServerUnaryReactor* ShrinkVolume(grpc::CallbackServerContext* context,
                                          const v1::ShrinkVolumeRequest* request,
                                          v1::ShrinkVolumeResponse* response) override;
@@ -68,6 +71,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
                                   v1::HoldWritesResponse* response);
   [[nodiscard]] absl::Status Cut(const CallContext& call, const v1::CutSnapshotRequest& request,
                                  v1::CutSnapshotResponse* response);
+  [[nodiscard]] absl::Status Adopt(const CallContext& call, const v1::AdoptLayersRequest& request);
   [[nodiscard]] absl::Status Shrink(const CallContext& call,
                                     const v1::ShrinkVolumeRequest& request);
   [[nodiscard]] absl::Status Yield(const CallContext& call, const v1::YieldWriterRequest& request);

@@ -147,4 +147,29 @@ absl::Status SdcControlServiceImpl::Shrink(const CallContext& call,
   return shrunk;
 }
 
+grpc::ServerUnaryReactor* SdcControlServiceImpl::AdoptLayers(grpc::CallbackServerContext* context,
+                                                             const v1::AdoptLayersRequest* request,
+                                                             v1::AdoptLayersResponse* response) {
+  return rpc_.Unary(
+      context, request, response,
+      [this](const CallContext& call, const auto& request, auto*) { return Adopt(call, request); });
+}
+
+absl::Status SdcControlServiceImpl::Adopt(const CallContext& call,
+                                          const v1::AdoptLayersRequest& request) {
+  TESSERA_ASSIGN_OR_RETURN(const Device device, Find(call, request.volume_id(), ""));
+  TESSERA_ASSIGN_OR_RETURN(
+      const absl::Status adopted,
+      AskLoop<absl::Status>(loop_, call.TimeLeft(kLongest), [device, request](auto answer) {
+        const uint64_t generation = device->grant().fields.generation;
+        if (generation != request.generation()) {
+          return answer(absl::FailedPreconditionError(
+              absl::StrCat("the volume is attached in generation ", generation, ", not ",
+                           request.generation())));
+        }
+        device->AdoptLayers(std::move(answer));
+      }));
+  return adopted;
+}
+
 }  // namespace tessera::sdc

@@ -17,6 +17,8 @@ token::Operation TokenOperation(v1::IoOperationType type) {
       return token::Operation::kWriteZeroes;
     case v1::IO_OPERATION_TYPE_TRIM:
       return token::Operation::kTrim;
+    case v1::IO_OPERATION_TYPE_ADOPT:
+      return token::Operation::kAdopt;
     case v1::IO_OPERATION_TYPE_FLUSH:
       return token::Operation::kFlush;
     default:
@@ -26,7 +28,7 @@ token::Operation TokenOperation(v1::IoOperationType type) {
 
 bool IsWriteType(v1::IoOperationType type) {
   return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-         type == v1::IO_OPERATION_TYPE_TRIM;
+         type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
 v1::IoResult Status(v1::IoStatus status) {
@@ -149,6 +151,16 @@ FakeSds::Counts FakeSds::counts() const {
   return counts_;
 }
 
+std::multiset<uint64_t> FakeSds::Adopted() const {
+  absl::MutexLock lock(&mutex_);
+  return store_.adopted;
+}
+
+std::multiset<uint64_t> FakeSds::DurablyAdopted() const {
+  absl::MutexLock lock(&mutex_);
+  return flushed_.adopted;
+}
+
 std::string FakeSds::Chunk(uint64_t chunk_index) const {
   absl::MutexLock lock(&mutex_);
   const auto found = store_.chunks.find(chunk_index);
@@ -231,6 +243,10 @@ v1::IoResult FakeSds::Write(const v1::IoOperation& operation, const std::string&
     return result;
   }
   cursor = {operation.generation(), operation.counter()};
+  if (operation.type() == v1::IO_OPERATION_TYPE_ADOPT) {
+    store_.adopted.insert(operation.chunk_index());
+    return Status(v1::IO_STATUS_OK);
+  }
   const std::string bytes = operation.type() == v1::IO_OPERATION_TYPE_WRITE
                                 ? data
                                 : std::string(operation.length_bytes(), '\0');

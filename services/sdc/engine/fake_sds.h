@@ -63,6 +63,9 @@ class FakeSds final : public v1::ChunkService::Service {
   [[nodiscard]] Counts counts() const;
   // Placement groups that took writes which no flush has covered.
   [[nodiscard]] size_t UnflushedWrites() const;
+  // Chunks that were adopted, each as often as that was taken; what a loss of power leaves of them.
+  [[nodiscard]] std::multiset<uint64_t> Adopted() const;
+  [[nodiscard]] std::multiset<uint64_t> DurablyAdopted() const;
   // Chunk content, zero-filled where nothing was written.
   [[nodiscard]] std::string Chunk(uint64_t chunk_index) const;
 
@@ -77,6 +80,7 @@ class FakeSds final : public v1::ChunkService::Service {
   struct Store {
     std::map<uint64_t, std::string> chunks;
     std::map<uint64_t, Cursor> cursors;  // by placement group
+    std::multiset<uint64_t> adopted;     // chunks
   };
   struct Shown {
     token::Grant grant;

@@ -60,7 +60,8 @@ bool Ended(const std::shared_ptr<Pending>& pending) {
 bool IsChange(const v1::IoOperation& operation) {
   return operation.type() == v1::IO_OPERATION_TYPE_WRITE ||
          operation.type() == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-         operation.type() == v1::IO_OPERATION_TYPE_TRIM;
+         operation.type() == v1::IO_OPERATION_TYPE_TRIM ||
+         operation.type() == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
 // What all servers were sent.

@@ -134,7 +134,7 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
   request->taken_write = false;
-  request->internal = request->partly_done = false;
+  request->internal = request->adopts = request->partly_done = false;
   // A write promises itself; a flush all that its client has not heard the contrary of.
   request->told_losses = flushes_.losses();
   if (request->block.command == Command::kFlush) {
@@ -199,6 +199,8 @@ void VolumeEngine::EnterGate(Request* request) {
     RequestFlush(request);
     return;
   }
+  // It changes nothing that anybody reads, so nobody has to wait for it.
+  if (request->adopts) return Begin(request);
   RangeGate::Kind kind = RangeGate::Kind::kRead;
   ByteRange range = request->widened;
   if (command == Command::kTrim) {
@@ -239,7 +241,9 @@ void VolumeEngine::Begin(Request* request) {
       break;
     case Command::kTrim:
       request->segments.push_back(
-          {NarrowToSectors(request->range), v1::IO_OPERATION_TYPE_TRIM, {}});
+          {NarrowToSectors(request->range),
+           request->adopts ? v1::IO_OPERATION_TYPE_ADOPT : v1::IO_OPERATION_TYPE_TRIM,
+           {}});
       break;
     case Command::kBlockStatus: {
       ByteRange range = request->widened;
@@ -438,6 +442,7 @@ BlockReply VolumeEngine::MakeReply(Request* request) {
   BlockReply reply;
   reply.error = request->error;
   reply.message = std::move(request->message);
+  if (request->adopts) return reply;
   const Command command = request->block.command;
   CommandCounters& counters = context_.counters().commands[static_cast<size_t>(command)];
   counters.requests.Add();

@@ -109,6 +109,14 @@ class VolumeEngine final : public BlockDevice {
   // detached).
   void Shrink(uint64_t size_bytes, absl::AnyInvocable<void(absl::Status)> done);
 
+  // Gives the volume's own branch a layer of every chunk that it sees only by inheritance
+  // (docs/decisions/0010-snapshots.md, "Flattening"); `done` when these are durable, and so is all
+  // that came before them. Reads and writes go on; at the end writes wait as for a snapshot. A
+  // second call while one is under way ends with it. Errors: FAILED_PRECONDITION (read only),
+  // ABORTED (another generation came; a part may be lost), RESOURCE_EXHAUSTED (no space),
+  // DEADLINE_EXCEEDED (writes were not done in time), UNAVAILABLE (being detached).
+  void AdoptLayers(absl::AnyInvocable<void(absl::Status)> done);
+
   // No new requests. `done` when those in flight are answered and flushed, or dropped (`drop`: they
   // get ESHUTDOWN at once). The engine may be destroyed then.
   void Detach(bool drop, absl::AnyInvocable<void()> done);
@@ -211,6 +219,11 @@ class VolumeEngine final : public BlockDevice {
   void FlushForHold();
   void EndHold(const absl::Status& why);
   uint64_t FinishCut(VolumeGrant grant);
+
+  // Layers of the volume's own branch: volume_adopt.cc.
+  void AdoptNext();
+  void HoldForAdoption(int attempts_left);
+  void EndAdoption(absl::Status status);
 
   // Pieces on their way: volume_pieces.cc.
   Group* GroupFor(uint64_t chunk_index);
@@ -336,6 +349,13 @@ class VolumeEngine final : public BlockDevice {
   WriteHold hold_;
   uint64_t shrunk_to_ = UINT64_MAX;  // a grant with this size is still to come
   bool shrinking_ = false;
+  struct Adoption {
+    uint64_t position = 0;  // up to where pieces were sent
+    uint64_t generation = 0;
+    uint64_t losses = 0;                                          // there were when it began
+    std::vector<absl::AnyInvocable<void(absl::Status)>> waiting;  // empty: none is under way
+  };
+  Adoption adoption_;
   uint64_t holds_ = 0;
   uint64_t writes_taken_ = 0;     // in live_, and not held back or waiting for limits
   uint64_t cut_held_micros_ = 0;  // of the present grant's cut

@@ -26,6 +26,8 @@ token::Operation TokenOperation(v1::IoOperationType type) {
       return token::Operation::kWriteZeroes;
     case v1::IO_OPERATION_TYPE_TRIM:
       return token::Operation::kTrim;
+    case v1::IO_OPERATION_TYPE_ADOPT:
+      return token::Operation::kAdopt;
     case v1::IO_OPERATION_TYPE_FLUSH:
       return token::Operation::kFlush;
     default:
@@ -35,7 +37,7 @@ token::Operation TokenOperation(v1::IoOperationType type) {
 
 bool IsWriteType(v1::IoOperationType type) {
   return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-         type == v1::IO_OPERATION_TYPE_TRIM;
+         type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
 WriteAnswer ToWriteAnswer(v1::IoStatus status) {

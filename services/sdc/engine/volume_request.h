@@ -62,6 +62,7 @@ struct Request {
   bool answered = false;     // its time was over; what is left runs for the order's sake
   bool flush_after = false;  // its writes are to be made durable before the answer
   bool internal = false;     // a flush that no application asked for
+  bool adopts = false;       // no write: the range's chunks get layers of the volume's branch
   uint64_t told_losses = 0;  // a later loss may be one of what it promises
   bool partly_done = false;  // a write: some pieces have been acknowledged, ..
   uint64_t done_losses = 0;  // .. the first after so many losses: a later one may be of that piece

@@ -28,6 +28,7 @@ Command CommandOf(uint32_t type) {
     case v1::IO_OPERATION_TYPE_WRITE_ZEROES:
       return Command::kWriteZeroes;
     case v1::IO_OPERATION_TYPE_TRIM:
+    case v1::IO_OPERATION_TYPE_ADOPT:
       return Command::kTrim;
     default:
       return Command::kWrite;
@@ -37,7 +38,8 @@ Command CommandOf(uint32_t type) {
 absl::Status CheckWrite(const ResumeWrite& write, const token::Grant& grant) {
   const bool known = write.type == v1::IO_OPERATION_TYPE_WRITE ||
                      write.type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-                     write.type == v1::IO_OPERATION_TYPE_TRIM;
+                     write.type == v1::IO_OPERATION_TYPE_TRIM ||
+                     write.type == v1::IO_OPERATION_TYPE_ADOPT;
   const uint64_t chunks =
       (grant.volume_size_bytes + grant.chunk_bytes - 1) / std::max(grant.chunk_bytes, 1u);
   const bool inside = write.chunk_index < chunks && write.offset_bytes <= grant.chunk_bytes &&

@@ -103,8 +103,9 @@ v1::IoResult BareReplica::Do(const BareWrite& write) {
   auto batch = std::make_shared<RequestBatch>(std::make_shared<ClientSession>(client), 0);
   v1::IoOperation* operation = batch->frame.header.add_operations();
   operation->set_tag(1);
-  operation->set_type(write.data.empty() ? v1::IO_OPERATION_TYPE_TRIM
-                                         : v1::IO_OPERATION_TYPE_WRITE);
+  operation->set_type(write.adopts         ? v1::IO_OPERATION_TYPE_ADOPT
+                      : write.data.empty() ? v1::IO_OPERATION_TYPE_TRIM
+                                           : v1::IO_OPERATION_TYPE_WRITE);
   operation->set_generation(write.version.generation);
   operation->set_placement_group_id(placement_group_id_);
   operation->set_epoch(epoch_);

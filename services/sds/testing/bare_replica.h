@@ -32,6 +32,7 @@ struct BareWrite {
   uint32_t offset_bytes = 0;
   uint32_t length_bytes = 0;
   std::string data;
+  bool adopts = false;  // no write: a layer of the branch is made
 };
 
 class BareReplica {

@@ -235,6 +235,8 @@ void TestClient::SignWith(const token::Key& sds_key, v1::IoOperation* operation)
         return token::Operation::kWriteZeroes;
       case v1::IO_OPERATION_TYPE_TRIM:
         return token::Operation::kTrim;
+      case v1::IO_OPERATION_TYPE_ADOPT:
+        return token::Operation::kAdopt;
       case v1::IO_OPERATION_TYPE_FLUSH:
         return token::Operation::kFlush;
       default:
