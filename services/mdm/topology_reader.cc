@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/mdm/layer_paths.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/placement_planner.h"
 #include "services/mdm/request_checks.h"
@@ -65,6 +66,7 @@ v1::Volume TopologyReader::Volume(const VolumeRow& row) {
   volume.set_kind(row.kind);
   volume.set_parent_id(row.parent_id);
   volume.set_locked_until_ms(row.locked_until_ms);
+  *volume.mutable_path() = ToMessage(row.path);
   if (row.parent_id != 0) {
     if (const auto parent = FindVolume(db_, row.parent_id)) {
       volume.set_parent_name(parent->shown_name());

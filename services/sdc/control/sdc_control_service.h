@@ -22,7 +22,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
  public:
   // All must outlive it. `nbd_uris` are listeners without an export name.
   SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
-                        Attachments& attachments, const NbdServer& nbd,
+                        Attachments& attachments, MdmClient& mdm, const NbdServer& nbd,
                         std::vector<std::string> nbd_uris);
 
   grpc::ServerUnaryReactor* AttachVolume(grpc::CallbackServerContext* context,
@@ -53,6 +53,8 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* ShrinkVolume(grpc::CallbackServerContext* context,
                                          const v1::ShrinkVolumeRequest* request,
                                          v1::ShrinkVolumeResponse* response) override;
+  grpc::ServerWriteReactor<v1::ListChangedExtentsResponse>* ListChangedExtents(
+      grpc::CallbackServerContext* context, const v1::ListChangedExtentsRequest* request) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -75,6 +77,16 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   [[nodiscard]] absl::Status Write(const CallContext& call,
                                    StreamReader<v1::WriteVolumeRequest>& reader,
                                    v1::WriteVolumeResponse* response);
+  [[nodiscard]] absl::Status ListChanges(const CallContext& call,
+                                         const v1::ListChangedExtentsRequest& request,
+                                         StreamWriter<v1::ListChangedExtentsResponse>& writer);
+  // Null: compared with nothing. `base` is what the MDM says of it.
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<const ComparisonBase>> FindBase(
+      const CallContext& call, const v1::ListChangedExtentsRequest& request, const Device& device,
+      v1::Volume* base);
+  [[nodiscard]] absl::Status CheckBaseStays(const CallContext& call, const v1::Volume& base);
+  [[nodiscard]] absl::StatusOr<v1::Volume> AskForVolume(const CallContext& call,
+                                                        const v1::GetVolumeRequest& which);
   [[nodiscard]] absl::StatusOr<Device> Find(const CallContext& call, uint64_t volume_id,
                                             const std::string& name);
   [[nodiscard]] absl::StatusOr<BlockReply> Submit(const CallContext& call, const Device& device,
@@ -85,6 +97,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   EventLoop& loop_;
   IoEngine& engine_;
   Attachments& attachments_;
+  MdmClient& mdm_;
   const NbdServer& nbd_;
   const std::vector<std::string> nbd_uris_;
 };

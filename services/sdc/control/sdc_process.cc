@@ -250,8 +250,8 @@ class Process final : public SdcProcess {
     rpc.services = {"tessera.v1.SdcControlService", "tessera.v1.MonitoringService"};
     TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc, authenticator, &registry_));
 
-    control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *attachments_, *nbd_,
-                                                       nbd_uris_);
+    control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *attachments_, *mdm_,
+                                                       *nbd_, nbd_uris_);
     GrpcServerOptions server;
     server.security = options_.security;
     server.listen = {options_.control_listen};
