@@ -56,6 +56,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddVolumeCommands(&app, &client);
   tessera::cli::AddSnapshotCommands(&app, &client);
   tessera::cli::AddVerifyCommand(app.get_subcommand("volume"), &client, &exit_code);
+  tessera::cli::AddImageCommands(app.get_subcommand("volume"), &client);
   tessera::cli::AddPoolCommands(&app, &client);
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);
   tessera::cli::AddScrubCommands(&app, &client, &exit_code);
