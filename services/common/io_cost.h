@@ -36,6 +36,7 @@ struct IoCost {
     case v1::IO_OPERATION_TYPE_TRIM:
     case v1::IO_OPERATION_TYPE_MAP:
     case v1::IO_OPERATION_TYPE_ADOPT:
+    case v1::IO_OPERATION_TYPE_CHANGES:
       return {kDatalessOperations, 0};
     default:
       // Flushes serve all who wait for one; what keeps the replicas in order is no load of the

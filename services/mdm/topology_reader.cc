@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "services/mdm/capacity_rules.h"
+#include "services/mdm/layer_paths.h"
 #include "services/mdm/membership_rules.h"
 #include "services/mdm/placement_planner.h"
 #include "services/mdm/request_checks.h"

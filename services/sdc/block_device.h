@@ -38,19 +38,32 @@ struct Payload {
   }
 };
 
-enum class Command : uint8_t { kRead, kWrite, kFlush, kTrim, kWriteZeroes, kBlockStatus, kCache };
+enum class Command : uint8_t {
+  kRead,
+  kWrite,
+  kFlush,
+  kTrim,
+  kWriteZeroes,
+  kBlockStatus,
+  kCache,
+  kChanges,  // as kBlockStatus, with what may differ from `base`; not one of NBD's
+};
+
+// What kChanges compares with: the volume engine's.
+struct ComparisonBase;
 
 struct StatusExtent {
   uint64_t length_bytes = 0;
-  bool hole = false;  // takes no space
-  bool zero = false;  // reads as zeros
+  bool hole = false;     // takes no space
+  bool zero = false;     // reads as zeros
+  bool changed = false;  // kChanges: may differ from the base
 };
 
 struct BlockReply {
   int error = 0;                      // an errno value of those that NBD can carry, 0 for success
   std::string message;                // for people: why; empty on success
   Payload data;                       // kRead: exactly the bytes asked for
-  std::vector<StatusExtent> extents;  // kBlockStatus: from the offset on, at least one
+  std::vector<StatusExtent> extents;  // kBlockStatus, kChanges: from the offset on, at least one
 };
 
 // How many losses of answered writes a client (an NBD connection) has been told of. Every client
@@ -70,6 +83,9 @@ struct BlockRequest {
   bool fast_zero = false;          // kWriteZeroes: fail with ENOTSUP unless quicker than a write
   bool one_extent = false;         // kBlockStatus: the first extent only
   Payload data;                    // kWrite
+  // kChanges; null: nothing, so that all that takes space differs. Shared by the requests of a
+  // list.
+  std::shared_ptr<const ComparisonBase> base;
   // kFlush: of the client. Null: one that opens the device with this request.
   std::shared_ptr<LossCursor> client;
   absl::AnyInvocable<void(BlockReply)> done;

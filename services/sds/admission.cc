@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "libtoken/base_path.h"
 #include "services/common/crc32c.h"
 #include "services/common/placement_hash.h"
 #include "services/sds/replica_rules.h"
@@ -26,6 +27,7 @@ std::optional<token::Operation> TokenOperation(v1::IoOperationType type) {
     case v1::IO_OPERATION_TYPE_READ:
     case v1::IO_OPERATION_TYPE_MAP:
     case v1::IO_OPERATION_TYPE_POSITION:
+    case v1::IO_OPERATION_TYPE_CHANGES:
       return token::Operation::kRead;
     case v1::IO_OPERATION_TYPE_WRITE:
       return token::Operation::kWrite;
@@ -79,6 +81,10 @@ AdmissionVerdict Admission::Judge(ClientSession* session, IoOperationRef* operat
       (what.data_crc32c() != 0 || !what.unbound_data()) &&
       Crc32c(operation->data()) != what.data_crc32c()) {
     return Refused(token::Refusal::kDataMismatch, "the payload is not the one that was signed");
+  }
+  if (what.type() == v1::IO_OPERATION_TYPE_CHANGES) {
+    verdict = JudgeBasePath(what);
+    if (verdict.status != v1::IO_STATUS_OK) return verdict;
   }
   verdict = LearnGeneration(shown.get());
   if (verdict.status != v1::IO_STATUS_OK) return verdict;
@@ -143,6 +149,16 @@ AdmissionVerdict Admission::JudgePlace(const IoOperationRef& operation) const {
   if (right == what.placement_group_id()) return {};
   return Invalid(absl::StrCat("chunk ", what.chunk_index(), " belongs to placement group ", right,
                               ", not ", what.placement_group_id()));
+}
+
+AdmissionVerdict Admission::JudgeBasePath(const v1::IoOperation& what) {
+  const std::vector<token::PathPart> base_path = BasePathOf(what);
+  if (what.unbound_data() || token::BasePathChecksum(base_path) != what.data_crc32c()) {
+    return Refused(token::Refusal::kDataMismatch, "the base path is not the one that was signed");
+  }
+  if (base_path.empty() || LayerPathOf(base_path).has_value()) return {};
+  return Invalid(absl::StrCat("the base path must have at most ", token::kPathPartsMax,
+                              " parts, branches falling"));
 }
 
 AdmissionVerdict Admission::LearnGeneration(ShownGrant* shown) const {

@@ -44,6 +44,7 @@ class Admission {
                                             const std::shared_ptr<ShownGrant>& shared,
                                             const token::MdmTime& now) const;
   [[nodiscard]] AdmissionVerdict JudgePlace(const IoOperationRef& operation) const;
+  [[nodiscard]] static AdmissionVerdict JudgeBasePath(const v1::IoOperation& what);
   [[nodiscard]] AdmissionVerdict LearnGeneration(ShownGrant* shown) const;
   [[nodiscard]] AdmissionVerdict FindLimit(ShownGrant* shown) const;
   [[nodiscard]] AdmissionVerdict UseCounter(ShownGrant* shown, const IoOperationRef& operation,

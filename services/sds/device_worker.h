@@ -138,6 +138,7 @@ class DeviceWorker {
   void AnswerPosition(const IoOperationRef& operation, GroupReplica* replica);
   void ReadFromDisk(IoOperationRef operation);
   void MapFromDisk(IoOperationRef operation);
+  void CompareFromDisk(IoOperationRef operation);
   void FinishRead(const IoOperationRef& operation, const absl::Status& status, grpc::Slice data,
                   const token::MdmTime& now);
   [[nodiscard]] bool StillAllowed(const IoOperationRef& operation, const token::MdmTime& now);

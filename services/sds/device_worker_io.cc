@@ -288,6 +288,10 @@ void DeviceWorker::AnswerReads() {
       MapFromDisk(std::move(operation));
       continue;
     }
+    if (operation.operation->type() == v1::IO_OPERATION_TYPE_CHANGES) {
+      CompareFromDisk(std::move(operation));
+      continue;
+    }
     if (operation.operation->type() == v1::IO_OPERATION_TYPE_POSITION) {
       AnswerPosition(operation, replica);
       continue;
@@ -357,6 +361,33 @@ void DeviceWorker::MapFromDisk(IoOperationRef operation) {
         v1::ChunkExtent* out = result->add_extents();
         out->set_length_bytes(extent.length_bytes);
         out->set_mapped(extent.mapped);
+      }
+    });
+  };
+  if (!readers_->Post(std::move(work))) {
+    Answer(operation, v1::IO_STATUS_OVERLOADED, "too many reads wait for the disk");
+  }
+}
+
+void DeviceWorker::CompareFromDisk(IoOperationRef operation) {
+  auto work = [this, operation]() mutable {
+    const v1::IoOperation& what = *operation.operation;
+    const std::optional<chunk::LayerPath> base_path = LayerPathOf(BasePathOf(what));
+    absl::StatusOr<std::vector<chunk::ChangedExtent>> extents =
+        device_->store()->Changes(KeyOf(operation), base_path.has_value() ? &*base_path : nullptr,
+                                  *operation.grant->path, what.offset_bytes(), what.length_bytes());
+    Post([this, operation = std::move(operation), extents = std::move(extents)] {
+      if (!StillAllowed(operation, context_->mdm_clock->Now())) return;
+      if (!extents.ok()) {
+        Answer(operation, v1::IO_STATUS_INTERNAL, std::string(extents.status().message()));
+        return;
+      }
+      v1::IoResult* result = Answer(operation, v1::IO_STATUS_OK);
+      for (const chunk::ChangedExtent& extent : *extents) {
+        v1::ChunkExtent* out = result->add_extents();
+        out->set_length_bytes(extent.length_bytes);
+        out->set_mapped(extent.mapped);
+        out->set_changed(extent.changed);
       }
     });
   };

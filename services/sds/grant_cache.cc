@@ -17,11 +17,14 @@ void LookUpKey(const KeyStore& keys, ShownGrant* shown) {
 
 }  // namespace
 
+std::optional<chunk::LayerPath> LayerPathOf(std::span<const token::PathPart> parts) {
+  std::vector<chunk::LayerPath::Part> path;
+  for (const token::PathPart& part : parts) path.push_back({part.branch, part.ordinal_max});
+  return chunk::LayerPath::Make(path);
+}
+
 std::optional<chunk::LayerPath> PathOf(const token::Grant& grant) {
-  if (grant.path.empty()) return chunk::LayerPath();
-  std::vector<chunk::LayerPath::Part> parts;
-  for (const token::PathPart& part : grant.path) parts.push_back({part.branch, part.ordinal_max});
-  return chunk::LayerPath::Make(parts);
+  return grant.path.empty() ? chunk::LayerPath() : LayerPathOf(grant.path);
 }
 
 std::optional<chunk::LayerPath> WritePathOf(const chunk::LayerPath& path, uint64_t layer) {

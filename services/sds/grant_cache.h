@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -98,6 +99,8 @@ class ShownGrants {
   std::shared_ptr<ShownGrant> last_found_;  // most streams have one grant
 };
 
+// nullopt: no parts, too many, or branches that do not fall.
+[[nodiscard]] std::optional<chunk::LayerPath> LayerPathOf(std::span<const token::PathPart> parts);
 // What the grant sees; nullopt: its path is none.
 [[nodiscard]] std::optional<chunk::LayerPath> PathOf(const token::Grant& grant);
 // See ShownGrant::write_path.

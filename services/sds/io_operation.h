@@ -73,6 +73,15 @@ struct IoOperationRef {
          type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
+// What an IO_OPERATION_TYPE_CHANGES compares with; empty: nothing.
+[[nodiscard]] inline std::vector<token::PathPart> BasePathOf(const v1::IoOperation& operation) {
+  std::vector<token::PathPart> parts;
+  for (const v1::LayerPathPart& part : operation.base_path()) {
+    parts.push_back({.branch = part.branch(), .ordinal_max = part.ordinal_max()});
+  }
+  return parts;
+}
+
 // Results gather here by client until the end of a worker's cycle.
 class Outbox {
  public:

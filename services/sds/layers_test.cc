@@ -3,9 +3,11 @@
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "libtoken/base_path.h"
 #include "services/common/errors.h"
 #include "services/common/grpc_server.h"
 #include "services/sds/replica_messages.h"
@@ -187,6 +189,85 @@ TEST_CASE("What a clone sees is adopted in the order of its writes, and by its w
   later.set_counter(later.counter() + 1);
   flat.Sign(&later);
   CHECK(flat.SendOne(later).status() == v1::IO_STATUS_SEQUENCE_GAP);
+}
+
+// "=1 +2 -1": blocks of a client's view that are equal to what the base sees, that differ, and that
+// differ and take no space; or how it ended.
+std::string Compare(TestClient* client, uint64_t chunk, const std::vector<token::PathPart>& base,
+                    const std::function<void(v1::IoOperation*)>& alter = nullptr,
+                    const std::function<void(v1::IoOperation*)>& alter_signed = nullptr) {
+  v1::IoOperation operation = client->NewRead(kGroup, chunk, 0, 4 * kBlock);
+  operation.set_type(v1::IO_OPERATION_TYPE_CHANGES);
+  for (const token::PathPart& part : base) {
+    v1::LayerPathPart* to = operation.add_base_path();
+    to->set_branch(part.branch);
+    to->set_ordinal_max(part.ordinal_max);
+  }
+  operation.set_data_crc32c(token::BasePathChecksum(base));
+  if (alter != nullptr) alter(&operation);
+  client->Sign(&operation);
+  if (alter_signed != nullptr) alter_signed(&operation);
+  const v1::IoResult result = client->SendOne(operation);
+  if (result.status() != v1::IO_STATUS_OK) {
+    return result.refusal() != v1::TOKEN_REFUSAL_UNSPECIFIED
+               ? v1::TokenRefusal_Name(result.refusal())
+               : v1::IoStatus_Name(result.status());
+  }
+  std::string text;
+  for (const v1::ChunkExtent& extent : result.extents()) {
+    text += std::string(text.empty() ? "" : " ") +
+            (!extent.changed() ? "="
+             : extent.mapped() ? "+"
+                               : "-") +
+            std::to_string(extent.length_bytes() / kBlock);
+  }
+  return text;
+}
+
+TEST_CASE("What a client sees is compared with another path of the vtree") {
+  Single single;
+  TestClient& client = single.client;
+  REQUIRE(client.Write(kGroup, 0, 0, Block('a') + Block('b') + Block('c')) == v1::IO_STATUS_OK);
+  single.Cut(1);
+  REQUIRE(client.Write(kGroup, 0, kBlock, Block('B')) == v1::IO_STATUS_OK);
+  REQUIRE(client.Write(kGroup, 1, 0, Block('d')) == v1::IO_STATUS_OK);
+  const std::vector<token::PathPart> first = {{0, 0}};
+  CHECK(Compare(&client, 0, first) == "=1 +1 =1 =1");
+  CHECK(Compare(&client, 1, first) == "+1 =3");
+  CHECK(Compare(&client, 2, first) == "=4");
+  CHECK(Compare(&client, 0, {}) == "+3 =1");
+  CHECK(Compare(&client, 0, {{0, token::kPathHead}}) == "=3 =1");
+  // A clone that trimmed something, with its origin; readers ask, too.
+  const uint64_t layer = chunk::MakeLayer(1, 0);
+  TestClient clone(&single.mdm, &single.sds,
+                   LayerGrant(single.mdm, 4, {{1, token::kPathHead}, {0, 0}}, layer));
+  v1::IoOperation trim = clone.NewWrite(kGroup, 0, 2 * kBlock, Block('x'));
+  trim.set_type(v1::IO_OPERATION_TYPE_TRIM);
+  trim.set_data_crc32c(0);
+  clone.Sign(&trim);
+  REQUIRE(clone.SendOne(trim).status() == v1::IO_STATUS_OK);
+  CHECK(Compare(&clone, 0, first) == "=2 -1 =1");
+  TestClient reader(&single.mdm, &single.sds, ReadGrant(single.mdm, 2, first));
+  CHECK(Compare(&reader, 0, {{1, token::kPathHead}, {0, 0}}) == "=2 +1 =1");
+  CHECK(Compare(&reader, 1, {{0, token::kPathHead}}) == "-1 =3");
+
+  // It is a read with a token of its own: bound to the base, used once.
+  CHECK(Compare(&client, 0, first, [](auto* o) { o->set_data_crc32c(0); }) ==
+        "TOKEN_REFUSAL_DATA_MISMATCH");
+  CHECK(Compare(&client, 0, first, [](auto* o) { o->set_unbound_data(true); }) ==
+        "TOKEN_REFUSAL_DATA_MISMATCH");
+  CHECK(Compare(&client, 0, first, nullptr, [](auto* o) { o->clear_base_path(); }) ==
+        "TOKEN_REFUSAL_DATA_MISMATCH");
+  CHECK(Compare(&client, 0, first, nullptr, [](auto* o) {
+          o->mutable_base_path(0)->set_ordinal_max(1);
+        }) == "TOKEN_REFUSAL_DATA_MISMATCH");
+  CHECK(Compare(&client, 0, first, nullptr, [](auto* o) { o->set_data_crc32c(1); }) ==
+        "TOKEN_REFUSAL_BAD_SIGNATURE");
+  CHECK(Compare(&client, 0, {{0, 4}, {1, 3}}) == "IO_STATUS_INVALID");
+  CHECK(Compare(&client, 0, std::vector<token::PathPart>(17)) == "IO_STATUS_INVALID");
+  CHECK(Compare(&client, 0, first) == "=1 +1 =1 =1");
+  CHECK(Compare(&client, 0, first, [](auto* o) { o->set_counter(o->counter() - 1); }) ==
+        "TOKEN_REFUSAL_REPLAYED");
 }
 
 TEST_CASE("A write changes its grant's layer, and never a later one") {

@@ -20,6 +20,7 @@ void AddVolumeCommands(CLI::App* app, Client* client);
 void AddSnapshotCommands(CLI::App* app, Client* client);
 void AddScheduleCommands(CLI::App* app, Client* client);
 void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // volume verify
+void AddImageCommands(CLI::App* volume, Client* client);  // volume export, import, check-image
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
 // rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.
 void AddUsageCommands(CLI::App* app, Client* client);  // usage, pool set: after the pools

@@ -57,6 +57,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddSnapshotCommands(&app, &client);
   tessera::cli::AddScheduleCommands(&app, &client);
   tessera::cli::AddVerifyCommand(app.get_subcommand("volume"), &client, &exit_code);
+  tessera::cli::AddImageCommands(app.get_subcommand("volume"), &client);
   tessera::cli::AddPoolCommands(&app, &client);
   tessera::cli::AddUsageCommands(&app, &client);
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);

@@ -4,8 +4,10 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <set>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "tessera/v1/placement.grpc.pb.h"
@@ -91,13 +93,58 @@ bool Equal(const v1::ChunkDigest* a, const v1::ChunkDigest* b) {
   return a->error().empty() && b->error().empty() && a->content_crc32c() == b->content_crc32c();
 }
 
-// A layer that nobody sees any more is dropped by one server sooner than by another: one that has
-// it no longer has a later layer of the chunk. (What tells which layers are seen, the MDM has.)
-bool MayBeDropped(const Digests& digests, const ChunkId& chunk) {
-  const auto later = digests.upper_bound(chunk);
-  return !digests.contains(chunk) && later != digests.end() &&
-         std::get<0>(later->first) == std::get<0>(chunk) &&
-         std::get<1>(later->first) == std::get<1>(chunk);
+// Paths of all volumes and snapshots of the vtree, those in the trash, too.
+std::vector<v1::LayerPath> PathsOf(Client* client, uint64_t vtree_id) {
+  std::vector<v1::LayerPath> paths;
+  for (const bool trashed : {false, true}) {
+    v1::ListVolumesRequest request;
+    request.set_page_size(1000);
+    request.set_trashed(trashed);
+    do {
+      const auto page =
+          client->Call<v1::VolumeService>(&v1::VolumeService::Stub::ListVolumes, request);
+      for (const v1::Volume& volume : page.volumes()) {
+        if (volume.vtree_id() == vtree_id) paths.push_back(volume.path());
+      }
+      request.set_page_token(page.next_page_token());
+    } while (!request.page_token().empty());
+  }
+  return paths;
+}
+
+bool Sees(const v1::LayerPath& path, uint64_t layer) {
+  const auto branch = static_cast<uint32_t>(layer >> 32);
+  const auto ordinal = static_cast<uint32_t>(layer);
+  if (path.parts().empty()) return branch == 0;
+  return std::any_of(path.parts().begin(), path.parts().end(), [&](const v1::LayerPathPart& part) {
+    return part.branch() == branch && ordinal <= part.ordinal_max();
+  });
+}
+
+// Of each chunk, the layers in which some path ends. A layer that nobody sees any more is dropped
+// by one server sooner than by another.
+std::set<ChunkId> SeenLayers(const std::map<ChunkId, int>& chunks,
+                             const std::vector<v1::LayerPath>& paths) {
+  std::set<ChunkId> seen;
+  for (auto begin = chunks.begin(); begin != chunks.end();) {
+    auto end = begin;
+    const auto same_chunk = [&](const ChunkId& other) {
+      return std::get<0>(other) == std::get<0>(begin->first) &&
+             std::get<1>(other) == std::get<1>(begin->first);
+    };
+    while (end != chunks.end() && same_chunk(end->first)) ++end;
+    for (const v1::LayerPath& path : paths) {
+      // The newest that it sees: layers are in order.
+      for (auto layer = end; layer != begin;) {
+        --layer;
+        if (!Sees(path, std::get<2>(layer->first))) continue;
+        seen.insert(layer->first);
+        break;
+      }
+    }
+    begin = end;
+  }
+  return seen;
 }
 
 // The digests of all servers that have replicas in these groups.
@@ -143,6 +190,7 @@ void Verify(Client* client, const std::string& text, int* exit_code) {
   for (const auto& [sds_id, digests] : by_sds) {
     for (const auto& [chunk, digest] : digests) ++chunks[chunk];
   }
+  const std::set<ChunkId> seen = SeenLayers(chunks, PathsOf(client, volume.vtree_id()));
   uint64_t compared = 0;
   uint64_t not_in_sync = 0;
   uint64_t different = 0;
@@ -157,7 +205,7 @@ void Verify(Client* client, const std::string& text, int* exit_code) {
         ++not_in_sync;
         continue;
       }
-      if (MayBeDropped(by_sds[replica.sds_id()], chunk)) {
+      if (!seen.contains(chunk) && !by_sds[replica.sds_id()].contains(chunk)) {
         ++dropped;
         continue;
       }

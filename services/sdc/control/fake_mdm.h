@@ -76,6 +76,8 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   std::atomic<uint32_t> iops_limit{0};
   std::atomic<int> registrations{0};
   std::atomic<bool> left{false};
+  std::atomic<bool> base_deleted{false};
+  std::atomic<bool> base_rolled_back{false};
   std::atomic<uint64_t> granted_epoch{0};  // of the entry that comes with a grant; 0: none
   std::atomic<uint64_t> known_epoch{0};    // by the client, as it acquired its last grant
   // The volume is unmapped and mapped again: the generation moves on, and so does the mapping.
@@ -124,8 +126,17 @@ class FakeMdm final : public v1::DiscoveryService::Service,
   }
   grpc::Status GetVolume(grpc::ServerContext*, const v1::GetVolumeRequest* request,
                          v1::GetVolumeResponse* response) override {
-    response->mutable_volume()->set_volume_id(request->volume_id());
-    response->mutable_volume()->set_name("vol");
+    // 7 is the volume; 8 and 10 ("other") are of its origin, 11 is of another, more are not there.
+    const uint64_t id = request->name() == "other" ? 10 : request->volume_id();
+    if (id > 11 || (id == 10 && base_deleted)) return {grpc::StatusCode::NOT_FOUND, "no volume"};
+    v1::Volume* volume = response->mutable_volume();
+    volume->set_volume_id(id);
+    volume->set_name("vol");
+    volume->set_vtree_id(id == 11 ? 11 : 7);
+    if (id == 7) return grpc::Status::OK;
+    v1::LayerPathPart* part = volume->mutable_path()->add_parts();
+    part->set_branch(id == 8 ? 0 : base_rolled_back ? 3 : 2);
+    part->set_ordinal_max(3);
     return grpc::Status::OK;
   }
   grpc::Status AcquireGrant(grpc::ServerContext*, const v1::AcquireGrantRequest* request,

@@ -9,12 +9,14 @@
 #include "services/common/errors.h"
 #include "services/common/status_macros.h"
 #include "services/sdc/control/loop_call.h"
+#include "services/sdc/control/request_window.h"
 
 namespace tessera::sdc {
 namespace {
 
 constexpr uint64_t kReadBytes = 1 << 20;
 constexpr size_t kWriteMessageBytes = 4 << 20;
+constexpr uint64_t kZeroBytes = 64 << 20;  // in one request
 constexpr std::chrono::milliseconds kLongest = std::chrono::hours(1);
 
 void FillStatus(const ReadCache& cache, v1::ReadCacheStatus* status) {
@@ -56,13 +58,14 @@ absl::Status FromBlockError(int error, const std::string& message) {
 
 SdcControlServiceImpl::SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
                                              const SharedVolumes& volumes, Attachments& attachments,
-                                             const NbdServer& nbd,
+                                             MdmClient& mdm, const NbdServer& nbd,
                                              std::vector<std::string> nbd_uris)
     : rpc_(rpc),
       loop_(loop),
       engine_(engine),
       volumes_(volumes),
       attachments_(attachments),
+      mdm_(mdm),
       nbd_(nbd),
       nbd_uris_(std::move(nbd_uris)) {}
 
@@ -316,31 +319,46 @@ absl::Status SdcControlServiceImpl::Write(const CallContext& call,
           [device = offer.device](auto answer) { answer(device->OpenCursor()); }));
   uint64_t offset = message->offset_bytes();
   const uint64_t size = offer.device->info().size_bytes;
+  RequestWindow window(loop_, volumes_, offer.volume_id);
   for (;;) {
     const std::string& data = message->data();
     if (data.size() > kWriteMessageBytes) {
       return InvalidField("data", absl::StrCat("has ", data.size(), " bytes, at most ",
                                                kWriteMessageBytes, " go into one message"));
     }
-    if (offset > size || data.size() > size - offset) {
-      return absl::OutOfRangeError(
-          absl::StrCat("bytes ", offset, " to ", offset + data.size(), " of a volume of ", size));
+    // Each step by itself: their sum may be no 64-bit number.
+    for (const uint64_t length : {message->skip_bytes(), message->zero_bytes(), data.size()}) {
+      if (offset > size || length > size - offset) {
+        return absl::OutOfRangeError(absl::StrCat("bytes ", offset, " to ", offset, " + ", length,
+                                                  " of a volume of ", size));
+      }
+      offset += length;
+    }
+    uint64_t zero_at = offset - data.size() - message->zero_bytes();
+    response->set_zeroed_bytes(response->zeroed_bytes() + message->zero_bytes());
+    while (zero_at < offset - data.size()) {
+      BlockRequest zero;
+      zero.command = Command::kWriteZeroes;
+      zero.offset_bytes = zero_at;
+      zero.length_bytes = std::min(offset - data.size() - zero_at, kZeroBytes);
+      zero_at += zero.length_bytes;
+      TESSERA_RETURN_IF_ERROR(window.Begin(std::move(zero), call.TimeLeft(kLongest)));
     }
     if (!data.empty()) {
+      response->set_written_bytes(response->written_bytes() + data.size());
       BlockRequest write;
       write.command = Command::kWrite;
-      write.offset_bytes = offset;
+      write.offset_bytes = offset - data.size();
       write.length_bytes = data.size();
       write.data.pieces.push_back(std::as_bytes(std::span(data)));
       write.data.owner = message;
-      TESSERA_RETURN_IF_ERROR(Submit(call, offer, std::move(write)).status());
-      offset += data.size();
-      response->set_written_bytes(response->written_bytes() + data.size());
+      TESSERA_RETURN_IF_ERROR(window.Begin(std::move(write), call.TimeLeft(kLongest)));
     }
     // A fresh message: streams may still hold the last one's bytes.
     message = std::make_shared<v1::WriteVolumeRequest>();
     if (!reader.Read(message.get())) break;
   }
+  TESSERA_RETURN_IF_ERROR(window.Finish(call.TimeLeft(kLongest)));
   if (call.cancelled()) return absl::CancelledError("cancelled by the caller");
   if (!flush) return absl::OkStatus();
   BlockRequest request;

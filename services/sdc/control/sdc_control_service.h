@@ -22,7 +22,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
  public:
   // All must outlive it. `nbd_uris` are listeners without an export name.
   SdcControlServiceImpl(RpcDispatcher& rpc, EventLoop& loop, IoEngine& engine,
-                        const SharedVolumes& volumes, Attachments& attachments,
+                        const SharedVolumes& volumes, Attachments& attachments, MdmClient& mdm,
                         const NbdServer& nbd, std::vector<std::string> nbd_uris);
 
   grpc::ServerUnaryReactor* AttachVolume(grpc::CallbackServerContext* context,
@@ -59,6 +59,8 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   grpc::ServerUnaryReactor* YieldWriter(grpc::CallbackServerContext* context,
                                         const v1::YieldWriterRequest* request,
                                         v1::YieldWriterResponse* response) override;
+  grpc::ServerWriteReactor<v1::ListChangedExtentsResponse>* ListChangedExtents(
+      grpc::CallbackServerContext* context, const v1::ListChangedExtentsRequest* request) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -87,6 +89,16 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   [[nodiscard]] absl::StatusOr<SharedVolumes::Offer> FindOffer(const CallContext& call,
                                                                uint64_t volume_id,
                                                                const std::string& name);
+  [[nodiscard]] absl::Status ListChanges(const CallContext& call,
+                                         const v1::ListChangedExtentsRequest& request,
+                                         StreamWriter<v1::ListChangedExtentsResponse>& writer);
+  // Null: compared with nothing. `base` is what the MDM says of it.
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<const ComparisonBase>> FindBase(
+      const CallContext& call, const v1::ListChangedExtentsRequest& request, const Device& device,
+      v1::Volume* base);
+  [[nodiscard]] absl::Status CheckBaseStays(const CallContext& call, const v1::Volume& base);
+  [[nodiscard]] absl::StatusOr<v1::Volume> AskForVolume(const CallContext& call,
+                                                        const v1::GetVolumeRequest& which);
   [[nodiscard]] absl::StatusOr<Device> Find(const CallContext& call, uint64_t volume_id,
                                             const std::string& name);
   [[nodiscard]] absl::StatusOr<BlockReply> Submit(const CallContext& call,
@@ -100,6 +112,7 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   IoEngine& engine_;
   const SharedVolumes& volumes_;
   Attachments& attachments_;
+  MdmClient& mdm_;
   const NbdServer& nbd_;
   const std::vector<std::string> nbd_uris_;
 };

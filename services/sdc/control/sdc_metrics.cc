@@ -7,7 +7,7 @@ namespace tessera::sdc {
 namespace {
 
 constexpr std::array<std::string_view, kCommandCount> kNames = {
-    "read", "write", "flush", "trim", "write_zeroes", "block_status", "cache"};
+    "read", "write", "flush", "trim", "write_zeroes", "block_status", "cache", "changes"};
 constexpr std::chrono::milliseconds kPatience{500};
 
 std::vector<double> BoundsInSeconds() {

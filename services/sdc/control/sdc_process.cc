@@ -261,7 +261,7 @@ class Process final : public SdcProcess {
     TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc, authenticator, &registry_));
 
     control_ = std::make_unique<SdcControlServiceImpl>(*rpc_, loop_, *engine_, *volumes_,
-                                                       *attachments_, *nbd_, nbd_uris_);
+                                                       *attachments_, *mdm_, *nbd_, nbd_uris_);
     forward_ = std::make_unique<ForwardService>(
         loop_, *volumes_,
         [this] {

@@ -75,7 +75,7 @@ class LoopCounter {
   std::atomic<uint64_t> value_{0};
 };
 
-inline constexpr size_t kCommandCount = 7;
+inline constexpr size_t kCommandCount = 8;
 // Upper bounds of durations in microseconds: those of services/common/metrics.h DurationBuckets().
 inline constexpr std::array<uint32_t, 17> kDurationBoundsMicros = {
     50,     100,     200,     500,     1'000,     2'000,     5'000,     10'000,    20'000,

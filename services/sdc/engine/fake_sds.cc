@@ -4,6 +4,7 @@
 #include <span>
 
 #include "absl/strings/str_cat.h"
+#include "libtoken/base_path.h"
 #include "services/common/crc32c.h"
 
 namespace tessera::sdc {
@@ -276,6 +277,21 @@ v1::IoResult FakeSds::Do(const v1::IoOperation& operation, const std::string& da
       v1::ChunkExtent* extent = result.add_extents();
       extent->set_length_bytes(operation.length_bytes());
       extent->set_mapped(store_.chunks.contains(operation.chunk_index()));
+      break;
+    }
+    case v1::IO_OPERATION_TYPE_CHANGES: {
+      // Its layers are none: what it has differs from any base, and is equal to itself.
+      std::vector<token::PathPart> base;
+      for (const auto& part : operation.base_path()) {
+        base.push_back({part.branch(), part.ordinal_max()});
+      }
+      if (token::BasePathChecksum(base) != operation.data_crc32c()) {
+        return Refused(v1::TOKEN_REFUSAL_DATA_MISMATCH);
+      }
+      v1::ChunkExtent* extent = result.add_extents();
+      extent->set_length_bytes(operation.length_bytes());
+      extent->set_mapped(store_.chunks.contains(operation.chunk_index()));
+      extent->set_changed(extent->mapped() && (base.empty() || base[0].branch != 0));
       break;
     }
     case v1::IO_OPERATION_TYPE_POSITION: {

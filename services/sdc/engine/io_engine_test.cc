@@ -559,6 +559,45 @@ TEST_CASE("block status, trim, cache, rate limit and detach", "[engine]") {
   cluster.OnLoop([&] { CHECK(cluster.engine->Find("test") == nullptr); });
 }
 
+TEST_CASE("changes against a base come from any replica in sync, merged", "[engine]") {
+  TestCluster cluster(2);
+  CHECK(cluster.Write(kChunkBytes, Pattern(1, 2 * kChunkBytes)) == 0);
+  const auto compare = [&](std::vector<token::PathPart> base) {
+    BlockRequest request = TestCluster::Simple(Command::kChanges, 0, 4 * kChunkBytes);
+    if (!base.empty()) request.base = std::make_shared<ComparisonBase>(std::move(base));
+    BlockReply reply = cluster.Do(std::move(request));
+    CHECK(reply.message.empty());
+    REQUIRE(reply.error == 0);
+    std::string text;
+    for (const StatusExtent& extent : reply.extents) {
+      text += std::string(extent.changed ? "+" : "=") + (extent.hole ? "." : "") +
+              std::to_string(extent.length_bytes / kChunkBytes) + " ";
+    }
+    return text;
+  };
+  CHECK(compare({}) == "=.1 +2 =.1 ");
+  CHECK(compare({{.branch = 0, .ordinal_max = 3}}) == "=.1 =2 =.1 ");
+  CHECK(compare({{.branch = 2, .ordinal_max = 3}, {.branch = 0, .ordinal_max = 1}}) ==
+        "=.1 +2 =.1 ");
+  // A server that does not answer is passed over, as for reads; what one says nothing of differs.
+  cluster.servers[0]->Hold(true);
+  CHECK(compare({{.branch = 0, .ordinal_max = 3}}) == "=.1 =2 =.1 ");
+  cluster.servers[0]->Hold(false);
+  for (auto& server : cluster.servers) {
+    server->SetScript([](const v1::IoOperation& operation) -> std::optional<v1::IoResult> {
+      if (operation.type() != v1::IO_OPERATION_TYPE_CHANGES) return std::nullopt;
+      v1::IoResult result;
+      result.set_tag(operation.tag());
+      result.set_status(v1::IO_STATUS_OK);
+      v1::ChunkExtent* extent = result.add_extents();
+      extent->set_length_bytes(operation.chunk_index() == 1 ? 4096 : 2 * kChunkBytes);
+      return result;
+    });
+  }
+  CHECK(compare({{.branch = 0, .ordinal_max = 3}}) == "=.1 +0 =.2 ");
+  for (auto& server : cluster.servers) server->SetScript(nullptr);
+}
+
 TEST_CASE("requests in flight are dropped with ESHUTDOWN by a forced detach", "[engine]") {
   TestCluster cluster(1);
   cluster.servers[0]->Hold(true);

@@ -37,7 +37,7 @@ TEST_CASE("servers count exactly what the client takes from its limits", "[engin
   chunk::SeededRandom random(seed);
   constexpr Command kCommands[] = {Command::kRead,        Command::kWrite,       Command::kTrim,
                                    Command::kWriteZeroes, Command::kBlockStatus, Command::kCache,
-                                   Command::kFlush};
+                                   Command::kFlush,       Command::kChanges};
   for (int i = 0; i < 300; ++i) {
     const Command command = kCommands[random.Below(std::size(kCommands))];
     const uint64_t unit = random.Below(2) == 0 ? 512 : 1;

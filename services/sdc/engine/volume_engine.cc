@@ -19,6 +19,12 @@ bool IsWrite(Command command) {
          command == Command::kWriteZeroes;
 }
 
+// What brings something back.
+bool IsReadType(v1::IoOperationType type) {
+  return type == v1::IO_OPERATION_TYPE_READ || type == v1::IO_OPERATION_TYPE_MAP ||
+         type == v1::IO_OPERATION_TYPE_CHANGES;
+}
+
 }  // namespace
 
 VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant grant)
@@ -245,10 +251,13 @@ void VolumeEngine::Begin(Request* request) {
            request->adopts ? v1::IO_OPERATION_TYPE_ADOPT : v1::IO_OPERATION_TYPE_TRIM,
            {}});
       break;
-    case Command::kBlockStatus: {
+    case Command::kBlockStatus:
+    case Command::kChanges: {
       ByteRange range = request->widened;
       range.end = std::min(range.end, range.begin + kBlockStatusBytes);
-      request->segments.push_back({range, v1::IO_OPERATION_TYPE_MAP, {}});
+      const auto type = request->block.command == Command::kChanges ? v1::IO_OPERATION_TYPE_CHANGES
+                                                                    : v1::IO_OPERATION_TYPE_MAP;
+      request->segments.push_back({range, type, {}});
       break;
     }
     default:
@@ -347,8 +356,11 @@ void VolumeEngine::Advance(Request* request) {
         piece->crc32c = Crc32c({reinterpret_cast<const std::byte*>(slice.begin()), slice.size()},
                                piece->crc32c);
       }
-    } else if (segment.type == v1::IO_OPERATION_TYPE_READ ||
-               segment.type == v1::IO_OPERATION_TYPE_MAP) {
+    } else if (IsReadType(segment.type)) {
+      if (segment.type == v1::IO_OPERATION_TYPE_CHANGES) {
+        const ComparisonBase* base = request->block.base.get();
+        piece->crc32c = base != nullptr ? base->crc32c : token::BasePathChecksum({});
+      }
       piece->part = request->parts.size();
       request->parts.emplace_back();
     }
@@ -360,8 +372,7 @@ void VolumeEngine::Advance(Request* request) {
 
 void VolumeEngine::PieceDone(Piece* piece, int error, std::string message) {
   Request* request = piece->request;
-  const bool changed = piece->type != v1::IO_OPERATION_TYPE_READ &&
-                       piece->type != v1::IO_OPERATION_TYPE_MAP && !piece->force_unit_access;
+  const bool changed = !IsReadType(piece->type) && !piece->force_unit_access;
   if (error == 0 && changed && !std::exchange(request->partly_done, true)) {
     request->done_losses = flushes_.losses();
   }
@@ -405,7 +416,8 @@ void VolumeEngine::Finish(Request* request) {
     request->in_gate = false;
   }
   const Command command = request->block.command;
-  if (request->error == 0 && (command == Command::kRead || command == Command::kBlockStatus)) {
+  if (request->error == 0 && (command == Command::kRead || command == Command::kBlockStatus ||
+                              command == Command::kChanges)) {
     const RangeGate::Entry entry = gate_.Enter(RangeGate::Kind::kRead, request->widened, request);
     request->ticket = entry.ticket;
     request->in_gate = true;
@@ -461,6 +473,7 @@ BlockReply VolumeEngine::MakeReply(Request* request) {
       stats_.read_bytes.Add(request->range.size());
       break;
     case Command::kBlockStatus:
+    case Command::kChanges:
       reply.extents = MakeExtents(request);
       break;
     case Command::kWrite:
@@ -487,7 +500,7 @@ std::vector<StatusExtent> VolumeEngine::MakeExtents(Request* request) {
       if (extent.length_bytes == 0) continue;
       left -= extent.length_bytes;
       if (!merged.empty() && merged.back().hole == extent.hole &&
-          merged.back().zero == extent.zero) {
+          merged.back().zero == extent.zero && merged.back().changed == extent.changed) {
         merged.back().length_bytes += extent.length_bytes;
       } else {
         merged.push_back(extent);

@@ -213,6 +213,12 @@ void VolumeEngine::FillOperation(v1::IoOperation* operation, const Group& group,
   operation->set_data_crc32c(token.data_crc32c);
   operation->set_signature(signature.data(), signature.size());
   operation->set_force_unit_access(piece.force_unit_access);
+  if (piece.type != v1::IO_OPERATION_TYPE_CHANGES || piece.request->block.base == nullptr) return;
+  for (const token::PathPart& part : piece.request->block.base->parts) {
+    v1::LayerPathPart* added = operation->add_base_path();
+    added->set_branch(part.branch);
+    added->set_ordinal_max(part.ordinal_max);
+  }
 }
 
 size_t VolumeEngine::ChooseMember(Group& group, const Piece& piece) {
@@ -479,16 +485,17 @@ bool VolumeEngine::ReadOneBlockOnly(Piece* piece) {
 
 void VolumeEngine::ReadServed(Piece* piece, const v1::IoResult& result, PayloadCursor& payload) {
   PiecePart& part = piece->request->parts[piece->part];
-  if (piece->type == v1::IO_OPERATION_TYPE_MAP) {
-    uint64_t covered = 0;
+  if (piece->type == v1::IO_OPERATION_TYPE_MAP || piece->type == v1::IO_OPERATION_TYPE_CHANGES) {
+    const bool compared = piece->type == v1::IO_OPERATION_TYPE_CHANGES;
+    uint64_t left = piece->where.length_bytes;
     for (const v1::ChunkExtent& extent : result.extents()) {
-      part.extents.push_back({extent.length_bytes(), !extent.mapped(), !extent.mapped()});
-      covered += extent.length_bytes();
+      const uint64_t length = std::min<uint64_t>(extent.length_bytes(), left);
+      part.extents.push_back(
+          {length, !extent.mapped(), !extent.mapped(), compared && extent.changed()});
+      left -= length;
     }
-    // What a server says nothing of counts as data: never wrong, only slower.
-    if (covered < piece->where.length_bytes) {
-      part.extents.push_back({piece->where.length_bytes - covered, false, false});
-    }
+    // What a server says nothing of counts as data that differs: never wrong, only slower.
+    if (left > 0) part.extents.push_back({left, false, false, compared});
     PieceDone(piece, 0, "");
     return;
   }

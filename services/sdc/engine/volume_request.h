@@ -13,9 +13,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "libtoken/base_path.h"
+#include "libtoken/token.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/resume/resume_table.h"
 #include "services/sdc/rules/range_gate.h"
@@ -23,6 +26,14 @@
 #include "tessera/v1/chunk.pb.h"
 
 namespace tessera::sdc {
+
+// A path of layers of the volume's vtree.
+struct ComparisonBase {
+  explicit ComparisonBase(std::vector<token::PathPart> path)
+      : parts(std::move(path)), crc32c(token::BasePathChecksum(parts)) {}
+  const std::vector<token::PathPart> parts;
+  const uint32_t crc32c;  // what tokens bind
+};
 
 struct Segment {
   ByteRange range;
@@ -82,8 +93,8 @@ struct Piece {
   v1::IoOperationType type = v1::IO_OPERATION_TYPE_UNSPECIFIED;
   ChunkPiece where;
   bool force_unit_access = false;
+  uint32_t crc32c = 0;  // what its token binds
   // Writes.
-  uint32_t crc32c = 0;
   absl::InlinedVector<grpc::Slice, 2> slices;
   bool cuts_bad_block = false;  // a replica could not take it
   ResumeSlot slot = kNoResumeSlot;

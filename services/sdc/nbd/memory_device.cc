@@ -70,6 +70,9 @@ BlockReply MemoryDevice::Execute(BlockRequest& request) {
       break;
     case Command::kCache:
       break;
+    case Command::kChanges:
+      reply.error = EINVAL;  // no NBD client can ask
+      break;
   }
   return reply;
 }

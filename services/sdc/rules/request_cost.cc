@@ -46,6 +46,7 @@ IoCost RequestCost(Command command, const ByteRange& range, uint32_t chunk_bytes
     case Command::kTrim:
       return SegmentCost(v1::IO_OPERATION_TYPE_TRIM, NarrowToSectors(range), chunk_bytes);
     case Command::kBlockStatus:
+    case Command::kChanges:
       wide.end = std::min(wide.end, wide.begin + kBlockStatusBytes);
       return SegmentCost(v1::IO_OPERATION_TYPE_MAP, wide, chunk_bytes);
     case Command::kWrite:

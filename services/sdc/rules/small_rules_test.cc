@@ -81,6 +81,8 @@ TEST_CASE("a request costs what its pieces cost at one replica", "[cost]") {
   CHECK(RequestCost(Command::kTrim, {0, 64ull * kChunk}, kChunk) == IoCost{1, 0});
   CHECK(RequestCost(Command::kWriteZeroes, {0, 4096}, kChunk) == IoCost{1.0 / 64, 0});
   CHECK(RequestCost(Command::kBlockStatus, {0, 1ull << 40}, kChunk) == IoCost{1, 0});
+  CHECK(RequestCost(Command::kChanges, {0, 1ull << 40}, kChunk) == IoCost{1, 0});
+  CHECK(RequestCost(Command::kChanges, {0, 3ull * kChunk}, kChunk) == IoCost{3.0 / 64, 0});
   // One sector is read and written for one byte; two where the ends lie in two.
   CHECK(RequestCost(Command::kWrite, {100, 101}, kChunk) == IoCost{2, 1024});
   CHECK(RequestCost(Command::kWrite, {100, 1000}, kChunk) == IoCost{3, 2048});
