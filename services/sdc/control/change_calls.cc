@@ -133,8 +133,13 @@ absl::Status SdcControlServiceImpl::ListChanges(
     return InvalidField("length_bytes",
                         absl::StrCat("is ", request.length_bytes(), ", no multiple of 4,096"));
   }
-  TESSERA_ASSIGN_OR_RETURN(const Device device,
-                           Find(call, request.volume_id(), request.volume_name()));
+  TESSERA_ASSIGN_OR_RETURN(const SharedVolumes::Offer offer,
+                           FindOffer(call, request.volume_id(), request.volume_name()));
+  if (offer.shared != nullptr) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "volume ", offer.name, " is mapped shared: take a snapshot, and list what that has"));
+  }
+  const Device& device = offer.engine;
   const uint64_t size = device->info().size_bytes;
   uint64_t offset = request.offset_bytes();
   if (offset > size || request.length_bytes() > size - offset) {
@@ -153,7 +158,7 @@ absl::Status SdcControlServiceImpl::ListChanges(
     compare.offset_bytes = offset;
     compare.length_bytes = std::min(end - offset, kBlockStatusBytes);
     compare.base = path;
-    auto reply = Submit(call, device, std::move(compare));
+    auto reply = Submit(call, offer, std::move(compare));
     // No content was looked at.
     if (absl::IsDataLoss(reply.status())) return absl::UnavailableError(reply.status().message());
     TESSERA_RETURN_IF_ERROR(reply.status());

@@ -45,8 +45,8 @@ struct RequestWindow::Ticket {
   absl::Status result = absl::UnavailableError("the client is stopping");
 };
 
-RequestWindow::RequestWindow(EventLoop& loop, IoEngine& engine, uint64_t volume_id)
-    : loop_(loop), engine_(engine), volume_id_(volume_id), state_(std::make_shared<State>()) {}
+RequestWindow::RequestWindow(EventLoop& loop, const SharedVolumes& volumes, uint64_t volume_id)
+    : loop_(loop), volumes_(volumes), volume_id_(volume_id), state_(std::make_shared<State>()) {}
 
 absl::Status RequestWindow::Begin(BlockRequest request, std::chrono::milliseconds timeout) {
   const uint64_t bytes = request.data.size_bytes();
@@ -61,18 +61,18 @@ absl::Status RequestWindow::Begin(BlockRequest request, std::chrono::millisecond
     state_->bytes += bytes;
   }
   auto ticket = std::make_shared<Ticket>(state_, bytes);
-  loop_.Post([engine = &engine_, volume_id = volume_id_, ticket = std::move(ticket),
+  loop_.Post([volumes = &volumes_, volume_id = volume_id_, ticket = std::move(ticket),
               request = std::move(request)]() mutable {
     // The device may have been detached since it was found.
-    const std::shared_ptr<VolumeEngine> volume = engine->FindVolume(volume_id);
-    if (volume == nullptr) {
+    const std::shared_ptr<BlockDevice> device = volumes->FindOffer(volume_id).device;
+    if (device == nullptr) {
       ticket->result = FromBlockError(ESHUTDOWN, "the volume was detached");
       return;
     }
     request.done = [ticket = std::move(ticket)](const BlockReply& reply) {
       ticket->result = FromBlockError(reply.error, reply.message);
     };
-    volume->Submit(std::move(request));
+    device->Submit(std::move(request));
   });
   return absl::OkStatus();
 }

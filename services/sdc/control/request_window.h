@@ -10,14 +10,14 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "services/sdc/engine/io_engine.h"
+#include "services/sdc/forward/shared_volumes.h"
 
 namespace tessera::sdc {
 
 class RequestWindow {
  public:
   // Both must outlive it and its requests.
-  RequestWindow(EventLoop& loop, IoEngine& engine, uint64_t volume_id);
+  RequestWindow(EventLoop& loop, const SharedVolumes& volumes, uint64_t volume_id);
 
   // Begins the request when there is room. The error of an earlier one; DEADLINE_EXCEEDED when none
   // ends in time. `done` of the request is not used.
@@ -30,7 +30,7 @@ class RequestWindow {
   struct Ticket;
 
   EventLoop& loop_;
-  IoEngine& engine_;
+  const SharedVolumes& volumes_;
   const uint64_t volume_id_;
   const std::shared_ptr<State> state_;  // shared with requests under way
 };

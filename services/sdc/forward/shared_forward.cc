@@ -29,7 +29,9 @@ v1::ForwardCommand CommandOf(Command command) {
       return v1::FORWARD_COMMAND_FLUSH;
     case Command::kBlockStatus:
       return v1::FORWARD_COMMAND_BLOCK_STATUS;
+    // Not forwarded: Submit.
     case Command::kCache:
+    case Command::kChanges:
       break;
   }
   return v1::FORWARD_COMMAND_UNSPECIFIED;

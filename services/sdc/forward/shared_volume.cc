@@ -115,6 +115,9 @@ void SharedVolume::Submit(BlockRequest request) {
   }
   // Nothing is cached: another client may write.
   if (request.command == Command::kCache) return FailLater(std::move(request), 0, "");
+  if (request.command == Command::kChanges) {
+    return FailLater(std::move(request), EINVAL, "changes of a shared volume are not listed");
+  }
   stats_.in_flight.Add();
   entries_.emplace(++last_tag_, Entry{std::move(request), false});
   Pump();
