@@ -153,6 +153,10 @@ absl::Status NodeControl::ShrinkVolume(const SdcRow&, const v1::ShrinkVolumeRequ
   return absl::UnimplementedError("nothing is shrunk in the simulated world");
 }
 
+absl::Status NodeControl::AdoptLayers(const SdcRow&, const v1::AdoptLayersRequest&, Milliseconds) {
+  return absl::UnimplementedError("nothing is flattened in the simulated world");
+}
+
 absl::Status NodeControl::YieldWriter(const SdcRow&, const v1::YieldWriterRequest&, Milliseconds) {
   return absl::UnimplementedError("nothing is shared in the simulated world");
 }
