@@ -26,7 +26,7 @@ SeenBlock BlockOf(const StoreModel& model, const std::optional<ChunkKey>& layer,
   seen.mapped = chunk->mapped[block];
   seen.gone = chunk->pruned && !seen.mapped;
   if (!seen.mapped) return seen;
-  const auto first = chunk->stamps.begin() + block * kSectorsInBlock;
+  const auto first = chunk->stamps.begin() + size_t{block} * kSectorsInBlock;
   seen.stamps.assign(first, first + kSectorsInBlock);
   ChunkKey owner = *layer;
   while (model.Find(owner)->inherited[block]) owner.layer = *model.Find(owner)->base;

@@ -65,9 +65,9 @@ absl::Status MdmNode::Start() {
         placement_loop_->Wake();
       });
   const mdm::GrantRules grant_rules{kGrantMillis, kOutageMillis};
-  volume_ = std::make_unique<mdm::VolumeService>(nullptr, grant_rules, store, keys, &control_,
-                                                 &fence_, &monitor_, &events_, time,
-                                                 [this] { reaper_loop_->Wake(); }, [] {});
+  volume_ = std::make_unique<mdm::VolumeService>(
+      nullptr, grant_rules, store, keys, &control_, &fence_, &monitor_, &events_, time,
+      [this] { reaper_loop_->Wake(); }, [] {});
   placement_ = std::make_unique<mdm::PlacementService>(nullptr, store, keys, &publisher_, &board_,
                                                        &monitor_, &events_, time);
   token_ = std::make_unique<mdm::TokenService>(nullptr, grant_rules, store, keys, &fence_,
