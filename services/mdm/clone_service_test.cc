@@ -35,6 +35,11 @@ TEST_CASE_METHOD(SnapshotFixture, "a clone is a volume of its own in the same vt
   LayerPath path{{.branch = 1, .ordinal_max = token::kPathHead}, {.branch = 0, .ordinal_max = 0}};
   CHECK(writer.path == path);
   CHECK(Of(MakeWriter(volume, &other)).path.empty());
+  // Whoever compares two of them learns what each sees.
+  CHECK(FromMessage(GetVolume(clone.volume_id()).path()) == path);
+  CHECK(FromMessage(GetVolume(snapshot.volume_id()).path()) ==
+        LayerPath{{.branch = 0, .ordinal_max = 0}});
+  CHECK(GetVolume(volume.volume_id()).path().parts().empty());
   // Snapshots of the clone, of both at one moment, and a clone of that.
   const v1::Volume second = SnapOne(clone, "cs");
   CHECK(Of(client.snapshot_calls().back().grant).snapshot_sequence == MakeLayer(1, 1));
