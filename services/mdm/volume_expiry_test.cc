@@ -196,9 +196,9 @@ TEST_CASE_METHOD(ExpiryFixture, "a server that is silent delays one volume, and 
                  "[expiry]") {
   const v1::Volume volume = MakeFor("v", kHour);
   v1::IssuedGrant grant = MakeWriter(volume, &client);
-  clock.AdvanceMillis(kHour);
   a.Stop();
   b.Stop();
+  clock.AdvanceMillis(kHour);
   REQUIRE(Await([&] { return GetVolume(volume.volume_id()).mappings_size() == 0; }));
   // Taken away already; deleted when it is sure that nobody takes anything of it.
   CHECK(Find(volume.volume_id()) == StatusCode::OK);
