@@ -1,4 +1,5 @@
-"""What Cluster.stop() must not pass over: stand-ins for daemons that end badly or leave a report."""
+"""What Cluster.stop() must not pass over: stand-ins for daemons that end badly or leave a report. And that each planted bug has its place."""
+import importlib.util
 import pathlib
 import shutil
 import tempfile
@@ -35,6 +36,24 @@ class Reports(unittest.TestCase):
         self.assertIn("Table::Set", thread)
         self.assertEqual(undefined, UNDEFINED_REPORT)
         self.assertEqual(reports_in("error the word AddressSanitizer alone is no report\n"), [])
+
+
+class PlantedBugs(unittest.TestCase):
+    """A safeguard that can't be taken out any more is one that nothing shows to be needed."""
+
+    def test_each_has_its_place_in_the_sources(self):
+        root = pathlib.Path(__file__).resolve().parent.parent
+        for folder in ("sim", "cache"):
+            spec = importlib.util.spec_from_file_location(folder, root / "integration" / folder / "check_planted_bugs.py")
+            planted = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(planted)
+            self.assertGreater(len(planted.BUGS), 10)
+            for name, (_, files) in planted.BUGS.items():
+                for file, pairs in files.items():
+                    source = (root / file).read_text()
+                    for text, _ in pairs:
+                        with self.subTest(folder=folder, bug=name, file=file):
+                            self.assertEqual(source.count(text), 1, text)
 
 
 class Stop(unittest.TestCase):

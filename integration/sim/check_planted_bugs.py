@@ -89,7 +89,7 @@ BUGS = {
         "a copied chunk overwrites blocks that came by the stream",
         {
             "services/sds/learning_steps.cc": [
-                ("PlanMerge(image, replica->learner->Received(key), here, chunk_bytes,", "PlanMerge(image, nullptr, here, chunk_bytes,")
+                ("PlanMerge(image, received, here,", "PlanMerge(image, nullptr, here,")
             ]
         },
     ),
