@@ -560,7 +560,9 @@ TEST_CASE("block status, trim, cache, rate limit and detach", "[engine]") {
 }
 
 TEST_CASE("changes against a base come from any replica in sync, merged", "[engine]") {
-  TestCluster cluster(2);
+  EngineOptions options;
+  options.replica_timeout = std::chrono::milliseconds(300);
+  TestCluster cluster(2, options);
   CHECK(cluster.Write(kChunkBytes, Pattern(1, 2 * kChunkBytes)) == 0);
   const auto compare = [&](std::vector<token::PathPart> base) {
     BlockRequest request = TestCluster::Simple(Command::kChanges, 0, 4 * kChunkBytes);
