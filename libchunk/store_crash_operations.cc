@@ -148,7 +148,8 @@ absl::Status CrashRun::DoApply() {
         "apply ", i + 1, " of ", count, " kind ", static_cast<int>(change.kind), " to ",
         Describe(change.key), " at ", change.offset_bytes, "+", change.length_bytes);
     const absl::Status& result = results[i];
-    const bool excused = TroubleStruck() && !result.ok();  // off or failed, any error does
+    // Off or failed, any error does; a full device fails the store when a commit finds no space.
+    const bool excused = !result.ok() && (TroubleStruck() || (device_is_tight_ && StoreIsFailed()));
     if (broken.contains(change.stream) || uncertain.contains(change.stream)) {
       Trace(absl::StrCat(what, ": ", result.ToString()));
       if (!absl::IsAborted(result) && !excused) {
