@@ -178,7 +178,7 @@ ReplicaStub::Reader<v1::ListChunkVersionsResponse>* ReplicaStub::ListChunkVersio
   return OpenStream<v1::ListChunkVersionsResponse>(
       cluster_, source_,
       [request](SdsNode& sds, StreamWriter<v1::ListChunkVersionsResponse>& writer) {
-        return sds.source()->List(request.ticket(), writer);
+        return sds.source()->List(request, writer);
       });
 }
 

@@ -37,9 +37,9 @@ absl::Status SdsNode::Open() {
       std::move(generations), [this](std::span<const sds::VolumeGeneration> raised) {
         return state_->SaveGenerations(raised);
       });
-  placements_ = std::make_unique<sds::PlacementTable>(
-      [this](std::span<const v1::SignedPlacementGroup> entries) {
-        return state_->SavePlacementGroups(entries);
+  placements_ =
+      std::make_unique<sds::PlacementTable>([this](std::span<const sds::PlacementRecord> records) {
+        return state_->SavePlacementGroups(records);
       });
   TESSERA_ASSIGN_OR_RETURN(const std::vector<sds::UnservedRange> unserved, state_->Unserved());
   unserved_ = std::make_unique<sds::UnservedWrites>(
@@ -137,8 +137,8 @@ void SdsNode::Start() {
   }
   if (sds_id_ != 0) {
     placements_->SetSdsId(sds_id_);
-    const auto entries = state_->PlacementGroups();
-    if (entries.ok()) engine_->RestoreEntries(*entries);
+    const auto records = state_->PlacementGroups();
+    if (records.ok()) engine_->RestoreEntries(*records);
   }
   World::Get().Trace(
       absl::StrCat("server up: id ", sds_id_.load(), ", incarnation ", context_.incarnation,

@@ -101,11 +101,10 @@ absl::Status ClusterCopy::WriteRecords(const Write& write) const {
 }
 
 absl::Status ClusterCopy::WriteGroups(const Write& write) const {
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<v1::SignedPlacementGroup> entries,
-                           state_->PlacementGroups());
+  TESSERA_ASSIGN_OR_RETURN(std::vector<PlacementRecord> records, state_->PlacementGroups());
   Pages pages(write);
-  for (const v1::SignedPlacementGroup& entry : entries) {
-    *pages.page.add_placement_groups() = entry;
+  for (PlacementRecord& record : records) {
+    *pages.page.add_placement_groups() = std::move(record.entry);
     if (!pages.Added()) return Gone();
   }
   return pages.Flush() ? absl::OkStatus() : Gone();

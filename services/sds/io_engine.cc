@@ -271,8 +271,8 @@ void IoEngine::AcknowledgeLosses(std::span<const v1::SignedPlacementGroup> whole
   }
 }
 
-void IoEngine::RestoreEntries(std::span<const v1::SignedPlacementGroup> entries) {
-  InstallEverywhere(context_->placements->Restore(entries), nullptr, true);
+void IoEngine::RestoreEntries(std::span<const PlacementRecord> records) {
+  InstallEverywhere(context_->placements->Restore(records), nullptr, true);
 }
 
 void IoEngine::InstallEverywhere(const std::vector<LocalMembership>& entries, DeviceWorker* current,

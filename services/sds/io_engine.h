@@ -63,7 +63,7 @@ class IoEngine {
   // Not while one of the entries is not in force here. Not on a worker.
   void AcknowledgeLosses(std::span<const v1::SignedPlacementGroup> whole_map);
   // Entries of an earlier life.
-  void RestoreEntries(std::span<const v1::SignedPlacementGroup> entries);
+  void RestoreEntries(std::span<const PlacementRecord> records);
   // Waits until an entry of at least this epoch was accepted; false after `timeout`.
   [[nodiscard]] bool AwaitEpoch(uint64_t placement_group_id, uint64_t epoch,
                                 absl::Duration timeout) const {

@@ -226,7 +226,7 @@ absl::Status Learner::Attempt(Task* task) {
     if (task->source == nullptr || !view.base_known) TESSERA_RETURN_IF_ERROR(FindBase(task));
     absl::Status step;
     if (!view.listing_done) {
-      step = Compare(task, view.position);
+      step = Compare(task, view);
     } else if (!view.pending.empty()) {
       step = CopyPending(task, view.pending);
     }
@@ -284,15 +284,46 @@ absl::StatusOr<std::vector<chunk::ChunkInfo>> Learner::OwnChunks(
   }
 }
 
-absl::Status Learner::Compare(Task* task, std::optional<chunk::ChunkKey> position) {
+absl::Status Learner::CompareContents(const Task& task, std::span<const chunk::ChunkInfo> own,
+                                      std::span<SourceChunk> source) {
+  chunk::Store* store = task.worker->device()->store();
+  const uint32_t blocks_per_chunk = store->chunk_bytes() / chunk::kBlockBytes;
+  for (const chunk::ChunkInfo& here : own) {
+    const auto there = std::lower_bound(
+        source.begin(), source.end(), here.key,
+        [](const SourceChunk& chunk, const chunk::ChunkKey& key) { return chunk.key < key; });
+    if (there == source.end() || there->key != here.key) continue;
+    if (there->version != here.version || there->incomplete || here.incomplete) continue;
+    const auto blocks =
+        store->ReadBlocks(here.key, 0, blocks_per_chunk, chunk::BlockRead::kMetadata);
+    // Deleted or written since it was listed: it is copied.
+    if (!blocks.ok() && !absl::IsNotFound(blocks.status())) return blocks.status();
+    const bool equal = blocks.ok() && blocks->info.version == there->version &&
+                       ContentDigest(*blocks) == there->content_digest;
+    if (!equal) there->incomplete = true;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Learner::Compare(Task* task, const LearningView& view) {
+  std::optional<chunk::ChunkKey> position = view.position;
   v1::ListChunkVersionsRequest request;
+  // Nothing is here: nothing can look equal.
+  TESSERA_ASSIGN_OR_RETURN(
+      const std::vector<chunk::ChunkInfo> any,
+      task->worker->device()->store()->ListChunks(task->id.placement_group_id, std::nullopt, 1));
+  const bool compares_contents = view.compares_contents && !any.empty();
+  request.set_with_digests(compares_contents);
   *request.mutable_ticket() = task->ticket;
   Call call(this, kStreamTimeoutMillis);
   const auto reader = task->source->ListChunkVersions(call.context(), request);
   const auto classify = [&](std::optional<chunk::ChunkKey> up_to,
-                            std::span<const SourceChunk> source) -> absl::Status {
+                            std::span<SourceChunk> source) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(const std::vector<chunk::ChunkInfo> own,
                              OwnChunks(*task, position, up_to));
+    if (compares_contents) {
+      TESSERA_RETURN_IF_ERROR(CompareContents(*task, own, source));
+    }
     return OnWorker(*task,
                     [&] { return ClassifyChunks(task->worker, task->id, up_to, source, own); });
   };

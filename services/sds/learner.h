@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -111,7 +112,11 @@ class Learner final : public LearnerObserver {
   // One attempt. ABORTED: hopeless in this epoch.
   [[nodiscard]] absl::Status Attempt(Task* task);
   [[nodiscard]] absl::Status FindBase(Task* task);
-  [[nodiscard]] absl::Status Compare(Task* task, std::optional<chunk::ChunkKey> position);
+  [[nodiscard]] absl::Status Compare(Task* task, const LearningView& view);
+  // Marks those of the source's chunks whose content is another than here under the same version.
+  [[nodiscard]] static absl::Status CompareContents(const Task& task,
+                                                    std::span<const chunk::ChunkInfo> own,
+                                                    std::span<SourceChunk> source);
   [[nodiscard]] absl::Status CopyPending(Task* task, const std::vector<chunk::ChunkKey>& keys);
   // Ends before the first one that has to be copied whole, which is returned.
   [[nodiscard]] absl::StatusOr<std::optional<chunk::ChunkKey>> Copy(

@@ -56,7 +56,8 @@ struct SourceStream {
 struct SourceChunk {
   chunk::ChunkKey key;
   chunk::Version version;
-  bool incomplete = false;
+  bool incomplete = false;     // the version proves nothing
+  std::string content_digest;  // empty: not asked for
 };
 
 // Sectors of one chunk that came by the stream since the learner joined.

@@ -113,6 +113,7 @@ absl::StatusOr<LearningView> ViewLearning(DeviceWorker* worker, const LearningId
                       .pending = learner.Pending(pending_limit),
                       .pending_count = learner.pending_count(),
                       .chunk_bytes = learner.chunk_bytes(),
+                      .compares_contents = replica->membership.is_from_before_loss,
                       .progress = learner.progress()};
 }
 

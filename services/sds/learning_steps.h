@@ -36,6 +36,7 @@ struct LearningView {
   std::vector<chunk::ChunkKey> pending;  // the first of them
   size_t pending_count = 0;              // all
   uint32_t chunk_bytes = 0;
+  bool compares_contents = false;  // equal versions prove nothing
   LearnerProgress progress;
 };
 [[nodiscard]] absl::StatusOr<LearningView> ViewLearning(DeviceWorker* worker, const LearningId& id,

@@ -105,6 +105,38 @@ TEST_CASE("Chunks that look newer here, and chunks that the source lacks, do not
   CHECK_FALSE(pair.learner.store()->GetChunk({.vtree_id = 11, .chunk_index = 7})->has_value());
 }
 
+TEST_CASE("What is from before a loss is compared by content, not by version alone") {
+  Pair pair;
+  for (uint64_t chunk = 0; chunk < 4; ++chunk) pair.WriteBoth(chunk, 0, std::string(8192, 'a'));
+  // The end of what an earlier writer wrote is here; its source has lost it.
+  pair.to_learner.next[kGroup] = pair.to_source.next[kGroup];
+  REQUIRE(pair.to_learner.Write(kGroup, 2, 0, std::string(512, 'x')) == v1::IO_STATUS_OK);
+  // The writer after it gave its own writes again to the source, under the same versions.
+  for (TestClient* client : {&pair.to_source, &pair.to_learner}) {
+    client->grant = NewGrant(pair.mdm, 1, 6);
+    client->Show();
+    client->next[kGroup] = 0;
+    REQUIRE(client->Write(kGroup, 2, 4096, std::string(512, 'y')) == v1::IO_STATUS_OK);
+    REQUIRE(client->Write(kGroup, 3, 4096, std::string(512, 'z')) == v1::IO_STATUS_OK);
+  }
+  REQUIRE(pair.source.store()->GetChunk({.vtree_id = 11, .chunk_index = 2})->value().version ==
+          pair.learner.store()->GetChunk({.vtree_id = 11, .chunk_index = 2})->value().version);
+  v1::PlacementGroup group = pair.mdm.Group(kGroup);
+  for (v1::Replica& replica : *group.mutable_replicas()) {
+    if (replica.device_id() == pair.learner.device_id()) {
+      replica.set_role(v1::REPLICA_ROLE_OUT_OF_SYNC);
+    }
+  }
+  group.set_loss_epoch(group.epoch() + 1);
+  pair.mdm.Commit(group);
+  pair.Await(pair.mdm.Group(kGroup).epoch());
+  pair.SetLearnerRole(v1::REPLICA_ROLE_LEARNER);
+  pair.RequireCaughtUp();
+  REQUIRE(pair.mdm.Completions().size() == 1);
+  CHECK(pair.mdm.Completions()[0].chunks_copied() == 1);
+  CHECK(pair.mdm.Completions()[0].chunks_compared() == 4);
+}
+
 TEST_CASE("Writes go on while it learns, aligned and not, and none is lost or undone") {
   const uint64_t seed = GENERATE(11u, 12u, 13u);
   INFO("seed " << seed);

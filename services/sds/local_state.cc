@@ -81,6 +81,12 @@ CREATE TABLE scrub (
 ) STRICT, WITHOUT ROWID;
 )sql";
 
+constexpr char kLastInSync[] = R"sql(
+-- The last epoch in which this server knew its replica to be in sync, and on which device; 0: none.
+ALTER TABLE placement_group ADD COLUMN in_sync_epoch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE placement_group ADD COLUMN in_sync_device_id INTEGER NOT NULL DEFAULT 0;
+)sql";
+
 const std::vector<std::string>& Migrations() {
   static const std::vector<std::string>* const kMigrations =
       new std::vector<std::string>{R"sql(
@@ -115,7 +121,7 @@ CREATE TABLE health_log (
   event BLOB NOT NULL
 ) STRICT;
 )sql",
-                                   kMdmContact, kClusterRecords, kIntegrity};
+                                   kMdmContact, kClusterRecords, kIntegrity, kLastInSync};
   return *kMigrations;
 }
 
@@ -181,22 +187,25 @@ absl::Status LocalState::SaveRegistration(uint64_t sds_id, const std::string& no
   return absl::OkStatus();
 }
 
-absl::Status LocalState::SavePlacementGroups(std::span<const v1::SignedPlacementGroup> entries) {
+absl::Status LocalState::SavePlacementGroups(std::span<const PlacementRecord> records) {
   return Write([&](SQLite::Database& database) -> absl::Status {
-    SQLite::Statement save(database,
-                           "INSERT INTO placement_group (placement_group_id, epoch, entry) "
-                           "VALUES (?1, ?2, ?3) ON CONFLICT (placement_group_id) DO UPDATE "
-                           "SET epoch = ?2, entry = ?3 WHERE epoch < ?2");
-    for (const v1::SignedPlacementGroup& entry : entries) {
+    SQLite::Statement save(
+        database,
+        "INSERT INTO placement_group (placement_group_id, epoch, entry, in_sync_epoch, "
+        "in_sync_device_id) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (placement_group_id) DO UPDATE "
+        "SET epoch = ?2, entry = ?3, in_sync_epoch = ?4, in_sync_device_id = ?5 WHERE epoch < ?2");
+    for (const PlacementRecord& record : records) {
       v1::PlacementGroup group;
-      if (!group.ParseFromString(entry.placement_group())) {
+      if (!group.ParseFromString(record.entry.placement_group())) {
         return absl::InvalidArgumentError("a map entry is no valid PlacementGroup");
       }
-      const std::string bytes = entry.SerializeAsString();
+      const std::string bytes = record.entry.SerializeAsString();
       save.reset();
       save.bind(1, Signed(group.placement_group_id()));
       save.bind(2, Signed(group.epoch()));
       save.bind(3, bytes.data(), static_cast<int>(bytes.size()));
+      save.bind(4, Signed(record.in_sync_epoch));
+      save.bind(5, Signed(record.in_sync_device_id));
       save.exec();
     }
     return absl::OkStatus();
@@ -212,19 +221,24 @@ absl::Status LocalState::ForgetPlacementGroup(uint64_t placement_group_id) {
   });
 }
 
-absl::StatusOr<std::vector<v1::SignedPlacementGroup>> LocalState::PlacementGroups() {
-  std::vector<v1::SignedPlacementGroup> entries;
+absl::StatusOr<std::vector<PlacementRecord>> LocalState::PlacementGroups() {
+  std::vector<PlacementRecord> records;
   TESSERA_RETURN_IF_ERROR(Read([&](SQLite::Database& database) -> absl::Status {
-    SQLite::Statement read(database, "SELECT placement_group_id, entry FROM placement_group");
+    SQLite::Statement read(database,
+                           "SELECT placement_group_id, entry, in_sync_epoch, in_sync_device_id "
+                           "FROM placement_group");
     while (read.executeStep()) {
-      if (!entries.emplace_back().ParseFromString(Blob(read.getColumn(1)))) {
+      PlacementRecord& record = records.emplace_back();
+      if (!record.entry.ParseFromString(Blob(read.getColumn(1)))) {
         return absl::DataLossError(absl::StrCat("sds_local.db: the entry of placement group ",
                                                 read.getColumn(0).getInt64(), " is damaged"));
       }
+      record.in_sync_epoch = Unsigned(read.getColumn(2));
+      record.in_sync_device_id = Unsigned(read.getColumn(3));
     }
     return absl::OkStatus();
   }));
-  return entries;
+  return records;
 }
 
 absl::Status LocalState::SaveGenerations(std::span<const VolumeGeneration> generations) {

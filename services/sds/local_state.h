@@ -22,6 +22,7 @@
 #include "services/common/clock.h"
 #include "services/common/sqlite_db.h"
 #include "services/sds/corrupt_block_book.h"
+#include "services/sds/placement_table.h"
 #include "services/sds/volume_table.h"
 #include "tessera/v1/cluster_record.pb.h"
 #include "tessera/v1/discovery.pb.h"
@@ -89,9 +90,9 @@ class LocalState {
                                               const std::string& cluster_uuid);
 
   // All entries in one transaction. An entry never goes back to a lower epoch.
-  [[nodiscard]] absl::Status SavePlacementGroups(std::span<const v1::SignedPlacementGroup> entries);
+  [[nodiscard]] absl::Status SavePlacementGroups(std::span<const PlacementRecord> records);
   [[nodiscard]] absl::Status ForgetPlacementGroup(uint64_t placement_group_id);
-  [[nodiscard]] absl::StatusOr<std::vector<v1::SignedPlacementGroup>> PlacementGroups();
+  [[nodiscard]] absl::StatusOr<std::vector<PlacementRecord>> PlacementGroups();
 
   // All in one transaction. None ever falls.
   [[nodiscard]] absl::Status SaveGenerations(std::span<const VolumeGeneration> generations);

@@ -13,13 +13,15 @@
 namespace tessera::sds {
 namespace {
 
-v1::SignedPlacementGroup Entry(uint64_t id, uint64_t epoch, v1::ReplicaRole role) {
+v1::SignedPlacementGroup Entry(uint64_t id, uint64_t epoch, v1::ReplicaRole role,
+                               uint64_t loss_epoch = 0, uint64_t device_id = 70) {
   v1::PlacementGroup group;
   group.set_placement_group_id(id);
   group.set_epoch(epoch);
+  group.set_loss_epoch(loss_epoch);
   v1::Replica* replica = group.add_replicas();
   replica->set_sds_id(7);
-  replica->set_device_id(70);
+  replica->set_device_id(device_id);
   replica->set_role(role);
   v1::SignedPlacementGroup entry;
   entry.set_placement_group(group.SerializeAsString());
@@ -55,7 +57,7 @@ TEST_CASE("A generation is visible only once it is durable, and never falls") {
 TEST_CASE("A map entry is taken only when newer, and only once it is durable") {
   absl::Status disk_status;
   int writes = 0;
-  PlacementTable table([&](std::span<const v1::SignedPlacementGroup>) {
+  PlacementTable table([&](std::span<const PlacementRecord>) {
     ++writes;
     return disk_status;
   });
@@ -77,6 +79,46 @@ TEST_CASE("A map entry is taken only when newer, and only once it is durable") {
   v1::SignedPlacementGroup garbage;
   garbage.set_placement_group("\xff\xff");
   CHECK_FALSE(table.IsNewer(garbage));
+}
+
+TEST_CASE("A replica that was not in sync after a loss is known to be from before it") {
+  std::vector<PlacementRecord> disk;
+  const auto persist = [&](std::span<const PlacementRecord> records) {
+    disk.assign(records.begin(), records.end());
+    return absl::OkStatus();
+  };
+  PlacementTable table(persist);
+  table.SetSdsId(7);
+  const auto take = [&](const v1::SignedPlacementGroup& entry) {
+    const auto taken = table.Accept(std::span(&entry, 1));
+    REQUIRE(taken.ok());
+    REQUIRE(taken->size() == 1);
+    // Another life knows the same.
+    PlacementTable restored(persist);
+    restored.SetSdsId(7);
+    const bool from_before_loss = restored.Restore(disk)[0].membership.is_from_before_loss;
+    CHECK((*taken)[0].membership.is_from_before_loss == from_before_loss);
+    return from_before_loss;
+  };
+  const auto kIn = v1::REPLICA_ROLE_IN_SYNC;
+  const auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
+  const auto kLearner = v1::REPLICA_ROLE_LEARNER;
+  CHECK_FALSE(take(Entry(5, 3, kIn)));
+  CHECK_FALSE(take(Entry(5, 4, kOut)));
+  CHECK_FALSE(take(Entry(5, 5, kLearner)));
+  CHECK(take(Entry(5, 7, kOut, 6)));
+  CHECK(take(Entry(5, 8, kLearner, 6)));
+  CHECK(take(Entry(5, 9, kOut, 6)));
+  CHECK(take(Entry(5, 10, kLearner, 6)));
+  CHECK_FALSE(take(Entry(5, 11, kIn, 6)));
+  CHECK_FALSE(take(Entry(5, 12, kOut, 6)));
+  CHECK_FALSE(take(Entry(5, 13, kLearner, 6)));
+  // Itself the one that lost.
+  CHECK_FALSE(take(Entry(5, 14, kIn, 14)));
+  CHECK_FALSE(take(Entry(5, 15, kLearner, 14)));
+  // Another device of this server was in sync, not this one; and not this one any more.
+  CHECK(take(Entry(5, 16, kLearner, 14, 71)));
+  CHECK(take(Entry(5, 17, kLearner, 14, 70)));
 }
 
 TEST_CASE(
@@ -176,9 +218,9 @@ TEST_CASE("What sds_local.db was told is there in the next life, and incarnation
     REQUIRE((*state)->SaveRegistration(7, "secret", "cluster").ok());
     const std::vector<VolumeGeneration> raised{{1, 5}, {1, 3}};
     REQUIRE((*state)->SaveGenerations(raised).ok());
-    const std::vector entries{Entry(5, 3, v1::REPLICA_ROLE_IN_SYNC)};
+    const std::vector<PlacementRecord> entries{{Entry(5, 3, v1::REPLICA_ROLE_IN_SYNC), 3, 70}};
     REQUIRE((*state)->SavePlacementGroups(entries).ok());
-    const std::vector older{Entry(5, 2, v1::REPLICA_ROLE_LEARNER)};
+    const std::vector<PlacementRecord> older{{Entry(5, 2, v1::REPLICA_ROLE_LEARNER), 1, 71}};
     REQUIRE((*state)->SavePlacementGroups(older).ok());
     const std::vector<uint64_t> vtrees{11, 12, 11};
     REQUIRE((*state)->SaveDeletedVtrees(vtrees).ok());
@@ -193,13 +235,16 @@ TEST_CASE("What sds_local.db was told is there in the next life, and incarnation
   CHECK(*(*state)->Generations() == std::vector<std::pair<uint64_t, uint64_t>>{{1, 5}});
   const auto entries = (*state)->PlacementGroups();
   REQUIRE(entries->size() == 1);
-  CHECK((*entries)[0].placement_group() == Entry(5, 3, v1::REPLICA_ROLE_IN_SYNC).placement_group());
+  CHECK((*entries)[0].in_sync_epoch == 3);
+  CHECK((*entries)[0].in_sync_device_id == 70);
+  CHECK((*entries)[0].entry.placement_group() ==
+        Entry(5, 3, v1::REPLICA_ROLE_IN_SYNC).placement_group());
   CHECK(*(*state)->DeletedVtrees() == std::vector<uint64_t>{11, 12});
   CHECK((*state)->Devices()->size() == 1);
   REQUIRE((*state)->ForgetPlacementGroup(5).ok());
   CHECK((*state)->PlacementGroups()->empty());
-  v1::SignedPlacementGroup garbage;
-  garbage.set_placement_group("\xff\xff");
+  PlacementRecord garbage;
+  garbage.entry.set_placement_group("\xff\xff");
   CHECK(absl::IsInvalidArgument((*state)->SavePlacementGroups(std::span(&garbage, 1))));
 }
 

@@ -28,17 +28,26 @@ struct LocalMembership {
   uint64_t device_id = 0;  // of this server's replica; 0: it has none
 };
 
+// An entry, and what this server's replica was before.
+struct PlacementRecord {
+  v1::SignedPlacementGroup entry;
+  // The last epoch in which this server knew its replica to be in sync, and on which device; 0:
+  // none. Cleared when the replica is on another device.
+  uint64_t in_sync_epoch = 0;
+  uint64_t in_sync_device_id = 0;
+};
+
 class PlacementTable {
  public:
   // Makes entries durable.
-  using Persist = std::function<absl::Status(std::span<const v1::SignedPlacementGroup>)>;
+  using Persist = std::function<absl::Status(std::span<const PlacementRecord>)>;
   explicit PlacementTable(Persist persist) : persist_(std::move(persist)) {}
 
   // Whose replicas are looked for in entries. Before any other call.
   void SetSdsId(uint64_t sds_id) { sds_id_ = sds_id; }
 
   // Takes entries that were persisted by an earlier life.
-  std::vector<LocalMembership> Restore(std::span<const v1::SignedPlacementGroup> entries);
+  std::vector<LocalMembership> Restore(std::span<const PlacementRecord> records);
 
   // True when the entry is newer than the one known: worth a signature check.
   [[nodiscard]] bool IsNewer(const v1::SignedPlacementGroup& entry) const;
@@ -59,13 +68,19 @@ class PlacementTable {
   [[nodiscard]] uint32_t PlacementGroupCount(uint64_t pool_id) const;
 
  private:
-  [[nodiscard]] LocalMembership Interpret(const v1::PlacementGroup& group) const;
+  struct Known {
+    LocalMembership local;
+    uint64_t in_sync_epoch = 0;  // PlacementRecord
+    uint64_t in_sync_device_id = 0;
+  };
+  // `before`: what was known, in_sync_*.
+  [[nodiscard]] Known Interpret(const v1::PlacementGroup& group, const Known& before) const;
 
   const Persist persist_;
   std::atomic<uint64_t> sds_id_{0};
   absl::Mutex accept_mutex_;  // one Accept at a time; held while persisting
   mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(accept_mutex_);
-  absl::flat_hash_map<uint64_t, LocalMembership> groups_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<uint64_t, Known> groups_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<uint64_t, uint32_t> pools_ ABSL_GUARDED_BY(mutex_);  // groups, by pool
 };
 

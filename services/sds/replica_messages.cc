@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "libchunk/checksum.h"
 #include "services/common/crc32c.h"
+#include "services/common/sha256.h"
 #include "services/sds/image_merge.h"
 
 namespace tessera::sds {
@@ -71,7 +73,29 @@ std::vector<chunk::StreamCursor> CursorsOf(
 SourceChunk SourceChunkOf(const v1::ChunkVersion& chunk) {
   return {.key = ChunkKeyOf(chunk.key()),
           .version = VersionOf(chunk.version()),
-          .incomplete = chunk.incomplete()};
+          .incomplete = chunk.incomplete(),
+          .content_digest = chunk.content_digest()};
+}
+
+std::string ContentDigest(const chunk::ChunkBlocks& blocks) {
+  const chunk::BlockChecksum checksum(blocks.info.key);
+  std::vector<uint8_t> bytes;
+  const auto add = [&bytes](uint32_t value) {
+    for (int shift = 0; shift < 32; shift += 8)
+      bytes.push_back(static_cast<uint8_t>(value >> shift));
+  };
+  for (size_t i = 0; i < blocks.states.size(); ++i) {
+    const chunk::BlockState& state = blocks.states[i];
+    const uint32_t block = blocks.first_block + static_cast<uint32_t>(i);
+    if (state.presence != chunk::BlockPresence::kMapped) continue;
+    // Zeros may be written out on one replica and unmapped on another.
+    if (state.checksum == checksum.OfZeros(block)) continue;
+    add(block);
+    add(state.checksum);
+  }
+  Sha256 hash;
+  hash.Add(std::as_bytes(std::span(bytes)));
+  return hash.Digest().substr(0, kContentDigestBytes);
 }
 
 std::vector<SourceStream> SourceStreamsOf(const v1::BeginCopyResponse& base) {

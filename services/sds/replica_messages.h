@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,6 +26,10 @@ void SetCursor(const chunk::StreamCursor& cursor, v1::StreamCursor* out);
 [[nodiscard]] std::vector<chunk::StreamCursor> CursorsOf(
     const google::protobuf::RepeatedPtrField<v1::StreamCursor>& cursors);
 [[nodiscard]] SourceChunk SourceChunkOf(const v1::ChunkVersion& chunk);
+// Of a whole chunk's blocks, by their checksums alone: what two replicas of a chunk have under one
+// version is equal when this is. Layers that are pruned differ where they need not.
+inline constexpr size_t kContentDigestBytes = 16;
+[[nodiscard]] std::string ContentDigest(const chunk::ChunkBlocks& blocks);
 // Every volume that is in either list.
 [[nodiscard]] std::vector<SourceStream> SourceStreamsOf(const v1::BeginCopyResponse& base);
 

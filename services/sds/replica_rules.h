@@ -21,6 +21,9 @@ struct Membership {
   uint64_t epoch = 0;  // 0: never heard of the group
   v1::ReplicaRole role = v1::REPLICA_ROLE_UNSPECIFIED;
   uint32_t in_sync_count = 0;  // of the group's replicas
+  // The group began anew from a replica that had lost what was not flushed, after this one was last
+  // known to be in sync: what is here may be more, under the same versions.
+  bool is_from_before_loss = false;
 };
 
 // Who an operation needs.

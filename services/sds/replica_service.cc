@@ -42,9 +42,7 @@ grpc::Status ReplicaServiceImpl::ListChunkVersions(
   return rpc_->RunServerStream<v1::ListChunkVersionsRequest, v1::ListChunkVersionsResponse>(
       context, *request, out,
       [this](const CallContext&, const v1::ListChunkVersionsRequest& list,
-             StreamWriter<v1::ListChunkVersionsResponse>& writer) {
-        return List(list.ticket(), writer);
-      });
+             StreamWriter<v1::ListChunkVersionsResponse>& writer) { return List(list, writer); });
 }
 
 grpc::Status ReplicaServiceImpl::CopyChunks(grpc::ServerContext* context,
@@ -144,21 +142,32 @@ absl::Status ReplicaServiceImpl::ReadCursors(DeviceWorker* worker, const v1::Lea
   return status;
 }
 
-absl::Status ReplicaServiceImpl::List(const v1::LearningTicket& ticket,
+absl::Status ReplicaServiceImpl::List(const v1::ListChunkVersionsRequest& request,
                                       StreamWriter<v1::ListChunkVersionsResponse>& writer) const {
   std::optional<chunk::ChunkKey> after;
   while (true) {
-    TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker, CheckTicket(ticket));
+    TESSERA_ASSIGN_OR_RETURN(DeviceWorker * worker, CheckTicket(request.ticket()));
+    chunk::Store* store = worker->device()->store();
     TESSERA_ASSIGN_OR_RETURN(
         const std::vector<chunk::ChunkInfo> page,
-        worker->device()->store()->ListChunks(ticket.placement_group_id(), after, kChunksPerPage));
+        store->ListChunks(request.ticket().placement_group_id(), after, kChunksPerPage));
     if (page.empty()) return absl::OkStatus();
     v1::ListChunkVersionsResponse response;
-    for (const chunk::ChunkInfo& info : page) {
+    for (chunk::ChunkInfo info : page) {
+      std::string digest;
+      if (request.with_digests()) {
+        const auto blocks = store->ReadBlocks(
+            info.key, 0, store->chunk_bytes() / chunk::kBlockBytes, chunk::BlockRead::kMetadata);
+        if (absl::IsNotFound(blocks.status())) continue;  // dropped just now
+        TESSERA_RETURN_IF_ERROR(blocks.status());
+        info = blocks->info;  // of the same moment
+        digest = ContentDigest(*blocks);
+      }
       v1::ChunkVersion* chunk = response.add_chunks();
       SetChunkKey(info.key, chunk->mutable_key());
       SetVersion(info.version, chunk->mutable_version());
       chunk->set_incomplete(info.incomplete);
+      chunk->set_content_digest(std::move(digest));
     }
     if (!writer.Write(response)) return absl::CancelledError("the learner is gone");
     if (page.size() < kChunksPerPage) return absl::OkStatus();

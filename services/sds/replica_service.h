@@ -48,7 +48,7 @@ class ReplicaServiceImpl final : public v1::ReplicaService::Service {
   // BeginCopy: the group's cursors as the worker has them, and the volumes' lowest generations.
   [[nodiscard]] absl::Status ReadCursors(DeviceWorker* worker, const v1::LearningTicket& ticket,
                                          v1::BeginCopyResponse* response) const;
-  [[nodiscard]] absl::Status List(const v1::LearningTicket& ticket,
+  [[nodiscard]] absl::Status List(const v1::ListChunkVersionsRequest& request,
                                   StreamWriter<v1::ListChunkVersionsResponse>& writer) const;
   [[nodiscard]] absl::Status Copy(const v1::CopyChunksRequest& request,
                                   StreamWriter<v1::CopyChunksResponse>& writer) const;

@@ -53,10 +53,9 @@ absl::Status SdsServer::OpenState(StoreOpener opener) {
   volumes_ = std::make_unique<VolumeTable>(
       std::move(generations),
       [this](std::span<const VolumeGeneration> raised) { return state_->SaveGenerations(raised); });
-  placements_ =
-      std::make_unique<PlacementTable>([this](std::span<const v1::SignedPlacementGroup> entries) {
-        return state_->SavePlacementGroups(entries);
-      });
+  placements_ = std::make_unique<PlacementTable>([this](std::span<const PlacementRecord> records) {
+    return state_->SavePlacementGroups(records);
+  });
   TESSERA_ASSIGN_OR_RETURN(const std::vector<UnservedRange> unserved, state_->Unserved());
   unserved_ = std::make_unique<UnservedWrites>(
       unserved, [this](const UnservedRange& range) { return state_->SaveUnserved(range); });
@@ -258,9 +257,8 @@ absl::Status SdsServer::RestoreMap() {
   if (sds_id_ == 0) return absl::OkStatus();
   placements_->SetSdsId(sds_id_);
   TESSERA_RETURN_IF_ERROR(RestoreMdmContact());
-  TESSERA_ASSIGN_OR_RETURN(const std::vector<v1::SignedPlacementGroup> entries,
-                           state_->PlacementGroups());
-  engine_->RestoreEntries(entries);
+  TESSERA_ASSIGN_OR_RETURN(const std::vector<PlacementRecord> records, state_->PlacementGroups());
+  engine_->RestoreEntries(records);
   return absl::OkStatus();
 }
 

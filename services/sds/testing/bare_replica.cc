@@ -24,7 +24,7 @@ BareReplica::BareReplica(uint64_t seed, uint64_t placement_group_id)
     : placement_group_id_(placement_group_id),
       disk_({.seed = seed}),
       volumes_({}, [](std::span<const VolumeGeneration>) { return absl::OkStatus(); }),
-      placements_([](std::span<const v1::SignedPlacementGroup>) { return absl::OkStatus(); }),
+      placements_([](std::span<const PlacementRecord>) { return absl::OkStatus(); }),
       unserved_({}, [](const UnservedRange&) { return absl::OkStatus(); }),
       readers_({.name = "read", .threads = 1}) {
   auto state = LocalState::Open(folder_.path() + "/sds_local.db");
