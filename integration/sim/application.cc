@@ -105,6 +105,17 @@ bool Application::WasPrompt(const Holds& submitted) const {
   return now.volume == submitted.volume && now.count == submitted.count && !submitted.holding;
 }
 
+std::function<void()> Application::EndCheck(const Range& range) const {
+  return [this, range, before = cluster_->oracle().EndOf(volume_id_)] {
+    const Oracle& oracle = cluster_->oracle();
+    if (range.end <= before.cell || oracle.EndOf(volume_id_).revision != before.revision) return;
+    if (!oracle.Counts(life_, volume_id_)) return;
+    World::Get().Violation(absl::StrCat("volume ", volume_id_, " ends before cell ", before.cell,
+                                        ", and ", doing_, " of [", range.first, ", ", range.end,
+                                        ") was served"));
+  };
+}
+
 void Application::Failed(const char* what, const sdc::BlockReply& reply) {
   if (reply.error == ENOSPC) Hit(Coverage::kNoSpace);
   World::Get().Trace(absl::StrCat("v", volume_id_, " ", what, ": ", std::strerror(reply.error),
@@ -118,10 +129,11 @@ void Application::Read(const Range& range) {
   request.command = sdc::Command::kRead;
   request.offset_bytes = OffsetOfCell(range.first);
   request.length_bytes = range.bytes();
-  request.done = [this, range, begin](sdc::BlockReply reply) {
+  request.done = [this, range, begin, check = EndCheck(range)](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
     if (reply.error != 0) return Failed("read", reply);
+    check();
     if (!cluster_->oracle().Counts(life_, volume_id_)) return;
     Hit(Coverage::kReadOk);
     std::vector<std::byte> data;
@@ -164,9 +176,11 @@ void Application::Write(const Range& range, bool force_unit_access) {
   }
   // A rollback gives the volume another history, while this one may still be under way.
   request.done = [this, number, force_unit_access, unaligned, holds = HoldsNow(),
+                  check = EndCheck(range),
                   history = oracle.SharedHistory(volume_id_)](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
+    if (reply.error == 0) check();
     if (World::Get().tracing() && reply.error == 0) {
       World::Get().Trace(absl::StrCat("v", volume_id_, " write ", number, " done"));
     }
@@ -194,10 +208,11 @@ void Application::Zero(const Range& range, sdc::Command command) {
   if (World::Get().tracing()) {
     TraceIo(absl::StrCat("zeroes ", number), volume_id_, range.first, range.end);
   }
-  request.done = [this, number, command, holds = HoldsNow(),
+  request.done = [this, number, command, holds = HoldsNow(), check = EndCheck(range),
                   history = oracle.SharedHistory(volume_id_)](sdc::BlockReply reply) {
     waiting_ = false;
     Next();
+    if (reply.error == 0) check();
     history->EndWrite(number, reply.error == 0, false, World::Get().now(), WasPrompt(holds));
     cluster_->oracle().CheckHistories();
     if (reply.error != 0) return Failed("zeroing", reply);

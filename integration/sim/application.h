@@ -6,6 +6,7 @@
 #define TESSERA_INTEGRATION_SIM_APPLICATION_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "integration/sim/cluster.h"
@@ -58,6 +59,8 @@ class Application {
   };
   [[nodiscard]] Holds HoldsNow() const;
   [[nodiscard]] bool WasPrompt(const Holds& submitted) const;
+  // That something was served: it was not beyond the end.
+  [[nodiscard]] std::function<void()> EndCheck(const Range& range) const;
   void Failed(const char* what, const sdc::BlockReply& reply);
 
   Cluster* const cluster_;

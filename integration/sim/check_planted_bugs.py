@@ -292,6 +292,14 @@ BUGS = {
             ]
         },
     ),
+    "shrunk_without_discard": (
+        "what lies beyond a smaller end is discarded before the end is answered",
+        {
+            "services/sdc/engine/volume_shrink.cc": [
+                ("discard.length_bytes = present - size_bytes;", "discard.length_bytes = 4096;")
+            ]
+        },
+    ),
     "cut_before_writes_end": (
         "a snapshot waits for the writes that are on their way",
         {

@@ -168,6 +168,16 @@ void Oracle::Changed(uint64_t sds_id, const chunk::Change& change, const absl::S
   }
 }
 
+void Oracle::Resizing(uint64_t volume_id) {
+  KnownEnd& end = volumes_.at(volume_id).end;
+  end = {.revision = end.revision + 1};
+}
+
+void Oracle::Resized(uint64_t volume_id, uint64_t cells) {
+  KnownEnd& end = volumes_.at(volume_id).end;
+  end = {.cell = cells, .revision = end.revision + 1};
+}
+
 uint64_t Oracle::LifeNumber(const Life* life) {
   const auto [found, added] = lives_.try_emplace(life, last_life_ + 1);
   if (added) ++last_life_;

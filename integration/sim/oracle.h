@@ -64,6 +64,15 @@ class Oracle {
   }
   // A number for a client's life at a volume: grows.
   [[nodiscard]] uint64_t LifeNumber(const Life* life);
+  // From now on nobody knows its end; from then on it ends before this cell for whoever has it.
+  void Resizing(uint64_t volume_id);
+  void Resized(uint64_t volume_id, uint64_t cells);
+  // Nothing from this cell on is served, as long as the revision is the same.
+  struct KnownEnd {
+    uint64_t cell = UINT64_MAX;
+    uint64_t revision = 0;
+  };
+  [[nodiscard]] KnownEnd EndOf(uint64_t volume_id) const { return volumes_.at(volume_id).end; }
   // Reads of a life whose mapping was taken away show nothing that was promised.
   [[nodiscard]] bool Counts(const Life* life, uint64_t volume_id) const;
   // Unmap returned.
@@ -89,6 +98,7 @@ class Oracle {
     std::map<const Life*, bool> gone;  // lives that have lost it
     const Life* holder = nullptr;
     uint64_t granted_generation = 0;
+    KnownEnd end;
   };
   void TakeHolder(Volume& volume, const Life* life);
   bool TakeGroup(const v1::PlacementGroup& group);

@@ -12,6 +12,7 @@
 #include "integration/sim/faults.h"
 #include "integration/sim/mdm_node.h"
 #include "integration/sim/oracle.h"
+#include "integration/sim/resizes.h"
 #include "integration/sim/sdc_node.h"
 #include "integration/sim/sds_node.h"
 #include "integration/sim/snapshots.h"
@@ -75,6 +76,7 @@ class Run {
   Cluster cluster_;
   Faults faults_{&cluster_};
   Snapshots snapshots_{&cluster_, &faults_};
+  Resizes resizes_{&cluster_, &faults_};
 };
 
 void Run::Bring() {
@@ -121,6 +123,8 @@ void Run::Work() {
   if (options_.faults) faults_.Start();
   // Every other seed: the others show what they showed before there were snapshots.
   if (options_.seed % 2 == 0) faults_.Spawn([this] { snapshots_.Run(); });
+  // And half of these.
+  if (options_.seed % 4 == 3) faults_.Spawn([this] { resizes_.Run(); });
   const uint64_t until = world_.steps() + options_.steps;
   (void)RunUntil(UINT64_MAX / 2, [&] { return world_.steps() >= until; });
 }
@@ -156,8 +160,10 @@ void Run::Rest() {
     if (!world_.violation().empty()) return;
   }
   snapshots_.Stop();
-  if (!RunUntil(kLivenessBound, [&] { return snapshots_.idle() && faults_.healed(); })) {
-    return Fail("what is done with snapshots does not end");
+  resizes_.Stop();
+  const auto idle = [&] { return snapshots_.idle() && resizes_.idle() && faults_.healed(); };
+  if (!RunUntil(kLivenessBound, idle)) {
+    return Fail("what is done with snapshots and sizes does not end");
   }
   faults_.StopApplications();
   if (!RunUntil(kLivenessBound, [&] { return !faults_.ApplicationsWait(); })) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "integration/sim/addresses.h"
 #include "integration/sim/mdm_node.h"
 #include "integration/sim/oracle.h"
 #include "services/common/status_macros.h"
@@ -217,15 +218,23 @@ void SdcNode::Attach(uint64_t volume_id, std::function<void(absl::Status)> done)
   Attached& volume = place->second;
   if (made) volume.since = World::Get().now();
   if (volume.detaching) return done(absl::UnavailableError("the volume is being detached"));
-  if (volume.attached) return done(absl::OkStatus());
   volume.waiting.push_back(std::move(done));
-  if (!volume.calling && !volume.timer_set) Acquire(volume_id);
+  // A renewal that begins after this tells of another size (Attachments::Attach).
+  if (volume.calling) {
+    volume.renew_next = true;
+    return;
+  }
+  if (volume.attached) {
+    volume.timer_set = false;
+    return Renew(volume_id);
+  }
+  if (!volume.timer_set) Acquire(volume_id);
 }
 
 void SdcNode::Acquire(uint64_t volume_id) {
   Attached& volume = volumes_[volume_id];
   volume.calling = true;
-  volume.acquire_next = false;
+  volume.acquire_next = volume.renew_next = false;
   v1::AcquireGrantRequest request;
   request.set_volume_id(volume_id);
   for (const v1::KnownPool& pool : engine_.KnownPools()) *request.add_known_pools() = pool;
@@ -254,6 +263,7 @@ void SdcNode::Renew(uint64_t volume_id) {
   Attached& volume = volumes_[volume_id];
   if (volume.grant_id == 0) return Acquire(volume_id);
   volume.calling = true;
+  volume.renew_next = false;
   v1::RenewGrantRequest request;
   request.set_token_id(volume.grant_id);
   cluster_->AskMdmSoon<v1::RenewGrantResponse>(
@@ -267,6 +277,9 @@ void SdcNode::Renew(uint64_t volume_id) {
         if (found == volumes_.end()) return;
         found->second.calling = false;
         if (found->second.grant_id != grant_id && !found->second.ending()) return Renew(volume_id);
+        if (absl::IsFailedPrecondition(response.status()) && !found->second.ending()) {
+          return Acquire(volume_id);
+        }
         if (!response.ok()) return Failed(volume_id, response.status());
         Granted(volume_id, response->grant());
       });
@@ -298,6 +311,7 @@ void SdcNode::Granted(uint64_t volume_id, const v1::IssuedGrant& issued) {
   engine_.SetGrant(absl::StrCat("v", volume_id), *std::move(grant));
   loop_.Post([] {});  // a turn, which sends what has waited for the grant
   volume.attached = true;
+  if (volume.renew_next && !volume.acquire_next && !volume.detaching) return Renew(volume_id);
   After(volume_id, std::max<Nanos>(life_ms / 2 * kMillisecond, kSecond), volume.acquire_next);
   if (!volume.detaching) AnswerAll(volume, absl::OkStatus());
 }
@@ -439,6 +453,55 @@ absl::Status SdcNode::CutAndWait(const v1::CutSnapshotRequest& request,
   response->set_held_micros(*result);
   Hit(Coverage::kSnapshotCut);
   return absl::OkStatus();
+}
+
+absl::Status SdcNode::ShrinkAndWait(const v1::ShrinkVolumeRequest& request) {
+  const uint64_t volume_id = request.volume_id();
+  const auto device = Volume(volume_id);
+  if (device == nullptr) return absl::NotFoundError("not attached here");
+  if (device->grant().fields.generation != request.generation()) {
+    return absl::FailedPreconditionError("attached in another generation");
+  }
+  // What it discards is a write of its own to the history.
+  uint64_t first = 0;
+  while (first < kCells && OffsetOfCell(first) < request.size_bytes()) ++first;
+  const auto history = cluster_->oracle().SharedHistory(volume_id);
+  uint64_t number = 0;
+  const World::Wait wait = World::Get().NewWait();
+  absl::Status result;
+  loop_.Post([&, device] {
+    number = history->BeginWrite(History::Kind::kZeroes, first, kCells,
+                                 cluster_->oracle().LifeNumber(life_), World::Get().now());
+    device->Shrink(request.size_bytes(), [&result, wait](absl::Status status) {
+      result = std::move(status);
+      World::Get().Unpark(wait);
+    });
+  });
+  World::Get().Park(wait);
+  history->EndWrite(number, result.ok(), result.ok(), World::Get().now(), /*prompt=*/false);
+  if (result.ok()) Hit(Coverage::kShrunk);
+  return result;
+}
+
+absl::Status SdcNode::AdoptAndWait(const v1::AdoptLayersRequest& request) {
+  const auto device = Volume(request.volume_id());
+  if (device == nullptr) return absl::NotFoundError("not attached here");
+  const World::Wait wait = World::Get().NewWait();
+  absl::Status result;
+  loop_.Post([&, device] {
+    if (device->grant().fields.generation != request.generation()) {
+      result = absl::FailedPreconditionError("attached in another generation");
+      return World::Get().Unpark(wait);
+    }
+    device->AdoptLayers([&result, wait](absl::Status status) {
+      result = std::move(status);
+      World::Get().Unpark(wait);
+    });
+  });
+  World::Get().Park(wait);
+  loop_.Post([] {});  // a turn, which sends what was held
+  if (result.ok()) Hit(Coverage::kLayersAdopted);
+  return result;
 }
 
 void SdcNode::ReleaseHold(const v1::ReleaseHoldRequest& request) {

@@ -60,6 +60,8 @@ class SdcNode final : private sdc::ClusterLink {
   [[nodiscard]] absl::Status CutAndWait(const v1::CutSnapshotRequest& request,
                                         v1::CutSnapshotResponse* response);
   void ReleaseHold(const v1::ReleaseHoldRequest& request);
+  [[nodiscard]] absl::Status ShrinkAndWait(const v1::ShrinkVolumeRequest& request);
+  [[nodiscard]] absl::Status AdoptAndWait(const v1::AdoptLayersRequest& request);
   void MapArrived(const v1::WatchPlacementGroupsResponse& map);
   void WatchEnded() { watching_ = false; }
 
@@ -73,6 +75,7 @@ class SdcNode final : private sdc::ClusterLink {
     bool dropping = false;
     bool calling = false;
     bool acquire_next = false;
+    bool renew_next = false;
     Nanos acquired = 0;  // when last
     uint64_t timer = 0;  // the number of the one that counts
     bool timer_set = false;

@@ -148,13 +148,24 @@ absl::StatusOr<v1::DropLayersResponse> NodeControl::DropLayers(const SdsTarget& 
   return answers.at(target.sds_id);
 }
 
-absl::Status NodeControl::ShrinkVolume(const SdcRow&, const v1::ShrinkVolumeRequest&,
-                                       Milliseconds) {
-  return absl::UnimplementedError("nothing is shrunk in the simulated world");
+absl::Status NodeControl::ShrinkVolume(const SdcRow& sdc, const v1::ShrinkVolumeRequest& request,
+                                       Milliseconds timeout) {
+  const SdcRequests<v1::ShrinkVolumeRequest> one{{sdc, request}};
+  return AskSdcs<v1::ShrinkVolumeResponse>(
+             one, timeout,
+             [](sim::SdcNode& node, const auto& asked, auto*) { return node.ShrinkAndWait(asked); })
+      .front()
+      .status();
 }
 
-absl::Status NodeControl::AdoptLayers(const SdcRow&, const v1::AdoptLayersRequest&, Milliseconds) {
-  return absl::UnimplementedError("nothing is flattened in the simulated world");
+absl::Status NodeControl::AdoptLayers(const SdcRow& sdc, const v1::AdoptLayersRequest& request,
+                                      Milliseconds timeout) {
+  const SdcRequests<v1::AdoptLayersRequest> one{{sdc, request}};
+  return AskSdcs<v1::AdoptLayersResponse>(
+             one, timeout,
+             [](sim::SdcNode& node, const auto& asked, auto*) { return node.AdoptAndWait(asked); })
+      .front()
+      .status();
 }
 
 absl::Status NodeControl::YieldWriter(const SdcRow&, const v1::YieldWriterRequest&, Milliseconds) {

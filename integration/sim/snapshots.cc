@@ -42,7 +42,8 @@ void Snapshots::Act() {
   if (dice < 65) return Read(snapshot);
   if (dice < 80) return Delete(index);
   if (snapshot.content.empty()) return Read(snapshot);
-  if (dice < 90) return Clone(snapshot);
+  if (dice < 87) return Clone(snapshot);
+  if (dice < 93) return Flatten();
   Rollback(snapshot);
 }
 
@@ -262,6 +263,18 @@ void Snapshots::Rollback(const Snapshot& snapshot) {
   cluster_->oracle().RolledBack(volume_id, snapshot.content);
   faults_->EndRollback(volume_id);
   snapshots_.push_back(std::move(before));
+}
+
+void Snapshots::Flatten() {
+  const std::vector<uint64_t> ids = faults_->VolumeIds();
+  const uint64_t id = ids[World::Get().random().Below(ids.size())];
+  const auto flattened = cluster_->AskMdm<v1::FlattenVolumeResponse>(
+      kSnapshotCallTimeout, [id](MdmNode& mdm, v1::FlattenVolumeResponse* response) {
+        v1::FlattenVolumeRequest request;
+        request.set_volume_id(id);
+        return mdm.volume().Do(Admin(), request, response);
+      });
+  World::Get().Trace(absl::StrCat("volume ", id, " flattened: ", flattened.status().ToString()));
 }
 
 void Snapshots::Compare() {

@@ -53,6 +53,8 @@ class Snapshots {
   void Delete(size_t index);
   void Clone(const Snapshot& snapshot);
   void Rollback(const Snapshot& snapshot);
+  // What anybody sees stays.
+  void Flatten();
   // All cells, read at a client; nullopt: it did not come to that.
   [[nodiscard]] std::optional<std::vector<uint64_t>> ReadAt(NodeId client, uint64_t id);
   [[nodiscard]] bool Map(NodeId client, uint64_t id);

@@ -17,6 +17,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kShrinkMax{600'000};
+constexpr milliseconds kTellTimeout{5'000};
 // Kept back of the caller's time, so that it hears how it ended.
 constexpr milliseconds kShrinkReserve{300};
 
@@ -49,6 +50,13 @@ absl::StatusOr<Writer> FindWriter(SQLite::Database& db, const v1::UpdateVolumeRe
                     "NO_WRITER");
 }
 
+absl::Status ByWriter(const Writer& writer, const absl::Status& status) {
+  return absl::Status(
+      absl::IsDeadlineExceeded(status) ? absl::StatusCode::kUnavailable : status.code(),
+      absl::StrCat("client ", writer.sdc.name, " (", writer.sdc.sdc_id, "), which writes ",
+                   Name(writer.volume), ": ", std::string(status.message())));
+}
+
 }  // namespace
 
 absl::StatusOr<bool> VolumeService::WantsShrink(const v1::UpdateVolumeRequest& request) const {
@@ -76,21 +84,26 @@ absl::StatusOr<bool> VolumeService::WantsShrink(const v1::UpdateVolumeRequest& r
 absl::Status VolumeService::Shrink(const CallContext& call, const v1::UpdateVolumeRequest& request,
                                    v1::UpdateVolumeResponse* response) {
   Writer writer;
-  TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) -> absl::Status {
+  const auto find_writer = [&](SQLite::Database& db) -> absl::Status {
     TESSERA_ASSIGN_OR_RETURN(writer, FindWriter(db, request));
     return absl::OkStatus();
-  }));
+  };
+  TESSERA_RETURN_IF_ERROR(store_->Read(find_writer));
+  // It may not have heard of the present size yet. If it did later, it would take that for a
+  // volume that grew, and write beyond the new end.
+  const absl::Status told = control_
+                                ->AttachVolume(writer.sdc, writer.volume.volume_id,
+                                               std::min(kTellTimeout, call.TimeLeft(kShrinkMax)))
+                                .status();
+  if (!told.ok()) return ByWriter(writer, told);
+  TESSERA_RETURN_IF_ERROR(store_->Read(find_writer));
   v1::ShrinkVolumeRequest shrink;
   shrink.set_volume_id(writer.volume.volume_id);
   shrink.set_generation(writer.volume.generation);
   shrink.set_size_bytes(request.volume().size_bytes());
   const milliseconds left = std::max(milliseconds(1), call.TimeLeft(kShrinkMax) - kShrinkReserve);
   if (const absl::Status shrunk = control_->ShrinkVolume(writer.sdc, shrink, left); !shrunk.ok()) {
-    return absl::Status(
-        shrunk.code() == absl::StatusCode::kDeadlineExceeded ? absl::StatusCode::kUnavailable
-                                                             : shrunk.code(),
-        absl::StrCat("client ", writer.sdc.name, " (", writer.sdc.sdc_id, "), which writes ",
-                     Name(writer.volume), ": ", std::string(shrunk.message())));
+    return ByWriter(writer, shrunk);
   }
   std::vector<SdcRow> concerned;
   VolumeRow volume;

@@ -309,6 +309,11 @@ TEST_CASE_METHOD(UpdateFixture, "a volume becomes smaller by its writer, when th
     CHECK(Reason(status) == reason);
     CHECK(GetVolume(volume.volume_id()).size_bytes() == 64 << 20);
   };
+  SECTION("it does not hear of the present size before") {
+    client.OnAttach([](uint64_t) { return grpc::Status{StatusCode::ABORTED, "not now"}; });
+    fails();
+    CHECK(client.snapshot_calls().empty());
+  }
   SECTION("it refuses") {
     client.OnSnapshotCall([](const auto&) {
       return grpc::Status{StatusCode::ABORTED, "being shrunk"};
