@@ -340,6 +340,16 @@ chunk::LayerPath Oracle::PathOf(uint64_t volume_id) const {
   return path;
 }
 
+bool Oracle::IsThere(uint64_t volume_id) const {
+  bool there = false;
+  const absl::Status read = cluster_->mdm()->store()->Read([&](SQLite::Database& db) {
+    there = mdm::FindVolume(db, volume_id).has_value();
+    return absl::OkStatus();
+  });
+  if (!read.ok()) World::Get().Violation(absl::StrCat("mdm.db: ", read.ToString()));
+  return there;
+}
+
 void Oracle::CompareSnapshot(uint64_t id, uint64_t vtree_id, const std::vector<uint64_t>& content) {
   const chunk::LayerPath path = PathOf(id);
   for (uint64_t cell = 0; cell < kCells; ++cell) {

@@ -86,6 +86,8 @@ class Oracle {
   [[nodiscard]] std::string HeldBy(uint64_t sds_id) const;
   // Compares the replicas of all groups with each other and with the histories.
   void Compare();
+  // The MDM has the volume or snapshot.
+  [[nodiscard]] bool IsThere(uint64_t volume_id) const;
   // Each replica has this content of a snapshot.
   void CompareSnapshot(uint64_t id, uint64_t vtree_id, const std::vector<uint64_t>& content);
 

@@ -123,7 +123,7 @@ void Run::Work() {
   if (options_.faults) faults_.Start();
   // Every other seed: the others show what they showed before there were snapshots.
   if (options_.seed % 2 == 0) faults_.Spawn([this] { snapshots_.Run(); });
-  // And half of these.
+  // And half of those others.
   if (options_.seed % 4 == 3) faults_.Spawn([this] { resizes_.Run(); });
   const uint64_t until = world_.steps() + options_.steps;
   (void)RunUntil(UINT64_MAX / 2, [&] { return world_.steps() >= until; });

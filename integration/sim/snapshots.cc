@@ -41,7 +41,7 @@ void Snapshots::Act() {
   Snapshot& snapshot = *snapshots_[index];
   if (dice < 65) return Read(snapshot);
   if (dice < 80) return Delete(index);
-  if (snapshot.content.empty()) return Read(snapshot);
+  if (snapshot.content.empty() || snapshot.maybe_gone) return Read(snapshot);
   if (dice < 87) return Clone(snapshot);
   if (dice < 93) return Flatten();
   Rollback(snapshot);
@@ -204,9 +204,13 @@ void Snapshots::Delete(size_t index) {
       });
   World::Get().Trace(
       absl::StrCat("snapshot ", snapshots_[index]->id, " deleted: ", deleted.status().ToString()));
-  // With an error it may be there or not: the answer was lost, or a second copy of the request went
-  // on where the first one failed. Nothing is asked of it any more.
-  if (deleted.ok()) Hit(Coverage::kSnapshotDeleted);
+  if (!deleted.ok()) {
+    // It may be there or not: the answer was lost, or a second copy of the request went on where
+    // the first one failed. While it is there it may not change.
+    snapshots_[index]->maybe_gone = true;
+    return;
+  }
+  Hit(Coverage::kSnapshotDeleted);
   snapshots_.erase(snapshots_.begin() + static_cast<int64_t>(index));
 }
 
@@ -280,6 +284,7 @@ void Snapshots::Flatten() {
 void Snapshots::Compare() {
   for (const auto& snapshot : snapshots_) {
     if (snapshot->content.empty()) continue;
+    if (snapshot->maybe_gone && !cluster_->oracle().IsThere(snapshot->id)) continue;
     cluster_->oracle().CompareSnapshot(snapshot->id, snapshot->vtree_id, snapshot->content);
   }
 }

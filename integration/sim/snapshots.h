@@ -44,6 +44,7 @@ class Snapshots {
     Nanos began = 0;
     Nanos ready = 0;
     bool leaving = false;              // its volume was being taken from its client then
+    bool maybe_gone = false;           // a deletion was answered with an error
     std::shared_ptr<History> history;  // of its volume, then
     std::vector<uint64_t> content;     // by cell; empty: not read yet
   };
