@@ -5,6 +5,7 @@
 
 #include "services/sds/grant_cache.h"
 #include "services/sds/local_state.h"
+#include "services/sds/mdm_clock.h"
 #include "services/sds/placement_table.h"
 #include "services/sds/testing/test_sds.h"
 #include "services/sds/token_ack_book.h"
@@ -131,6 +132,33 @@ TEST_CASE(
   CHECK(windows.Get(3, 1'000, 500) == nullptr);    // full of live ones
   CHECK(windows.Get(3, 9'000, 1'500) != nullptr);  // grant 2 has run out, the renewed 1 has not
   CHECK(windows.Get(1, 2'000, 1'500)->Use(5) == token::Refusal::kReplayed);
+}
+
+TEST_CASE("For some heartbeats after an outage, grants are judged as during it") {
+  constexpr uint64_t kInterval = 1'000;
+  ManualClock clock;
+  MdmClock mdm_clock(&clock);
+  mdm_clock.SetHeartbeatInterval(kInterval);
+  const auto beat = [&](uint64_t after_ms) {
+    clock.AdvanceMillis(after_ms);
+    mdm_clock.OnAnswer(5'000'000, clock.BootNanos(), clock.BootNanos());
+  };
+  beat(0);
+  CHECK(mdm_clock.Now().mdm_reachable);
+  for (int i = 0; i < 5; ++i) beat(kInterval);
+  CHECK(mdm_clock.Now().mdm_reachable);
+  beat(MdmClock::kMissedHeartbeats * kInterval);
+  CHECK(mdm_clock.Now().mdm_reachable);  // late, but no outage
+  clock.AdvanceMillis(MdmClock::kMissedHeartbeats * kInterval + 1);
+  CHECK_FALSE(mdm_clock.reachable());
+  CHECK_FALSE(mdm_clock.Now().mdm_reachable);
+  beat(200'000);
+  for (uint64_t i = 0; i < MdmClock::kReturnHeartbeats; ++i) {
+    CHECK(mdm_clock.reachable());
+    CHECK_FALSE(mdm_clock.Now().mdm_reachable);
+    beat(kInterval);
+  }
+  CHECK(mdm_clock.Now().mdm_reachable);
 }
 
 TEST_CASE("Shown grants are bounded, and follow the keys") {
