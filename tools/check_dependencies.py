@@ -14,6 +14,7 @@ RULES = {
     "services/sds": ["services/common", "libtoken", "libchunk", "tessera/v1", "google/rpc"],
     "services/sdc/nbd": ["services/sdc/event_loop.h", "services/sdc/block_device.h"],
     "services/sdc": ["services/common", "libtoken", "tessera/v1", "google/rpc"],
+    "services/mgmt": ["services/common", "tessera/v1", "google/rpc"],
     "tools/cli": ["services/common", "libchunk", "tessera/v1", "google/rpc"],
     "integration": ["services", "libtoken", "libchunk", "tessera/v1", "google/rpc"],
     "tools/verify_io": [],
@@ -26,6 +27,10 @@ RESTRICTED = {
     "openssl/": ["services/sdc/nbd", "libtoken", "integration", "services/common"],
     "SQLiteCpp/": ["services", "libchunk", "integration"],
     "spdlog/": ["services/common"],
+    "sodium.h": ["services/mgmt/people"],
+    "curl/": ["services/mgmt/alerts"],
+    "muParser": ["services/mgmt/alerts"],
+    "toml++/": ["services/mgmt"],
 }
 # Headers without a library behind them that any test may use.
 TEST_HEADERS = {"libchunk/seeded_random.h"}

@@ -31,9 +31,10 @@ struct BearerCredential {
 // A caller that was authenticated.
 struct Caller {
   std::vector<v1::Role> roles;
-  uint64_t node_id = 0;  // of nodes
-  std::string name;      // for logs and audit
-  std::string peer;      // "ipv4:127.0.0.1:4711"
+  uint64_t node_id = 0;    // of nodes
+  std::string name;        // for logs and audit
+  std::string credential;  // what proved it, without its secret: "session.7"; empty: none
+  std::string peer;        // "ipv4:127.0.0.1:4711"
 
   [[nodiscard]] bool Has(v1::Role role) const;
 };

@@ -136,6 +136,15 @@ void RpcDispatcher::Count(const Admission& admission, const absl::Status& status
   if (code < admission.method->handled.size()) admission.method->handled[code]->Increment();
 }
 
+void RpcDispatcher::Tell(const Admission& admission, const absl::StatusOr<Caller>& caller,
+                         const google::protobuf::Message& request,
+                         const absl::Status& status) const {
+  if (options_.observer == nullptr || admission.method == nullptr) return;
+  Caller nobody;
+  nobody.peer = admission.peer;
+  options_.observer(caller.ok() ? *caller : nobody, admission.method->name, request, status);
+}
+
 absl::Status RpcDispatcher::Overloaded() const {
   return WithReason(absl::ResourceExhaustedError("too many calls at once: try again"),
                     "OVERLOADED");

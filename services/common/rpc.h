@@ -17,6 +17,7 @@
 #ifndef TESSERA_SERVICES_COMMON_RPC_H_
 #define TESSERA_SERVICES_COMMON_RPC_H_
 
+#include <google/protobuf/message.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/support/server_callback.h>
 
@@ -153,11 +154,18 @@ class PushStream : public grpc::ServerWriteReactor<Response>,
   std::shared_ptr<PushStream> self_;  // set before the call starts, cleared by OnDone
 };
 
+// Told of every unary call that was answered, refused ones included, on the thread that answers it.
+// `method` is "tessera.v1.VolumeService/DeleteVolume".
+using CallObserver =
+    std::function<void(const Caller& caller, const std::string& method,
+                       const google::protobuf::Message& request, const absl::Status& status)>;
+
 struct RpcDispatcherOptions {
   std::vector<std::string> services;  // full names: "tessera.v1.VolumeService"
   size_t unary_threads = 8;
   size_t stream_threads = 16;  // each finite stream occupies one while it runs
   std::chrono::milliseconds default_deadline{30'000};  // for calls without one
+  CallObserver observer = nullptr;                     // of unary callback methods
 };
 
 class RpcDispatcher {
@@ -230,6 +238,8 @@ class RpcDispatcher {
   // Authenticates and checks the roles; on an executor thread.
   [[nodiscard]] absl::StatusOr<Caller> Authorize(const Admission& admission) const;
   void Count(const Admission& admission, const absl::Status& status) const;
+  void Tell(const Admission& admission, const absl::StatusOr<Caller>& caller,
+            const google::protobuf::Message& request, const absl::Status& status) const;
   [[nodiscard]] absl::Status Overloaded() const;
 
   template <typename Response>

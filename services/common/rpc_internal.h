@@ -98,6 +98,7 @@ grpc::ServerUnaryReactor* RpcDispatcher::Unary(grpc::CallbackServerContext* cont
       status = caller.status();
     }
     Count(admission, status);
+    Tell(admission, caller, *request, status);
     reactor->Finish(ToGrpcStatus(status));
   };
   if (!unary_.Post(std::move(work))) reactor->Finish(ToGrpcStatus(Overloaded()));
