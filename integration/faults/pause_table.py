@@ -31,7 +31,7 @@ CONNECTIONS = 4
 STEADY = 2000       # operations that have to come back after a fault before a try ends
 GOALS_MS = {"kill-sds": 1000, "stop-sds": 4000, "unplug-sds": 4000, "device-fsync": 1000, "device-write": 1000,
             "kill-mdm": 500, "mdm-away": 500, "takeover": 5000}
-ONCE = {"mdm-away"}  # kinds that take minutes: a single try
+LONG = {"mdm-away"}  # kinds that take minutes: --away-tries
 TITLES = {"kill-sds": "kill -9 of an SDS", "stop-sds": "SIGSTOP of an SDS", "unplug-sds": "cable of an SDS pulled",
           "device-fsync": "a device fails an fsync", "device-write": "a device fails a write",
           "kill-mdm": "kill -9 of the MDM", "mdm-away": "MDM dead for minutes", "takeover": "SDC killed, taken over by another, from the request"}
@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--kinds", default=",".join(GOALS_MS))
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
     parser.add_argument("--away-seconds", type=int, default=300, help="how long the MDM is dead in mdm-away")
+    parser.add_argument("--away-tries", type=int, default=3, help="how often")
     parser.add_argument("--output", type=pathlib.Path, help="write the page there; else it is printed only")
     arguments = parser.parse_args()
     os.environ["PATH"] += os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
@@ -200,7 +201,7 @@ def main():
     rows, failed = known_rows(arguments.output), []
     for kind in arguments.kinds.split(","):
         try:
-            rows[kind] = row(kind, *measure(kind, 1 if kind in ONCE else arguments.tries, arguments.seed,
+            rows[kind] = row(kind, *measure(kind, arguments.away_tries if kind in LONG else arguments.tries, arguments.seed,
                                            arguments.away_seconds))
         except Exception as error:  # pylint: disable=broad-except
             failed.append(kind)

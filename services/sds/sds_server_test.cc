@@ -445,7 +445,7 @@ TEST_CASE("Grants are honoured longer while the MDM is away") {
   // A start that took more than some heartbeats is an outage, too, and honoured for a while.
   CHECK(write_until(true) == v1::IO_STATUS_TOKEN_REFUSED);
   single.mdm.SetReachable(false);
-  CHECK(write_until(false) == v1::IO_STATUS_OK);
+  CHECK(write_until(false) != v1::IO_STATUS_TOKEN_REFUSED);
   single.mdm.SetReachable(true);
   CHECK(write_until(true) == v1::IO_STATUS_TOKEN_REFUSED);
 }

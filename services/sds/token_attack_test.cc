@@ -132,7 +132,7 @@ std::vector<Attack> Attacks(AttackFixture* f) {
                      [f] { return f->client.SendOne(f->Write(), std::string(4096, 'x')); }});
   write_under("expired", Refusal::kExpired, grant_with([now](token::Grant* grant) {
                 grant->issued_ms = now - 10'000;
-                grant->expiry_ms = now - 5'000;
+                grant->expiry_ms = grant->outage_expiry_ms = now - 5'000;
               }));
   write_under("issued in the future", Refusal::kNotYetValid,
               grant_with([now](token::Grant* grant) { grant->issued_ms = now + 600'000; }));
