@@ -41,7 +41,7 @@ class Bench:
     """One cluster with disks that can fail, one volume, one load, and the tries on them."""
 
     def __init__(self, seed, away_seconds=5):
-        self.away_operations = away_seconds * RATE * CONNECTIONS
+        self.away_seconds = away_seconds
         self.random = random.Random(seed)
         self.disks = {}
         self.cluster = FaultCluster(device_flags={n: self._device(n) for n in (1, 2, 3)}, journal_mib=64)
@@ -79,9 +79,10 @@ class Bench:
                 "device-fsync": lambda: steps.FailDevice(sds, self.disks[number], "fsync"),
                 "device-write": lambda: steps.FailDevice(sds, self.disks[number], "write")}[kind]()
 
-    def gather(self, worst, done=lambda: True, operations=STEADY, timeout=60):
-        """Windows of the load until `done` and that many operations: the worst of each figure."""
+    def gather(self, worst, done=lambda: True, seconds=0):
+        """Windows of the load until `done`, that many seconds, and STEADY operations: the worst of each figure."""
         completed = 0
+        end = time.monotonic() + seconds
 
         def enough():
             nonlocal completed
@@ -89,23 +90,22 @@ class Bench:
             completed += window["completed"]
             for name in ("longest_pause_ms", "longest_operation_ms"):
                 worst[name] = max(worst[name], window[name])
-            return completed >= operations
+            return completed >= STEADY and time.monotonic() >= end
         wait_until(done, "the fault to be noticed", 60)
-        wait_until(enough, "the load to go on", timeout)
+        wait_until(enough, "the load to go on", seconds + 60)
 
     def attempt(self, kind):
         if kind == "takeover":
             return self.take_over()
         fault = self.fault(kind)
-        operations = self.away_operations if kind == "mdm-away" else STEADY
+        seconds = self.away_seconds if kind == "mdm-away" else 0
         # Never more than the redundancy allows: a busy machine may have cost a replica meanwhile.
         self.cluster.wait_redundant()
         self.load.window()
         worst = {"longest_pause_ms": 0, "longest_operation_ms": 0}
         fault.inject()
         try:
-            self.gather(worst, lambda: fault.noticed(self.cluster), operations,
-                        60 + 3 * operations / (RATE * CONNECTIONS))
+            self.gather(worst, lambda: fault.noticed(self.cluster), seconds)
         finally:
             fault.clear()
         # The way back belongs to it: a learner that joins must not stop anybody either.
