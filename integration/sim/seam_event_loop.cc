@@ -88,6 +88,7 @@ EventLoop::TimerId EventLoop::After(Duration delay, Task task) {
 }
 void EventLoop::Cancel(TimerId timer) { impl_->Cancel(timer); }
 EventLoop::Duration EventLoop::Now() const { return impl_->Now(); }
+EventLoop::Duration EventLoop::FoundSince() const { return impl_->Now(); }
 EventLoop::HookId EventLoop::AddTurnEndHook(absl::AnyInvocable<void()> hook) {
   return impl_->AddHook(std::move(hook));
 }

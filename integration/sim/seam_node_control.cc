@@ -177,6 +177,11 @@ absl::StatusOr<v1::ListAttachmentsResponse> NodeControl::ListAttachments(const S
   return absl::UnimplementedError("nothing is shared in the simulated world");
 }
 
+std::vector<absl::StatusOr<v1::ExplainVolumeLatencyResponse>> NodeControl::ExplainVolumeLatency(
+    const std::vector<SdcRow>& sdcs, const v1::ExplainVolumeLatencyRequest&, Milliseconds) {
+  return {sdcs.size(), absl::UnimplementedError("nobody asks in the simulated world")};
+}
+
 NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
     const SdcRequests<v1::HoldWritesRequest>& requests, Milliseconds timeout) {
   return AskSdcs<v1::HoldWritesResponse>(

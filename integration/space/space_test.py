@@ -126,7 +126,8 @@ class Space(ClusterTest):
         self.assertIn("warning", self.cluster.cli("pool", "list"))
         self.assertIn("pool pool1 is", self.cluster.cli("status"))
         self.assertIn("pool_capacity_warning", self.cluster.cli("event", "list"))
-        wait_until(lambda: self.cluster.metric(self.cluster.mdm, "tessera_mdm_pool_capacity_state") == 2, "the metric")
+        warning = 'tessera_mdm_pool_capacity_state{pool="pool1",state="warning"}'
+        wait_until(lambda: self.cluster.metric(self.cluster.mdm, warning) == 1, "the metric")
         self.assertGreater(self.cluster.metric(self.cluster.mdm, "tessera_mdm_pool_used_bytes"), 0)
         wait_until(lambda: self.cluster.metric(self.cluster.mdm, "tessera_mdm_pool_provisioned_bytes") >= huge, "the size")
 

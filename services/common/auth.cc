@@ -16,6 +16,14 @@ absl::Status Malformed() {
   return absl::UnauthenticatedError(absl::string_view(kForm.data(), kForm.size()));
 }
 
+// What a person with a role may do; empty: there is no such role.
+std::vector<v1::Role> RolesOfPerson(std::string_view role) {
+  if (role == "admin") return {v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+  if (role == "operator") return {v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+  if (role == "viewer") return {v1::ROLE_VIEWER};
+  return {};
+}
+
 }  // namespace
 
 absl::StatusOr<BearerCredential> ParseBearer(std::string_view authorization) {
@@ -56,19 +64,41 @@ std::optional<Caller> CallerOfCertificate(
     if (id_at == std::string_view::npos || role_at == 0 || id_at + 1 == rest.size()) continue;
     const std::string_view role = rest.substr(role_at + 1, id_at - role_at - 1);
     Caller caller;
-    if (role == "admin") {
-      caller.roles = {v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
-    } else if (role == "operator") {
-      caller.roles = {v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
-    } else if (role == "viewer") {
-      caller.roles = {v1::ROLE_VIEWER};
-    } else {
-      continue;
-    }
+    caller.roles = role == "mgmt" ? std::vector<v1::Role>{v1::ROLE_MGMT} : RolesOfPerson(role);
+    if (caller.roles.empty()) continue;
     caller.name = name;
     return caller;
   }
   return std::nullopt;
+}
+
+absl::StatusOr<Caller> ParseOnBehalfOf(std::string_view value) {
+  const size_t dot = value.find('.');
+  Caller caller;
+  if (dot != std::string_view::npos && dot + 1 < value.size()) {
+    caller.roles = RolesOfPerson(value.substr(0, dot));
+  }
+  if (caller.roles.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        kOnBehalfOf, " must be '<role>.<user>' with the role admin, operator or viewer, not '",
+        absl::string_view(value.data(), value.size()), "'"));
+  }
+  caller.name = value.substr(dot + 1);
+  return caller;
+}
+
+std::string FormatOnBehalfOf(const Caller& person) {
+  const char* role = person.Has(v1::ROLE_ADMIN)      ? "admin."
+                     : person.Has(v1::ROLE_OPERATOR) ? "operator."
+                     : person.Has(v1::ROLE_VIEWER)   ? "viewer."
+                                                     : nullptr;
+  if (role == nullptr) return "";
+  // Metadata is printable ASCII.
+  std::string value = role + (person.name.empty() ? std::string("unnamed") : person.name);
+  for (char& c : value) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return value;
 }
 
 absl::StatusOr<Caller> InsecureAuthenticator::Authenticate(std::string_view authorization) const {

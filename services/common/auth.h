@@ -31,19 +31,30 @@ struct BearerCredential {
 // A caller that was authenticated.
 struct Caller {
   std::vector<v1::Role> roles;
-  uint64_t node_id = 0;    // of nodes
-  std::string name;        // for logs and audit
-  std::string credential;  // what proved it, without its secret: "session.7"; empty: none
-  std::string peer;        // "ipv4:127.0.0.1:4711"
+  uint64_t node_id = 0;       // of nodes
+  std::string name;           // for logs and audit
+  std::string credential;     // what proved it, without its secret: "session.7"; empty: none
+  std::string peer;           // "ipv4:127.0.0.1:4711"; of a browser, its own and not the gateway's
+  bool over_gateway = false;  // a browser's call, which MGMT's gateway made for it
+  std::string user_agent;     // of that browser, at most 200 bytes
 
   [[nodiscard]] bool Has(v1::Role role) const;
 };
 
-// The person that a verified client certificate stands for, by its SAN URI
-// "spiffe://<cluster>/<role>/<id>" with the role admin, operator or viewer; nothing for others.
-// Parts prove who they are by their secrets: a certificate alone says nothing of an incarnation.
+// Whom a verified client certificate stands for, by its SAN URI "spiffe://<cluster>/<role>/<id>":
+// a person with the role admin, operator or viewer, or the management service ("mgmt"); nothing for
+// others. Other parts prove who they are by their secrets: a certificate alone says nothing of an
+// incarnation.
 [[nodiscard]] std::optional<Caller> CallerOfCertificate(
     const std::vector<std::string>& subject_alternative_names);
+
+// For whom the management service calls, from the metadata `x-tessera-on-behalf-of`:
+// "<role>.<user>", such as "operator.jo". INVALID_ARGUMENT, saying the expected form, for anything
+// else.
+inline constexpr char kOnBehalfOf[] = "x-tessera-on-behalf-of";
+[[nodiscard]] absl::StatusOr<Caller> ParseOnBehalfOf(std::string_view value);
+[[nodiscard]] std::string FormatOnBehalfOf(
+    const Caller& person);  // empty: it has none of the roles
 
 class Authenticator {
  public:

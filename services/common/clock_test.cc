@@ -1,9 +1,25 @@
 #include "services/common/clock.h"
+#include "services/common/look_out.h"
 
 #include <catch2/catch.hpp>
 
 namespace tessera {
 namespace {
+
+TEST_CASE("what a busy thread finds may have waited, what one finds that looked has not") {
+  constexpr uint64_t kMilli = 1'000'000;
+  LookOut look_out(100'000);
+  CHECK(look_out.Found(10'000 * kMilli) == 0);
+  CHECK(look_out.working());
+  look_out.Done(10'005 * kMilli);
+  CHECK_FALSE(look_out.working());
+  // Found at once: it may have come just after the last look.
+  CHECK(look_out.Found(10'005 * kMilli + 20'000) == 5 * kMilli + 20'000);
+  CHECK(look_out.Found(10'006 * kMilli) == 5 * kMilli + 20'000);  // by the same look
+  look_out.Done(10'007 * kMilli);
+  // It looked for long and found nothing.
+  CHECK(look_out.Found(11'000 * kMilli) == 0);
+}
 
 TEST_CASE("MDM time is unknown before the first sample") {
   ManualClock clock;

@@ -5,6 +5,7 @@
 #ifndef TESSERA_SERVICES_COMMON_GRPC_SERVER_H_
 #define TESSERA_SERVICES_COMMON_GRPC_SERVER_H_
 
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
@@ -47,6 +48,8 @@ struct GrpcServerOptions {
   int queues = 0;
   // Synchronous methods that run at once; more calls get RESOURCE_EXHAUSTED.
   int synchronous_threads = 64;
+  // Answers calls to methods that no service has; outlives the server.
+  grpc::CallbackGenericService* generic = nullptr;
 };
 
 class GrpcServer {
@@ -62,6 +65,10 @@ class GrpcServer {
   [[nodiscard]] const std::vector<std::unique_ptr<grpc::ServerCompletionQueue>>& queues() const {
     return queues_;
   }
+  // A new channel of this process to the server over a socket pair, for calls that the server may
+  // believe to be made by its own process (CameOverInProcessChannel). Plain text, whatever the
+  // ports have. The server must outlive it. UNAVAILABLE when there are no descriptors left.
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::Channel>> InProcessChannel();
   // Ends all calls within the grace time, then the server.
   void Shutdown(int grace_ms = 2000);
 
@@ -71,8 +78,12 @@ class GrpcServer {
   std::unique_ptr<grpc::Service> health_;  // where the default one does not do
   std::unique_ptr<grpc::Server> server_;
   bool stopped_ = false;
+  int max_message_bytes_ = 0;
   std::vector<std::string> addresses_;
 };
+
+// Whether the call came over such a channel and not from outside.
+[[nodiscard]] bool CameOverInProcessChannel(const grpc::ServerContextBase& context);
 
 // A channel with Tessera's arguments (keepalive, message limits, quick reconnects). One per target;
 // keep it.

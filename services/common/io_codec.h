@@ -37,6 +37,8 @@ struct IoRequestFrame {
 struct IoResponseFrame {
   v1::IoResponse header;
   std::vector<grpc::Slice> payload;
+  // Not sent: since when each of header.stages waits for its reply to leave, by the server's clock.
+  std::vector<uint64_t> done_nanos;
 };
 
 // INVALID_ARGUMENT, saying what is wrong, for bytes that are no such message; `frame` is then

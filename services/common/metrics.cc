@@ -1,33 +1,56 @@
 #include "services/common/metrics.h"
 
+#include <dirent.h>
 #include <prometheus/text_serializer.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/version.h"
+#include "tessera/v1/monitoring.pb.h"
 
 namespace tessera {
 namespace {
 
+double OpenDescriptors() {
+  double count = 0;
+  if (DIR* folder = opendir("/proc/self/fd"); folder != nullptr) {
+    while (readdir(folder) != nullptr) ++count;
+    closedir(folder);
+  }
+  return std::max(0.0, count - 3);  // ".", ".." and the folder itself
+}
+
+// The names that Prometheus' client libraries have for these.
 void SetProcessFigures(MetricRegistry* registry) {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   const auto seconds = [](const timeval& t) {
     return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
   };
-  registry->Gauge("process_cpu_seconds", "User and system CPU time used.")
-      .Set(seconds(usage.ru_utime) + seconds(usage.ru_stime));
+  prometheus::Counter& cpu =
+      registry->Counter("process_cpu_seconds_total", "User and system CPU time used.");
+  cpu.Increment(std::max(0.0, seconds(usage.ru_utime) + seconds(usage.ru_stime) - cpu.Value()));
   std::ifstream statm("/proc/self/statm");
   uint64_t total = 0;
   uint64_t resident = 0;
   statm >> total >> resident;
+  const auto page_bytes = static_cast<double>(sysconf(_SC_PAGESIZE));
   registry->Gauge("process_resident_memory_bytes", "Resident memory.")
-      .Set(static_cast<double>(resident) * static_cast<double>(sysconf(_SC_PAGESIZE)));
+      .Set(static_cast<double>(resident) * page_bytes);
+  registry->Gauge("process_virtual_memory_bytes", "Address space in use.")
+      .Set(static_cast<double>(total) * page_bytes);
+  registry->Gauge("process_open_fds", "Open file descriptors.").Set(OpenDescriptors());
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    registry->Gauge("process_max_fds", "How many file descriptors may be open.")
+        .Set(static_cast<double>(limit.rlim_cur));
+  }
 }
 
 std::string LabelText(const std::vector<prometheus::ClientMetric::Label>& labels) {
@@ -135,6 +158,55 @@ std::vector<std::pair<std::string, double>> MetricRegistry::Figures() {
     }
   }
   return figures;
+}
+
+std::vector<MetricRegistry::Distribution> MetricRegistry::Histograms(
+    const std::vector<std::string>& families) {
+  std::vector<prometheus::Family<prometheus::Histogram>*> wanted;
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const std::string& name : families) {
+      const auto found = histograms_.find(name);
+      if (found != histograms_.end()) wanted.push_back(found->second);
+    }
+  }
+  std::vector<Distribution> distributions;
+  for (prometheus::Family<prometheus::Histogram>* histograms : wanted) {
+    for (const prometheus::MetricFamily& family : histograms->Collect()) {
+      for (const prometheus::ClientMetric& metric : family.metric) {
+        Distribution distribution;
+        distribution.name = family.name + LabelText(metric.label);
+        for (const auto& bucket : metric.histogram.bucket) {
+          distribution.cumulative_counts.push_back(bucket.cumulative_count);
+          if (distribution.cumulative_counts.size() < metric.histogram.bucket.size()) {
+            distribution.bounds.push_back(bucket.upper_bound);
+          }
+        }
+        distributions.push_back(std::move(distribution));
+      }
+    }
+  }
+  std::sort(distributions.begin(), distributions.end(),
+            [](const Distribution& a, const Distribution& b) { return a.name < b.name; });
+  return distributions;
+}
+
+void AddFigures(MetricRegistry* registry, const std::vector<std::string>& families,
+                v1::GetStatusResponse* response) {
+  auto figures = registry->Figures();
+  std::sort(figures.begin(), figures.end());
+  for (auto& [name, value] : figures) {
+    v1::Figure* figure = response->add_figures();
+    figure->set_name(std::move(name));
+    figure->set_value(value);
+  }
+  for (MetricRegistry::Distribution& from : registry->Histograms(families)) {
+    v1::Histogram* histogram = response->add_histograms();
+    histogram->set_name(std::move(from.name));
+    histogram->mutable_bounds_seconds()->Add(from.bounds.begin(), from.bounds.end());
+    histogram->mutable_cumulative_counts()->Add(from.cumulative_counts.begin(),
+                                                from.cumulative_counts.end());
+  }
 }
 
 }  // namespace tessera

@@ -14,6 +14,7 @@
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -25,6 +26,10 @@
 #include "absl/synchronization/mutex.h"
 
 namespace tessera {
+
+namespace v1 {
+class GetStatusResponse;
+}
 
 // Upper bounds in seconds for IO and RPC durations: 50 us to 10 s.
 [[nodiscard]] const std::vector<double>& DurationBuckets();
@@ -52,6 +57,16 @@ class MetricRegistry {
   // Name (with labels) and value of every counter and gauge, and of histograms' sums and counts.
   [[nodiscard]] std::vector<std::pair<std::string, double>> Figures();
 
+  // How a histogram's observations are distributed.
+  struct Distribution {
+    std::string name;            // with labels
+    std::vector<double> bounds;  // growing; one more bucket takes the rest
+    std::vector<uint64_t> cumulative_counts;
+  };
+  // The histograms of these families, in name order. Collectors don't run: what they set is as
+  // Figures() or Text() found it last.
+  [[nodiscard]] std::vector<Distribution> Histograms(const std::vector<std::string>& families);
+
  private:
   [[nodiscard]] std::vector<prometheus::MetricFamily> Collect();
 
@@ -63,6 +78,10 @@ class MetricRegistry {
       ABSL_GUARDED_BY(mutex_);
   std::vector<std::function<void()>> collectors_ ABSL_GUARDED_BY(mutex_);
 };
+
+// Figures(), in name order, and Histograms(families) as an answer of MonitoringService has them.
+void AddFigures(MetricRegistry* registry, const std::vector<std::string>& families,
+                v1::GetStatusResponse* response);
 
 }  // namespace tessera
 

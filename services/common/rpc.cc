@@ -1,10 +1,12 @@
 #include "services/common/rpc.h"
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/descriptor.h"
+#include "services/common/grpc_server.h"
 
 namespace tessera {
 
@@ -14,6 +16,27 @@ struct RpcDispatcher::Method {
   prometheus::Histogram* seconds = nullptr;
   std::vector<prometheus::Counter*> handled;  // by status code
 };
+
+namespace {
+
+using Metadata = std::multimap<grpc::string_ref, grpc::string_ref>;
+
+std::string Value(const Metadata& metadata, const char* name) {
+  const auto found = metadata.find(name);
+  if (found == metadata.end()) return "";
+  return std::string(found->second.data(), found->second.size());
+}
+
+// Where a browser's call came from. A call of this process without it came from no browser.
+void AdmitGateway(const Metadata& metadata, RpcDispatcher::Admission* admission) {
+  const std::string peer = Value(metadata, RpcDispatcher::kGatewayPeer);
+  if (peer.empty()) return;
+  admission->over_gateway = true;
+  admission->peer = peer;
+  admission->user_agent = Value(metadata, RpcDispatcher::kGatewayUserAgent).substr(0, 200);
+}
+
+}  // namespace
 
 std::chrono::milliseconds CallContext::TimeLeft(std::chrono::milliseconds most) const {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -79,9 +102,7 @@ RpcDispatcher::Admission RpcDispatcher::Admit(const grpc::ServerContextBase& con
   const auto found = methods_.find(request_type);
   admission.method = found == methods_.end() ? nullptr : found->second.get();
   const auto& metadata = context.client_metadata();
-  if (const auto header = metadata.find("authorization"); header != metadata.end()) {
-    admission.authorization.assign(header->second.data(), header->second.size());
-  }
+  admission.authorization = Value(metadata, "authorization");
   if (const auto security = context.auth_context();
       security != nullptr && security->IsPeerAuthenticated()) {
     for (const grpc::string_ref& name :
@@ -90,6 +111,8 @@ RpcDispatcher::Admission RpcDispatcher::Admit(const grpc::ServerContextBase& con
     }
   }
   admission.peer = context.peer();
+  if (CameOverInProcessChannel(context)) AdmitGateway(metadata, &admission);
+  admission.on_behalf_of = Value(metadata, kOnBehalfOf);
   admission.started = std::chrono::steady_clock::now();
   const auto latest = std::chrono::system_clock::now() + options_.default_deadline;
   // A call without a deadline says "the end of time".
@@ -99,23 +122,42 @@ RpcDispatcher::Admission RpcDispatcher::Admit(const grpc::ServerContextBase& con
   return admission;
 }
 
+absl::StatusOr<Caller> RpcDispatcher::Identify(const Admission& admission) const {
+  absl::StatusOr<Caller> caller = authenticator_->Authenticate(admission.authorization);
+  std::optional<Caller> holder = CallerOfCertificate(admission.certificate_names);
+  const bool is_mgmt = holder.has_value() && holder->Has(v1::ROLE_MGMT);
+  // Nothing was asked for and yet it is somebody: --insecure, where everybody is administrator.
+  const bool proved_nothing = admission.authorization.empty() && !holder.has_value();
+  if (!caller.ok() && holder.has_value()) caller = *std::move(holder);
+  if (admission.on_behalf_of.empty() || !caller.ok()) return caller;
+  if (!is_mgmt && !proved_nothing) {
+    return WithReason(absl::PermissionDeniedError(absl::StrCat(
+                          kOnBehalfOf,
+                          " is accepted from the management service's certificate alone "
+                          "(spiffe://<cluster>/mgmt/<id>)")),
+                      "ON_BEHALF_OF_REFUSED");
+  }
+  caller = ParseOnBehalfOf(admission.on_behalf_of);
+  if (!caller.ok()) return WithReason(caller.status(), "ON_BEHALF_OF_MALFORMED");
+  return caller;
+}
+
 absl::StatusOr<Caller> RpcDispatcher::Authorize(const Admission& admission) const {
   if (admission.method == nullptr) {
     return absl::UnimplementedError("this method is not served here");
   }
   const auto& roles = admission.method->roles;
   const bool anyone = std::find(roles.begin(), roles.end(), v1::ROLE_ANYONE) != roles.end();
-  absl::StatusOr<Caller> caller = authenticator_->Authenticate(admission.authorization);
+  absl::StatusOr<Caller> caller = Identify(admission);
   if (!caller.ok()) {
-    if (auto person = CallerOfCertificate(admission.certificate_names)) {
-      caller = *std::move(person);
-    }
-  }
-  if (!caller.ok()) {
+    // The authenticator's own reason, such as SESSION_EXPIRED, says more.
+    if (!anyone && !ReasonOf(caller.status()).empty()) return caller.status();
     if (!anyone) return WithReason(caller.status(), "UNAUTHENTICATED");
     caller = Caller{};
   }
   caller->peer = admission.peer;
+  caller->over_gateway = admission.over_gateway;
+  caller->user_agent = admission.user_agent;
   if (anyone) return caller;
   for (const v1::Role role : roles) {
     if (caller->Has(role)) return caller;
@@ -140,12 +182,15 @@ void RpcDispatcher::Tell(const Admission& admission, const absl::StatusOr<Caller
                          const google::protobuf::Message& request,
                          const absl::Status& status) const {
   if (options_.observer == nullptr || admission.method == nullptr) return;
-  Caller nobody;
-  nobody.peer = admission.peer;
-  options_.observer(caller.ok() ? *caller : nobody, admission.method->name, request, status);
+  // Of a caller who may not do this it is told who he is, as far as he proved it.
+  Caller known = caller.ok() ? *caller : Identify(admission).value_or(Caller{});
+  known.peer = admission.peer;
+  known.over_gateway = admission.over_gateway;
+  known.user_agent = admission.user_agent;
+  options_.observer(known, admission.method->name, request, status);
 }
 
-absl::Status RpcDispatcher::Overloaded() const {
+absl::Status RpcDispatcher::Overloaded() {
   return WithReason(absl::ResourceExhaustedError("too many calls at once: try again"),
                     "OVERLOADED");
 }

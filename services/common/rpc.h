@@ -118,6 +118,12 @@ class PushStream : public grpc::ServerWriteReactor<Response>,
     return finished_;
   }
 
+  // Messages that wait for the reader.
+  [[nodiscard]] size_t queued() const {
+    absl::MutexLock lock(&mutex_);
+    return queue_.size();
+  }
+
   // For the dispatcher.
   void HoldSelf() { self_ = this->shared_from_this(); }
   void OnWriteDone(bool ok) override {
@@ -213,34 +219,46 @@ class RpcDispatcher {
                                              grpc::ServerReader<Request>* reader,
                                              Response* response, Handler handler);
 
-  // Takes no more calls, waits for running handlers.
-  void Shutdown();
-
- private:
+  // The steps that the methods above are made of, for a proxy, which has bytes and no types. Admit
+  // on gRPC's thread, then Post the rest: Authorize authenticates and checks the roles, Count and
+  // Tell are for the end of the call.
   struct Method;
   struct Admission {
-    const Method* method = nullptr;
+    const Method* method = nullptr;  // null: not served here
     std::string authorization;
     std::vector<std::string> certificate_names;  // of a verified client certificate
+    std::string on_behalf_of;                    // as the caller sent it
     std::string peer;
+    bool over_gateway = false;
+    std::string user_agent;
     std::chrono::system_clock::time_point deadline;
     std::chrono::steady_clock::time_point started;
   };
-
-  RpcDispatcher(const RpcDispatcherOptions& options,
-                std::shared_ptr<const Authenticator> authenticator, MetricRegistry* metrics);
+  // Metadata that the gateway sends and that is believed over GrpcServer::InProcessChannel alone.
+  static constexpr char kGatewayPeer[] = "x-gw-peer";
+  static constexpr char kGatewayUserAgent[] = "x-gw-user-agent";
   [[nodiscard]] Admission Admit(const grpc::ServerContextBase& context,
                                 const std::string& request_type) const;
-  // Admits, authorizes, runs `handle(call)` here, counts.
-  template <typename Handle>
-  [[nodiscard]] grpc::Status Run(grpc::ServerContext* context, const std::string& request_type,
-                                 Handle handle);
-  // Authenticates and checks the roles; on an executor thread.
   [[nodiscard]] absl::StatusOr<Caller> Authorize(const Admission& admission) const;
   void Count(const Admission& admission, const absl::Status& status) const;
   void Tell(const Admission& admission, const absl::StatusOr<Caller>& caller,
             const google::protobuf::Message& request, const absl::Status& status) const;
-  [[nodiscard]] absl::Status Overloaded() const;
+  // False: too many calls wait (Overloaded says so), or Shutdown was called.
+  [[nodiscard]] bool Post(Executor::Task task) { return unary_.Post(std::move(task)); }
+  [[nodiscard]] static absl::Status Overloaded();
+
+  // Takes no more calls, waits for running handlers.
+  void Shutdown();
+
+ private:
+  RpcDispatcher(const RpcDispatcherOptions& options,
+                std::shared_ptr<const Authenticator> authenticator, MetricRegistry* metrics);
+  // Who the caller is by what it proved; UNAUTHENTICATED when that is nothing.
+  [[nodiscard]] absl::StatusOr<Caller> Identify(const Admission& admission) const;
+  // Admits, authorizes, runs `handle(call)` here, counts.
+  template <typename Handle>
+  [[nodiscard]] grpc::Status Run(grpc::ServerContext* context, const std::string& request_type,
+                                 Handle handle);
 
   template <typename Response>
   class WriteReactor;

@@ -92,7 +92,8 @@ grpc::ServerUnaryReactor* RpcDispatcher::Unary(grpc::CallbackServerContext* cont
     absl::Status status;
     absl::StatusOr<Caller> caller = Authorize(admission);
     if (caller.ok()) {
-      const CallContext call(*std::move(caller), admission.deadline, reactor->cancelled);
+      // A copy: Tell needs the caller afterwards.
+      const CallContext call(*caller, admission.deadline, reactor->cancelled);
       status = handler(call, *request, response);
     } else {
       status = caller.status();

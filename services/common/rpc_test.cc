@@ -27,7 +27,31 @@ class Service final : public v1::VolumeService::CallbackService {
                          return absl::OkStatus();
                        });
   }
-  // Served by no dispatcher that knows its request: see the test.
+  // Answers with what is known of the caller, if it had the certificate that the metadata
+  // `test-certificate` names.
+  grpc::ServerUnaryReactor* ListVolumes(grpc::CallbackServerContext* context,
+                                        const v1::ListVolumesRequest* request,
+                                        v1::ListVolumesResponse* response) override {
+    RpcDispatcher::Admission admission =
+        rpc_->Admit(*context, request->GetDescriptor()->full_name());
+    const auto& metadata = context->client_metadata();
+    if (const auto name = metadata.find("test-certificate"); name != metadata.end()) {
+      admission.certificate_names.emplace_back(name->second.data(), name->second.size());
+    }
+    const absl::StatusOr<Caller> caller = rpc_->Authorize(admission);
+    if (caller.ok()) {
+      for (const std::string& fact :
+           {caller->name, std::string(caller->Has(v1::ROLE_ADMIN) ? "admin" : "no admin"),
+            std::string(caller->over_gateway ? "gateway" : "no gateway"), caller->peer,
+            caller->user_agent}) {
+        response->add_volumes()->set_name(fact);
+      }
+    }
+    auto* reactor = context->DefaultReactor();
+    reactor->Finish(ToGrpcStatus(caller.status()));
+    return reactor;
+  }
+
  private:
   RpcDispatcher* const rpc_;
 };
@@ -71,6 +95,9 @@ class Streams final : public v1::SdcControlService::CallbackService {
 class ByKind final : public Authenticator {
  public:
   absl::StatusOr<Caller> Authenticate(std::string_view authorization) const override {
+    if (authorization == "Bearer old.1.x") {
+      return WithReason(absl::UnauthenticatedError("the session is over"), "SESSION_EXPIRED");
+    }
     auto credential = ParseBearer(authorization);
     if (!credential.ok()) return credential.status();
     Caller caller;
@@ -110,6 +137,21 @@ class Fixture {
     request.set_name(name);
     return FromGrpcStatus(volumes_->GetVolume(&context, request, response));
   }
+  // What the server knows of a caller with that metadata.
+  absl::StatusOr<std::vector<std::string>> Ask(
+      const std::shared_ptr<grpc::Channel>& channel,
+      const std::vector<std::pair<std::string, std::string>>& metadata) {
+    grpc::ClientContext context;
+    PrepareCall(&context, 20'000, "");
+    for (const auto& [name, value] : metadata) context.AddMetadata(name, value);
+    v1::ListVolumesResponse response;
+    const absl::Status status =
+        FromGrpcStatus(v1::VolumeService::NewStub(channel)->ListVolumes(&context, {}, &response));
+    if (!status.ok()) return status;
+    std::vector<std::string> facts;
+    for (const auto& volume : response.volumes()) facts.push_back(volume.name());
+    return facts;
+  }
 
  protected:
   MetricRegistry metrics_;
@@ -139,6 +181,96 @@ TEST_CASE_METHOD(Fixture, "A handler's error arrives with code and reason, and i
   const std::string text = metrics_.Text();
   CHECK(text.find("tessera_grpc_server_handled_total{code=\"NOT_FOUND\",method=\"GetVolume\"") !=
         std::string::npos);
+}
+
+TEST_CASE_METHOD(Fixture, "The authenticator's own reason reaches the caller") {
+  v1::GetVolumeResponse response;
+  CHECK(ReasonOf(Get("Bearer old.1.x", "a", &response)) == "SESSION_EXPIRED");
+  CHECK(ReasonOf(Get("Bearer nonsense", "a", &response)) == "UNAUTHENTICATED");
+}
+
+TEST_CASE_METHOD(Fixture, "Where a browser is, is believed of this process alone") {
+  const auto in_process = server_->InProcessChannel();
+  REQUIRE(in_process.ok());
+  const std::vector<std::pair<std::string, std::string>> metadata = {
+      {"authorization", "Bearer viewer.1.x"},
+      {"x-gw-peer", "ipv4:192.0.2.7:1234"},
+      {"x-gw-user-agent", std::string(300, 'a')}};
+  const auto believed = Ask(*in_process, metadata);
+  REQUIRE(believed.ok());
+  CHECK((*believed)[2] == "gateway");
+  CHECK((*believed)[3] == "ipv4:192.0.2.7:1234");
+  CHECK((*believed)[4] == std::string(200, 'a'));
+
+  const auto outside = Ask(channel_, metadata);
+  REQUIRE(outside.ok());
+  CHECK((*outside)[2] == "no gateway");
+  CHECK((*outside)[3].substr(0, 15) == "ipv4:127.0.0.1:");
+  CHECK((*outside)[4].empty());
+
+  const auto no_browser = Ask(*in_process, {{"authorization", "Bearer viewer.1.x"}});
+  REQUIRE(no_browser.ok());
+  CHECK((*no_browser)[2] == "no gateway");
+}
+
+TEST_CASE_METHOD(Fixture, "A socket pair carries a thousand calls and large messages") {
+  const auto in_process = server_->InProcessChannel();
+  REQUIRE(in_process.ok());
+  const auto volumes = v1::VolumeService::NewStub(*in_process);
+  for (int i = 0; i < 1000; ++i) {
+    grpc::ClientContext context;
+    PrepareCall(&context, 20'000, "Bearer viewer.1.x");
+    v1::GetVolumeRequest request;
+    request.set_name(i % 100 == 0 ? std::string(1 << 20, 'v') : std::to_string(i));
+    v1::GetVolumeResponse response;
+    REQUIRE(volumes->GetVolume(&context, request, &response).ok());
+    REQUIRE(response.volume().name() == "viewer:" + request.name());
+  }
+}
+
+TEST_CASE_METHOD(Fixture, "The management service's certificate may call for a person") {
+  const auto as = [&](const std::string& certificate, const std::string& person) {
+    return Ask(channel_, {{"test-certificate", certificate}, {kOnBehalfOf, person}});
+  };
+  const auto jo = as("spiffe://c1/mgmt/1", "viewer.jo.s");
+  REQUIRE(jo.ok());
+  CHECK((*jo)[0] == "jo.s");
+  CHECK((*jo)[1] == "no admin");
+  const auto root = as("spiffe://c1/mgmt/1", "admin.root");
+  REQUIRE(root.ok());
+  CHECK((*root)[1] == "admin");
+  CHECK(ReasonOf(as("spiffe://c1/viewer/jo", "admin.root").status()) == "ON_BEHALF_OF_REFUSED");
+  CHECK(ReasonOf(as("spiffe://c1/admin/jo", "viewer.jo").status()) == "ON_BEHALF_OF_REFUSED");
+  CHECK(as("spiffe://c1/sds/1", "admin.root").status().code() ==
+        absl::StatusCode::kUnauthenticated);
+  for (const char* person : {"jo", "boss.jo", "admin.", ".jo", "mgmt.1", "ROLE_ADMIN.jo"}) {
+    CAPTURE(person);
+    CHECK(ReasonOf(as("spiffe://c1/mgmt/1", person).status()) == "ON_BEHALF_OF_MALFORMED");
+  }
+  const auto itself = Ask(channel_, {{"test-certificate", "spiffe://c1/mgmt/1"}});
+  REQUIRE(itself.ok());
+  CHECK((*itself)[0] == "spiffe://c1/mgmt/1");
+  CHECK((*itself)[1] == "no admin");
+}
+
+TEST_CASE_METHOD(Fixture, "Whoever proves himself calls for nobody else") {
+  const auto answer =
+      Ask(channel_, {{"authorization", "Bearer admin.1.x"}, {kOnBehalfOf, "viewer.jo"}});
+  CHECK(ReasonOf(answer.status()) == "ON_BEHALF_OF_REFUSED");
+}
+
+TEST_CASE("A person's greatest role and name go on behalf of, in printable characters") {
+  Caller person;
+  CHECK(FormatOnBehalfOf(person).empty());
+  person.name = "jo\r\nx";
+  person.roles = {v1::ROLE_VIEWER, v1::ROLE_OPERATOR};
+  CHECK(FormatOnBehalfOf(person) == "operator.jo??x");
+  person.roles = {v1::ROLE_ADMIN, v1::ROLE_OPERATOR, v1::ROLE_VIEWER};
+  person.name = "jo";
+  const auto back = ParseOnBehalfOf(FormatOnBehalfOf(person));
+  REQUIRE(back.ok());
+  CHECK(back->name == "jo");
+  CHECK(back->roles == person.roles);
 }
 
 TEST_CASE_METHOD(Fixture, "Streams run both ways") {
@@ -175,7 +307,8 @@ TEST_CASE("Plain text is refused off loopback, and TLS names the flag that is mi
   CHECK(security.Check({"0.0.0.0:1"}).code() == absl::StatusCode::kInvalidArgument);
 }
 
-TEST_CASE("A client certificate stands for a person, never for a part") {
+TEST_CASE(
+    "A client certificate stands for a person or the management service, never for another part") {
   const auto roles_of = [](const std::vector<std::string>& names) {
     const auto caller = CallerOfCertificate(names);
     return caller.has_value() ? caller->roles : std::vector<v1::Role>{};
@@ -191,7 +324,44 @@ TEST_CASE("A client certificate stands for a person, never for a part") {
     CAPTURE(name);
     CHECK(roles_of({name}).empty());
   }
+  CHECK(roles_of({"spiffe://c1/mgmt/1"}) == std::vector<v1::Role>{v1::ROLE_MGMT});
   CHECK(CallerOfCertificate({"spiffe://c1/admin/jo"})->name == "spiffe://c1/admin/jo");
+}
+
+TEST_CASE("The observer is told who was refused, and that nobody was who proved nothing") {
+  MetricRegistry metrics("test");
+  std::vector<std::string> told;
+  absl::Mutex mutex;
+  RpcDispatcherOptions rpc_options;
+  rpc_options.services = {"tessera.v1.VolumeService"};
+  rpc_options.observer = [&](const Caller& caller, const std::string& method,
+                             const google::protobuf::Message& request, const absl::Status& status) {
+    absl::MutexLock lock(&mutex);
+    told.push_back(caller.name + " " + method + " " + request.ShortDebugString() + " " +
+                   absl::StatusCodeToString(status.code()));
+  };
+  auto rpc = RpcDispatcher::Create(rpc_options, std::make_shared<ByKind>(), &metrics);
+  REQUIRE(rpc.ok());
+  Service service(rpc->get());
+  GrpcServerOptions options;
+  options.listen = {"127.0.0.1:0"};
+  options.security.insecure = true;
+  auto server = GrpcServer::Start(options, {&service});
+  REQUIRE(server.ok());
+  const auto stub = v1::VolumeService::NewStub(
+      NewChannel((*server)->addresses()[0], grpc::InsecureChannelCredentials()));
+  for (const char* bearer : {"Bearer viewer.1.x", "Bearer sds.1.x", "Bearer nonsense"}) {
+    grpc::ClientContext context;
+    PrepareCall(&context, 20'000, bearer);
+    v1::GetVolumeRequest request;
+    request.set_name("a");
+    v1::GetVolumeResponse response;
+    (void)stub->GetVolume(&context, request, &response);
+  }
+  absl::MutexLock lock(&mutex);
+  const std::string call = " tessera.v1.VolumeService/GetVolume name: \"a\" ";
+  CHECK(told == std::vector<std::string>{"viewer" + call + "OK", "sds" + call + "PERMISSION_DENIED",
+                                         call + "UNAUTHENTICATED"});
 }
 
 TEST_CASE("A dispatcher of an unknown service does not start") {

@@ -31,6 +31,7 @@ void AddEvent(WriteTransaction& transaction, const v1::Event& event, uint64_t ke
   // Ids have no gaps, so age is distance.
   if (id > keep) Sql(db, "DELETE FROM event WHERE id <= ?", id - keep).Run();
   transaction.changes.events = true;
+  ++transaction.changes.event_counts[event.severity()];
 }
 
 std::vector<v1::Event> ListEventRows(SQLite::Database& db, const Page& page) {

@@ -61,7 +61,23 @@ HealthService::HealthService(RpcDispatcher* rpc, uint32_t heartbeat_interval_ms,
       events_(events),
       time_(time),
       metrics_(metrics),
-      heartbeats_(metrics->Counter("tessera_mdm_heartbeats_total", "Heartbeats taken.")) {}
+      heartbeats_(metrics->Counter("tessera_mdm_heartbeats_total", "Heartbeats taken.")) {
+  // There at 0: a rate must not miss the first of them.
+  v1::CorruptBlocks blocks;
+  for (const v1::CorruptBlockChange change :
+       {v1::CORRUPT_BLOCK_CHANGE_FOUND, v1::CORRUPT_BLOCK_CHANGE_REPAIRED,
+        v1::CORRUPT_BLOCK_CHANGE_UNREPAIRABLE, v1::CORRUPT_BLOCK_CHANGE_DIFFERENT,
+        v1::CORRUPT_BLOCK_CHANGE_HEALED}) {
+    blocks.set_change(change);
+    static_cast<void>(BlocksCounter(blocks));
+  }
+}
+
+prometheus::Counter& HealthService::BlocksCounter(const v1::CorruptBlocks& blocks) const {
+  return metrics_->Counter("tessera_mdm_corrupt_blocks_total",
+                           "Bad blocks that servers told of, by change.",
+                           {{"change", EventOf(blocks, "", "").code}});
+}
 
 absl::Status HealthService::TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request) {
   std::set<std::string> failed;
@@ -208,10 +224,7 @@ absl::Status HealthService::RecordCorruptBlocks(uint64_t sds_id,
     return absl::OkStatus();
   });
   for (const v1::CorruptBlocks& blocks : request.corrupt_block_changes()) {
-    metrics_
-        ->Counter("tessera_mdm_corrupt_blocks_total", "Bad blocks that servers told of, by change.",
-                  {{"change", EventOf(blocks, "", "").code}})
-        .Increment(blocks.block_count());
+    BlocksCounter(blocks).Increment(blocks.block_count());
   }
   return written;
 }

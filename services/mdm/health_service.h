@@ -48,6 +48,7 @@ class HealthService final : public v1::HealthService::CallbackService {
 
  private:
   [[nodiscard]] absl::Status TakeOutFailed(uint64_t sds_id, const v1::HeartbeatRequest& request);
+  [[nodiscard]] prometheus::Counter& BlocksCounter(const v1::CorruptBlocks& blocks) const;
   // Events of devices that fill up, or have space again.
   [[nodiscard]] absl::Status NoteSpace(uint64_t sds_id, const v1::HeartbeatRequest& request);
   void AddSpaceCauses(v1::GetClusterHealthResponse* response);

@@ -363,6 +363,19 @@ grpc::Status FakeSdc::ListAttachments(grpc::ServerContext*, const v1::ListAttach
   return grpc::Status::OK;
 }
 
+void FakeSdc::AnswerLatency(LatencyAnswer answer) {
+  absl::MutexLock lock(&mutex_);
+  latency_ = std::move(answer);
+}
+
+grpc::Status FakeSdc::ExplainVolumeLatency(grpc::ServerContext*,
+                                           const v1::ExplainVolumeLatencyRequest* request,
+                                           v1::ExplainVolumeLatencyResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  if (latency_ == nullptr) return {grpc::StatusCode::NOT_FOUND, "it is not attached here"};
+  return latency_(*request, response);
+}
+
 grpc::Status FakeSdc::AdoptLayers(grpc::ServerContext*, const v1::AdoptLayersRequest* request,
                                   v1::AdoptLayersResponse*) {
   SnapshotCall call;

@@ -20,6 +20,7 @@
 #include "services/mdm/mdm_server.h"
 #include "tessera/v1/discovery.grpc.pb.h"
 #include "tessera/v1/health.grpc.pb.h"
+#include "tessera/v1/latency.grpc.pb.h"
 #include "tessera/v1/monitoring.grpc.pb.h"
 #include "tessera/v1/placement.grpc.pb.h"
 #include "tessera/v1/sdc_control.grpc.pb.h"
@@ -148,6 +149,10 @@ class FakeSdc final : public v1::SdcControlService::Service {
   void OnSnapshotCall(std::function<grpc::Status(const SnapshotCall& call)> then);
   // Called for each AttachVolume from now on, before it is answered, with no lock held.
   void OnAttach(std::function<grpc::Status(uint64_t volume_id)> then);
+  // How ExplainVolumeLatency is answered from now on; until then it has nothing attached.
+  using LatencyAnswer = std::function<grpc::Status(const v1::ExplainVolumeLatencyRequest&,
+                                                   v1::ExplainVolumeLatencyResponse*)>;
+  void AnswerLatency(LatencyAnswer answer);
   // The generation of its grant of the volume: what a hold is answered with.
   void SetGeneration(uint64_t volume_id, uint64_t generation);
   uint64_t held_micros = 1'500;
@@ -179,6 +184,9 @@ class FakeSdc final : public v1::SdcControlService::Service {
   grpc::Status ListAttachments(grpc::ServerContext* context,
                                const v1::ListAttachmentsRequest* request,
                                v1::ListAttachmentsResponse* response) override;
+  grpc::Status ExplainVolumeLatency(grpc::ServerContext* context,
+                                    const v1::ExplainVolumeLatencyRequest* request,
+                                    v1::ExplainVolumeLatencyResponse* response) override;
   grpc::Status AdoptLayers(grpc::ServerContext* context, const v1::AdoptLayersRequest* request,
                            v1::AdoptLayersResponse* response) override;
   grpc::Status Note(SnapshotCall call);
@@ -189,6 +197,7 @@ class FakeSdc final : public v1::SdcControlService::Service {
   std::set<uint64_t> attached_ ABSL_GUARDED_BY(mutex_);
   std::vector<SnapshotCall> snapshot_calls_ ABSL_GUARDED_BY(mutex_);
   std::function<grpc::Status(const SnapshotCall&)> on_snapshot_call_ ABSL_GUARDED_BY(mutex_);
+  LatencyAnswer latency_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, uint64_t> generations_ ABSL_GUARDED_BY(mutex_);
   int attach_calls_ ABSL_GUARDED_BY(mutex_) = 0;
   std::function<grpc::Status(uint64_t)> on_attach_ ABSL_GUARDED_BY(mutex_);

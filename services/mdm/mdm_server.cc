@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/certificate_gauge.h"
 #include "services/common/http_server.h"
 #include "services/common/node.h"
 #include "services/common/rpc.h"
@@ -14,6 +15,7 @@
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/discovery_service.h"
 #include "services/mdm/health_service.h"
+#include "services/mdm/latency_service.h"
 #include "services/mdm/layer_reaper.h"
 #include "services/mdm/monitoring_service.h"
 #include "services/mdm/operation_service.h"
@@ -40,6 +42,7 @@ namespace {
 constexpr size_t kVolumeThreads = 16;
 constexpr size_t kTokenThreads = 16;
 constexpr size_t kUsageThreads = 4;
+constexpr size_t kLatencyThreads = 4;
 constexpr size_t kPromptThreads = 24;  // event waits and pool creation among them
 // Between two measurements of what volumes with a budget take.
 constexpr int kBudgetTicks = 60;
@@ -106,6 +109,7 @@ struct MdmServer::Parts {
   std::unique_ptr<RpcDispatcher> volume_rpc;
   std::unique_ptr<RpcDispatcher> token_rpc;
   std::unique_ptr<RpcDispatcher> usage_rpc;
+  std::unique_ptr<RpcDispatcher> latency_rpc;
   std::unique_ptr<TopologyService> topology;
   std::unique_ptr<HealthService> heartbeat;
   std::unique_ptr<DiscoveryService> discovery;
@@ -119,6 +123,7 @@ struct MdmServer::Parts {
   std::unique_ptr<OperationService> operations;
   std::unique_ptr<ScrubService> scrubs;
   std::unique_ptr<UsageService> usage;
+  std::unique_ptr<LatencyService> latency;
 
   std::unique_ptr<BackgroundLoop> judge_loop;      // health: never waits for a server
   std::unique_ptr<BackgroundLoop> placement_loop;  // devices and learners
@@ -162,6 +167,7 @@ absl::Status MdmServer::Parts::Serve() {
                              kVolumeThreads));
   TESSERA_ASSIGN_OR_RETURN(token_rpc, dispatcher({"tessera.v1.TokenService"}, kTokenThreads));
   TESSERA_ASSIGN_OR_RETURN(usage_rpc, dispatcher({"tessera.v1.UsageService"}, kUsageThreads));
+  TESSERA_ASSIGN_OR_RETURN(latency_rpc, dispatcher({"tessera.v1.LatencyService"}, kLatencyThreads));
   MakeServices();
   // Before the first heartbeat is answered: without orders servers would end their passes.
   scrub.Run();
@@ -204,6 +210,7 @@ void MdmServer::Parts::MakeServices() {
   scrubs = std::make_unique<ScrubService>(rpc, store, &scrub, &integrity, &events, time,
                                           [this] { placement_loop->Wake(); });
   usage = std::make_unique<UsageService>(usage_rpc.get(), store, &measurer);
+  latency = std::make_unique<LatencyService>(latency_rpc.get(), store, &control);
   repair.SetListener([this] { operations->Changed(); });
   repair.SetScrubFigures([this](v1::Operation* operation) { scrub.FillFigures(operation); });
   token =
@@ -253,10 +260,11 @@ absl::Status MdmServer::Parts::Listen() {
   server_options.listen = {options.listen};
   server_options.security = options.security;
   TESSERA_ASSIGN_OR_RETURN(
-      server, GrpcServer::Start(server_options,
-                                {discovery.get(), topology.get(), volume.get(), placement.get(),
-                                 token.get(), heartbeat.get(), monitoring.get(), repairs.get(),
-                                 operations.get(), scrubs.get(), schedules.get(), usage.get()}));
+      server, GrpcServer::Start(
+                  server_options,
+                  {discovery.get(), topology.get(), volume.get(), placement.get(), token.get(),
+                   heartbeat.get(), monitoring.get(), repairs.get(), operations.get(), scrubs.get(),
+                   schedules.get(), usage.get(), latency.get()}));
   HttpServerOptions http_options;
   http_options.listen = options.metrics_listen;
   TESSERA_ASSIGN_OR_RETURN(
@@ -276,7 +284,7 @@ void MdmServer::Parts::Stop() {
   if (operations != nullptr) operations->Stop();
   publisher.Stop();
   if (server != nullptr) server->Shutdown();
-  for (auto* rpc : {&volume_rpc, &token_rpc, &usage_rpc, &prompt_rpc}) {
+  for (auto* rpc : {&volume_rpc, &token_rpc, &usage_rpc, &latency_rpc, &prompt_rpc}) {
     if (*rpc != nullptr) (*rpc)->Shutdown();
   }
   http.reset();
@@ -291,6 +299,7 @@ absl::StatusOr<std::unique_ptr<MdmServer>> MdmServer::Start(const MdmOptions& op
                                                             const Clock* clock) {
   TESSERA_RETURN_IF_ERROR(options.Check());
   auto metrics = std::make_unique<MetricRegistry>("mdm");
+  AddCertificateGauge(metrics.get(), "node", options.security.certificate_file);
   TESSERA_ASSIGN_OR_RETURN(StateFolder state,
                            OpenStateFolder(options.state_folder, clock, metrics.get()));
   TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());

@@ -1,6 +1,8 @@
 #include "services/mdm/mdm_store.h"
 
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "services/common/status_macros.h"
@@ -18,12 +20,14 @@ absl::StatusOr<std::unique_ptr<MdmStore>> MdmStore::Open(const std::string& path
     TESSERA_ASSIGN_OR_RETURN(auto reader, SqliteDb::OpenReadOnly(path));
     readers.push_back(std::move(reader));
   }
-  return std::unique_ptr<MdmStore>(new MdmStore(std::move(writer), std::move(readers), metrics));
+  return std::unique_ptr<MdmStore>(
+      new MdmStore(path, std::move(writer), std::move(readers), metrics));
 }
 
-MdmStore::MdmStore(std::unique_ptr<SqliteDb> writer, std::vector<std::unique_ptr<SqliteDb>> readers,
-                   MetricRegistry* metrics)
-    : schema_version_(writer->schema_version()),
+MdmStore::MdmStore(std::string path, std::unique_ptr<SqliteDb> writer,
+                   std::vector<std::unique_ptr<SqliteDb>> readers, MetricRegistry* metrics)
+    : path_(std::move(path)),
+      schema_version_(writer->schema_version()),
       writer_(std::move(writer)),
       readers_(std::move(readers)),
       commits_(metrics->Counter("tessera_mdm_commits_total", "Transactions committed to mdm.db.")),
@@ -32,6 +36,23 @@ MdmStore::MdmStore(std::unique_ptr<SqliteDb> writer, std::vector<std::unique_ptr
       commit_seconds_(metrics->Histogram("tessera_mdm_commit_duration_seconds",
                                          "Time of a write transaction, its fsync included.")) {
   for (const auto& reader : readers_) free_readers_.push_back(reader.get());
+  for (const auto& [severity, name] :
+       std::map<v1::EventSeverity, std::string>{{v1::EVENT_SEVERITY_INFO, "info"},
+                                                {v1::EVENT_SEVERITY_WARNING, "warning"},
+                                                {v1::EVENT_SEVERITY_ERROR, "error"}}) {
+    events_[severity] =
+        &metrics->Counter("tessera_mdm_events_total", "Events, by severity.", {{"severity", name}});
+  }
+}
+
+uint64_t MdmStore::FileBytes() const {
+  uint64_t bytes = 0;
+  for (const char* suffix : {"", "-wal"}) {
+    std::error_code error;
+    const uint64_t size = std::filesystem::file_size(path_ + suffix, error);
+    if (!error) bytes += size;
+  }
+  return bytes;
 }
 
 absl::Status MdmStore::Write(const std::function<absl::Status(WriteTransaction&)>& body) {
@@ -54,6 +75,11 @@ absl::Status MdmStore::Write(const std::function<absl::Status(WriteTransaction&)
     return status;
   }
   commits_.Increment();
+  for (const auto& [severity, count] : changes.event_counts) {
+    if (const auto found = events_.find(severity); found != events_.end()) {
+      found->second->Increment(count);
+    }
+  }
   changes.records = record_revision != record_revision_;
   record_revision_ = record_revision;
   commit_seconds_.Observe(

@@ -24,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "services/common/metrics.h"
 #include "services/common/sqlite_db.h"
+#include "tessera/v1/health.pb.h"
 
 namespace tessera::mdm {
 
@@ -37,6 +38,7 @@ struct ChangeSet {
   bool sds_addresses = false;  // endpoints, incarnations or states
   bool pools = false;          // layouts
   bool events = false;
+  std::map<v1::EventSeverity, uint32_t> event_counts;
   bool records = false;  // what servers keep for the MDM; found by the store itself
 };
 
@@ -64,13 +66,16 @@ class MdmStore {
   // REQUIRES: no Write runs.
   void SetCommitListener(CommitListener listener);
   [[nodiscard]] int schema_version() const { return schema_version_; }
+  // Of the database and its write-ahead log; 0: in memory.
+  [[nodiscard]] uint64_t FileBytes() const;
 
  private:
   static constexpr size_t kReaders = 3;
 
-  MdmStore(std::unique_ptr<SqliteDb> writer, std::vector<std::unique_ptr<SqliteDb>> readers,
-           MetricRegistry* metrics);
+  MdmStore(std::string path, std::unique_ptr<SqliteDb> writer,
+           std::vector<std::unique_ptr<SqliteDb>> readers, MetricRegistry* metrics);
 
+  const std::string path_;
   const int schema_version_;
   absl::Mutex writer_mutex_;
   const std::unique_ptr<SqliteDb> writer_ ABSL_PT_GUARDED_BY(writer_mutex_);
@@ -84,6 +89,7 @@ class MdmStore {
   prometheus::Counter& commits_;
   prometheus::Counter& aborts_;
   prometheus::Histogram& commit_seconds_;
+  std::map<v1::EventSeverity, prometheus::Counter*> events_;  // const after the constructor
 };
 
 }  // namespace tessera::mdm

@@ -5,6 +5,8 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <map>
+#include <string>
 
 #include "services/common/placement_hash.h"
 #include "services/mdm/event_table.h"
@@ -237,6 +239,25 @@ TEST_CASE_METHOD(StoreFixture, "an error inside a transaction leaves nothing beh
 
 // Method: the files as they are on disk in the middle of a transaction are what a killed process
 // leaves.
+TEST_CASE_METHOD(StoreFixture, "an event counts when it is committed, by its severity") {
+  const auto record = [this](v1::EventSeverity severity, const absl::Status& result) {
+    return store->Write([&](WriteTransaction& transaction) {
+      v1::Event event;
+      event.set_severity(severity);
+      AddEvent(transaction, event);
+      return result;
+    });
+  };
+  CHECK(record(v1::EVENT_SEVERITY_WARNING, absl::OkStatus()).ok());
+  CHECK(record(v1::EVENT_SEVERITY_WARNING, absl::OkStatus()).ok());
+  CHECK_FALSE(record(v1::EVENT_SEVERITY_ERROR, absl::AbortedError("no")).ok());
+  std::map<std::string, double> figures;
+  for (const auto& [name, value] : metrics.Figures()) figures[name] = value;
+  CHECK(figures["tessera_mdm_events_total{severity=\"warning\"}"] == 2);
+  CHECK(figures["tessera_mdm_events_total{severity=\"error\"}"] == 0);
+  CHECK(store->FileBytes() > 0);
+}
+
 TEST_CASE_METHOD(StoreFixture, "a crash inside a transaction leaves the state before it") {
   REQUIRE(Write([&](auto& db) { InsertVolume(db, Volume("before")); }).ok());
   const std::string copy = folder.File("copy.db");

@@ -1,6 +1,5 @@
 #include "services/mdm/monitoring_service.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "services/common/status_macros.h"
@@ -19,13 +18,7 @@ absl::Status MonitoringService::Do(const CallContext&, const v1::GetStatusReques
   response->set_software_version(kVersion);
   response->set_uptime_ms(time_->clock().BootMillis() - started_boot_ms_);
   response->set_incarnation(incarnation_);
-  auto figures = metrics_->Figures();
-  std::sort(figures.begin(), figures.end());
-  for (const auto& [name, value] : figures) {
-    v1::Figure* figure = response->add_figures();
-    figure->set_name(name);
-    figure->set_value(value);
-  }
+  AddFigures(metrics_, {"tessera_mdm_commit_duration_seconds"}, response);
   response->set_mdm_time_ms(time_->NowMillis());
   return absl::OkStatus();
 }

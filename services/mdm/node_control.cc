@@ -221,6 +221,17 @@ NodeControl::SdcAnswers<v1::HoldWritesResponse> NodeControl::HoldWrites(
       });
 }
 
+std::vector<absl::StatusOr<v1::ExplainVolumeLatencyResponse>> NodeControl::ExplainVolumeLatency(
+    const std::vector<SdcRow>& sdcs, const v1::ExplainVolumeLatencyRequest& request,
+    Milliseconds timeout) {
+  SdcRequests<v1::ExplainVolumeLatencyRequest> requests;
+  for (const SdcRow& sdc : sdcs) requests.emplace_back(sdc, request);
+  return AskClients<v1::ExplainVolumeLatencyResponse>(
+      requests, timeout, [](auto& stub, auto* context, const auto& asked, auto* queue) {
+        return stub.AsyncExplainVolumeLatency(context, asked, queue);
+      });
+}
+
 NodeControl::SdcAnswers<v1::CutSnapshotResponse> NodeControl::CutSnapshot(
     const SdcRequests<v1::CutSnapshotRequest>& requests, Milliseconds timeout) {
   return AskClients<v1::CutSnapshotResponse>(

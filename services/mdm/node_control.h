@@ -89,6 +89,11 @@ class NodeControl {
   [[nodiscard]] absl::StatusOr<v1::ListAttachmentsResponse> ListAttachments(const SdcRow& sdc,
                                                                             Milliseconds timeout);
 
+  // All clients are asked at once; the answers are in their order.
+  [[nodiscard]] std::vector<absl::StatusOr<v1::ExplainVolumeLatencyResponse>> ExplainVolumeLatency(
+      const std::vector<SdcRow>& sdcs, const v1::ExplainVolumeLatencyRequest& request,
+      Milliseconds timeout);
+
   // Snapshots. All clients are asked at once; the answers are in the order of the requests. A
   // client may be asked for several volumes.
   template <typename Request>

@@ -1,5 +1,8 @@
 #include "services/mdm/pool_capacity.h"
 
+#include <initializer_list>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "services/mdm/capacity_rules.h"
 #include "services/mdm/space_table.h"
@@ -48,9 +51,17 @@ void SetPoolGauges(SQLite::Database& db, const HealthMonitor& health, MetricRegi
           capacity.provisioned_bytes());
     gauge("tessera_mdm_pool_available_bytes", "What new thick volumes may take.",
           capacity.available_bytes());
-    gauge("tessera_mdm_pool_capacity_state",
-          "How full the pool is by its thresholds: 0 not known, 1 normal, 2 warning, 3 critical.",
-          static_cast<uint64_t>(capacity.state()));
+    for (const auto& [state, name] :
+         std::initializer_list<std::pair<v1::CapacityState, const char*>>{
+             {v1::CAPACITY_STATE_NORMAL, "normal"},
+             {v1::CAPACITY_STATE_WARNING, "warning"},
+             {v1::CAPACITY_STATE_CRITICAL, "critical"}}) {
+      metrics
+          ->Gauge("tessera_mdm_pool_capacity_state",
+                  "1 for the state that the pool is in by its thresholds; none while not known.",
+                  {{"pool", pool}, {"state", name}})
+          .Set(capacity.state() == state ? 1 : 0);
+    }
   };
   std::set<std::string> gone = *known;
   for (const v1::StoragePool& pool : ListPoolRows(db)) {

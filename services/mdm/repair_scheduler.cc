@@ -285,6 +285,14 @@ absl::Status RepairScheduler::Account(const Round& round) {
                 {{"kind", kind}})
         .Set(left);
   }
+  std::map<std::string, double> running_by_kind{
+      {"rebuild", 0}, {"resync", 0}, {"rebalance", 0}, {"drain", 0}, {"scrub", 0}};
+  for (const v1::Operation& operation : kept) ++running_by_kind[KindName(operation.kind())];
+  for (const auto& [kind, count] : running_by_kind) {
+    metrics_
+        ->Gauge("tessera_mdm_operations_running", "Operations that run, by kind.", {{"kind", kind}})
+        .Set(count);
+  }
   std::set<uint64_t> ids;
   for (const v1::Operation& operation : kept) ids.insert(operation.operation_id());
   std::erase_if(meters_, [&](const auto& meter) { return !ids.contains(meter.first); });

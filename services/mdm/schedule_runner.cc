@@ -345,10 +345,12 @@ void ScheduleRunner::End(const Plan& plan, uint64_t run_time_ms) {
     return absl::OkStatus();
   });
   if (!written.ok()) LogError("writing a schedule's run down failed", {{"error", written}});
-  metrics_
-      ->Counter("tessera_mdm_snapshot_schedule_runs_total", "Runs of snapshot schedules.",
-                {{"result", failed ? "failed" : "done"}})
-      .Increment();
+  (failed ? runs_failed_ : runs_done_).Increment();
+}
+
+prometheus::Counter& ScheduleRunner::RunsCounter(MetricRegistry* metrics, const char* result) {
+  return metrics->Counter("tessera_mdm_snapshot_schedule_runs_total", "Runs of snapshot schedules.",
+                          {{"result", result}});
 }
 
 }  // namespace tessera::mdm

@@ -46,7 +46,8 @@ class ScheduleRunner {
         volumes_(volumes),
         events_(events),
         time_(time),
-        metrics_(metrics),
+        runs_done_(RunsCounter(metrics, "done")),
+        runs_failed_(RunsCounter(metrics, "failed")),
         stopped_(std::make_shared<std::atomic<bool>>(false)) {}
 
   // Every schedule that is due.
@@ -57,6 +58,8 @@ class ScheduleRunner {
   void Stop() { stopped_->store(true); }
 
  private:
+  static prometheus::Counter& RunsCounter(MetricRegistry* metrics, const char* result);
+
   struct Source;
   struct Plan;
   class Turn;
@@ -79,7 +82,8 @@ class ScheduleRunner {
   VolumeService* const volumes_;
   const EventLog* const events_;
   const MdmTime* const time_;
-  MetricRegistry* const metrics_;
+  prometheus::Counter& runs_done_;
+  prometheus::Counter& runs_failed_;
   const std::shared_ptr<std::atomic<bool>> stopped_;  // shared with calls that are running
 
   absl::Mutex mutex_;

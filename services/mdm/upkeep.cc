@@ -170,22 +170,6 @@ void Upkeep::SetGauges() {
                 {{"state", name}})
         .Set(states[state]);
   }
-  std::map<std::pair<std::string, std::string>, double> components;
-  for (const char* kind : {"sds", "sdc"}) {
-    for (const char* state : {"online", "degraded", "stale", "offline"})
-      components[{kind, state}] = 0;
-  }
-  for (const v1::ComponentHealth& component : health_->List()) {
-    if (component.kind() == v1::COMPONENT_KIND_MGMT) continue;
-    const std::string kind = component.kind() == v1::COMPONENT_KIND_SDS ? "sds" : "sdc";
-    ++components[{kind, StateName(component.state())}];
-  }
-  for (const auto& [key, count] : components) {
-    metrics_
-        ->Gauge("tessera_mdm_components", "Servers and clients, by state.",
-                {{"kind", key.first}, {"state", key.second}})
-        .Set(count);
-  }
   metrics_->Gauge("tessera_mdm_volumes", "Volumes.").Set(volumes);
   metrics_->Gauge("tessera_mdm_snapshots", "Snapshots of volumes.").Set(snapshots);
   metrics_
@@ -201,6 +185,43 @@ void Upkeep::SetGauges() {
       ->Gauge("tessera_mdm_pending_layer_drops",
               "Vtrees with layers that nobody sees and a server has yet to drop, by server.")
       .Set(pending_layer_drops);
+  metrics_->Gauge("tessera_mdm_database_bytes", "Size of mdm.db and its log.")
+      .Set(static_cast<double>(store_->FileBytes()));
+  metrics_->Gauge("tessera_clock_offset_seconds", "Wall clock less MDM time.")
+      .Set(static_cast<double>(time_->WallClockErrorMillis()) * 1e-3);
+  SetComponentGauges();
+}
+
+void Upkeep::SetComponentGauges() {
+  std::map<std::pair<std::string, std::string>, double> components;
+  for (const char* kind : {"sds", "sdc"}) {
+    for (const char* state : {"online", "degraded", "stale", "offline"})
+      components[{kind, state}] = 0;
+  }
+  const auto set_lost = [this](const std::string& kind, const std::string& name, bool lost) {
+    metrics_
+        ->Gauge("tessera_mdm_component_lost", "1 while a server or client is not heard of.",
+                {{"kind", kind}, {"name", name}})
+        .Set(lost ? 1 : 0);
+  };
+  std::set<std::pair<std::string, std::string>> gone = parts_with_gauges_;
+  for (const v1::ComponentHealth& component : health_->List()) {
+    if (component.kind() == v1::COMPONENT_KIND_MGMT) continue;
+    const std::string kind = component.kind() == v1::COMPONENT_KIND_SDS ? "sds" : "sdc";
+    ++components[{kind, StateName(component.state())}];
+    const bool lost = component.state() == v1::COMPONENT_STATE_STALE ||
+                      component.state() == v1::COMPONENT_STATE_OFFLINE;
+    set_lost(kind, component.name(), lost);
+    gone.erase({kind, component.name()});
+    parts_with_gauges_.emplace(kind, component.name());
+  }
+  for (const auto& [kind, name] : gone) set_lost(kind, name, false);
+  for (const auto& [key, count] : components) {
+    metrics_
+        ->Gauge("tessera_mdm_components", "Servers and clients, by state.",
+                {{"kind", key.first}, {"state", key.second}})
+        .Set(count);
+  }
 }
 
 bool Upkeep::Run() {

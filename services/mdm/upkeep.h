@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "services/mdm/event_log.h"
@@ -44,6 +45,7 @@ class Upkeep {
   void Housekeep();
   void CheckWallClock();
   void SetGauges();
+  void SetComponentGauges();
 
   MdmStore* const store_;
   HealthMonitor* const health_;
@@ -54,6 +56,7 @@ class Upkeep {
   uint64_t next_slow_boot_ms_ = 0;
   int64_t wall_clock_error_ms_ = 0;  // as last logged
   std::set<std::string> pools_with_gauges_;
+  std::set<std::pair<std::string, std::string>> parts_with_gauges_;  // kind, name
 };
 
 }  // namespace tessera::mdm

@@ -19,11 +19,13 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "services/common/look_out.h"
 
 namespace tessera::sdc {
 namespace {
 
 constexpr int kEventsPerTurn = 256;
+constexpr uint64_t kAtOnceNanos = 20'000;
 // Cancelled timers stay in the heap until they outnumber the live ones by this much.
 constexpr size_t kStaleTimersAllowed = 64;
 
@@ -166,6 +168,8 @@ class EventLoop::Impl {
     if (timer_heap_.size() > 2 * timer_tasks_.size() + kStaleTimersAllowed) CompactTimers();
   }
 
+  [[nodiscard]] Duration found_since() const { return found_since_; }
+  static uint64_t Count(Duration time) { return static_cast<uint64_t>(time.count()); }
   static Duration Now() {
     timespec now;
     ::clock_gettime(CLOCK_BOOTTIME, &now);
@@ -251,12 +255,15 @@ class EventLoop::Impl {
     ran |= RunTimers();
     if (ran) RunHooks();
     BuryTheDead();
+    look_out_.Done(Count(Now()));
     return true;
   }
 
   bool Dispatch(int timeout_ms) {
     const int count = ::epoll_wait(epoll_, events_.data(), kEventsPerTurn, timeout_ms);
     if (count < 0 && errno != EINTR) Fatal("epoll_wait", errno);
+    const Duration now = Now();
+    found_since_ = now - Duration(look_out_.Found(Count(now)));
     bool ran = false;
     for (int i = 0; i < count; ++i) {
       void* const tag = events_[i].data.ptr;
@@ -372,6 +379,8 @@ class EventLoop::Impl {
   std::vector<Timer> timer_heap_;
   absl::flat_hash_map<TimerId, Task> timer_tasks_;
   TimerId next_timer_ = 1;
+  LookOut look_out_{kAtOnceNanos};
+  Duration found_since_{0};  // FoundSince
   Duration armed_ = Duration::max();
   std::vector<std::unique_ptr<Hook>> hooks_;
   HookId next_hook_ = 1;
@@ -396,6 +405,7 @@ EventLoop::TimerId EventLoop::After(Duration delay, Task task) {
 }
 void EventLoop::Cancel(TimerId timer) { impl_->Cancel(timer); }
 EventLoop::Duration EventLoop::Now() const { return Impl::Now(); }
+EventLoop::Duration EventLoop::FoundSince() const { return impl_->found_since(); }
 
 EventLoop::HookId EventLoop::AddTurnEndHook(absl::AnyInvocable<void()> hook) {
   return impl_->AddTurnEndHook(std::move(hook));

@@ -52,6 +52,9 @@ class EventLoop {
   void Cancel(TimerId timer);
   [[nodiscard]] Duration Now() const;
 
+  // Since when what this turn has found may have been there: the loop did not look in between.
+  [[nodiscard]] Duration FoundSince() const;
+
   // Called at the end of every turn in which anything ran, in order of registration.
   using HookId = uint64_t;
   HookId AddTurnEndHook(absl::AnyInvocable<void()> hook);

@@ -115,6 +115,7 @@ void ChunkServiceImpl::AcceptNext(size_t home) {
   parts.engine = engine_;
   parts.budget = budget_;
   parts.metrics = metrics_;
+  parts.clock = clock_;
   parts.home = home;
   parts.hello = hello_;
   parts.on_accepted = [this, home](std::shared_ptr<IoStream> stream, bool accepted) {

@@ -29,9 +29,14 @@ class ChunkServiceImpl final
     : public v1::ChunkService::WithRawMethod_Io<v1::ChunkService::Service> {
  public:
   // `hello` makes the greeting of a new stream. All must outlive the service.
-  ChunkServiceImpl(IoEngine* engine, IoBudget* budget, SdsMetrics* metrics, RpcDispatcher* rpc,
-                   std::function<v1::SdsHello()> hello)
-      : engine_(engine), budget_(budget), metrics_(metrics), rpc_(rpc), hello_(std::move(hello)) {}
+  ChunkServiceImpl(IoEngine* engine, IoBudget* budget, SdsMetrics* metrics, const Clock* clock,
+                   RpcDispatcher* rpc, std::function<v1::SdsHello()> hello)
+      : engine_(engine),
+        budget_(budget),
+        metrics_(metrics),
+        clock_(clock),
+        rpc_(rpc),
+        hello_(std::move(hello)) {}
 
   // Waits for streams on each worker's queue, which the worker polls. Once, when the server runs.
   void AcceptStreams(std::vector<grpc::ServerCompletionQueue*> queue_of_worker);
@@ -62,6 +67,7 @@ class ChunkServiceImpl final
   IoEngine* const engine_;
   IoBudget* const budget_;
   SdsMetrics* const metrics_;
+  const Clock* const clock_;
   RpcDispatcher* const rpc_;
   const std::function<v1::SdsHello()> hello_;
   std::vector<grpc::ServerCompletionQueue*> queues_;  // set by AcceptStreams

@@ -14,6 +14,8 @@ namespace {
 constexpr uint64_t kApplyBytesLimit = 2u << 20;
 constexpr size_t kApplyOperationsLimit = 256;
 constexpr size_t kReadsLimit = 256;
+// gRPC needs some time to bring what is in a socket.
+constexpr uint64_t kLookNanos = 100'000;
 
 }  // namespace
 
@@ -24,10 +26,10 @@ chunk::Version GroupReplica::CursorOf(uint64_t volume_id) const {
 
 DeviceWorker::DeviceWorker(const EngineContext* context, Device* device, Executor* readers,
                            size_t index)
-    : context_(context), device_(device), readers_(readers), index_(index) {}
+    : context_(context), device_(device), readers_(readers), index_(index), look_out_(kLookNanos) {}
 
 void DeviceWorker::Start() {
-  thread_.Start(absl::StrCat("io-", index_), [this] { FinishCycle(); });
+  thread_.Start(absl::StrCat("io-", index_), [this] { EndCycle(); });
 }
 
 bool DeviceWorker::Control(const std::function<void()>& task) {
@@ -50,7 +52,7 @@ void DeviceWorker::Execute(IoOperationRef operation) {
   if (type == v1::IO_OPERATION_TYPE_FLUSH) {
     GroupReplica* replica = nullptr;
     if (!CheckUsable(operation, &replica, Audience::kWriter)) return;
-    waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_OK});
+    waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_OK, {}});
     return;
   }
   pending_reads_.push_back(std::move(operation));
@@ -61,8 +63,14 @@ void DeviceWorker::FinishCycle() {
   ApplyWrites();
   AnswerReads();
   StartFlush();
+  outbox_.Observe(&stages_);
   outbox_.Deliver();
   PublishCounts();
+}
+
+void DeviceWorker::EndCycle() {
+  FinishCycle();
+  if (look_out_.working()) look_out_.Done(context_->clock->BootNanos());
 }
 
 bool DeviceWorker::CheckGeneration(const IoOperationRef& operation) {
@@ -104,13 +112,13 @@ v1::IoResult* DeviceWorker::Answer(const IoOperationRef& operation, v1::IoStatus
                                    const std::string& message) {
   const v1::IoOperation& what = *operation.operation;
   const uint64_t bytes = what.type() == v1::IO_OPERATION_TYPE_ADOPT ? 0 : what.length_bytes();
-  tally_.Count(what.type(), status, bytes);
+  tally_.Count(what.type(), status, bytes, operation.batch->arrived_nanos);
   const uint64_t grant_id = what.grant_id();
   if (what.type() != v1::IO_OPERATION_TYPE_FLUSH && !what.force_unit_access()) {
     arrived_nanos_.push_back(operation.admitted_nanos != 0 ? operation.admitted_nanos
                                                            : operation.batch->arrived_nanos);
   }
-  v1::IoResult* result = outbox_.Add(operation);
+  v1::IoResult* result = outbox_.Add(operation, work_);
   result->set_status(status);
   if (!message.empty()) result->set_message(message);
   if (chunk::Store* store = device_->store(); store != nullptr) {
@@ -157,7 +165,7 @@ void DeviceWorker::PublishCounts() {
     context_->pacer->Observe(arrived_nanos_, context_->clock->BootNanos());
     arrived_nanos_.clear();
   }
-  tally_.PublishAndClear(context_->metrics);
+  tally_.PublishAndClear(*context_->clock, context_->metrics);
   if (grant_uses_.empty()) return;
   context_->accounting->Add(grant_uses_);
   grant_uses_.clear();

@@ -24,6 +24,7 @@
 #include "absl/synchronization/notification.h"
 #include "libchunk/store.h"
 #include "services/common/executor.h"
+#include "services/common/look_out.h"
 #include "services/sds/device.h"
 #include "services/sds/engine_context.h"
 #include "services/sds/io_operation.h"
@@ -73,6 +74,7 @@ class DeviceWorker {
   }
   [[nodiscard]] bool OnThisThread() const { return thread_.IsCurrent(); }
   [[nodiscard]] size_t queued() const { return thread_.queued(); }
+  [[nodiscard]] double cpu_seconds() const { return thread_.CpuSeconds(); }
 
   // ---- On the worker only.
   void Execute(IoOperationRef operation);
@@ -94,6 +96,9 @@ class DeviceWorker {
   void FailDevice(const absl::Status& why);
   [[nodiscard]] Outbox* outbox() { return &outbox_; }
   [[nodiscard]] IoTally* tally() { return &tally_; }
+  [[nodiscard]] LookOut* look_out() { return &look_out_; }
+  // Read by any thread, written by the worker.
+  [[nodiscard]] StageHistograms* stages() { return &stages_; }
   // An operation's end: counts it, and returns the result with tag and status.
   v1::IoResult* Answer(const IoOperationRef& operation, v1::IoStatus status,
                        const std::string& message = "");
@@ -107,7 +112,11 @@ class DeviceWorker {
   struct FlushWaiter {
     IoOperationRef operation;
     v1::IoStatus answer = v1::IO_STATUS_OK;  // when the flush succeeds
+    StoreWork work;                          // before it
   };
+
+  // The thread looks for messages again.
+  void EndCycle();
 
   // Judges a change: answers it, or puts it among the pending ones.
   void AdmitWrite(IoOperationRef operation);
@@ -117,7 +126,7 @@ class DeviceWorker {
   void ApplyWrites();
   // One Store::Apply of `pending_writes_`; leaves there what has to be applied again.
   void ApplyOnce();
-  void OnWriteApplied(PendingWrite* write, uint32_t store_micros);
+  void OnWriteApplied(PendingWrite* write);
   enum class Taken : uint8_t { kTaken, kRefused, kFailed };  // failed: the device
   // Takes the sequence without the change.
   [[nodiscard]] Taken TakeWithoutSpace(const PendingWrite& write);
@@ -163,6 +172,10 @@ class DeviceWorker {
   std::vector<FlushWaiter> waiting_for_flush_;  // flushes, and taken writes with forced unit access
   Outbox outbox_;
   IoTally tally_;
+  StoreWork work_;  // what is being answered has had this of the store
+  FlushTimeline flush_timeline_;
+  LookOut look_out_;
+  StageHistograms stages_;
   std::vector<uint64_t> arrived_nanos_;  // for the pacer, of what was answered in this cycle
   std::vector<std::pair<uint64_t, GrantUse>> grant_uses_;
 };

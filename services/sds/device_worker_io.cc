@@ -65,7 +65,7 @@ void DeviceWorker::AdmitWrite(IoOperationRef operation) {
   }
   if (judgement.status == v1::IO_STATUS_DUPLICATE && what.force_unit_access()) {
     // Taken before, but perhaps not durable yet.
-    waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_DUPLICATE});
+    waiting_for_flush_.push_back({std::move(operation), v1::IO_STATUS_DUPLICATE, {}});
     return;
   }
   if (judgement.status != v1::IO_STATUS_OK) {
@@ -145,9 +145,10 @@ void DeviceWorker::ApplyOnce() {
   } else {
     device_->store()->Apply(changes_, std::span(apply_results_));
   }
-  const uint64_t nanos = context_->clock->BootNanos() - started;
-  context_->metrics->apply_seconds->Observe(Seconds(nanos));
+  const uint64_t ended = context_->clock->BootNanos();
+  context_->metrics->apply_seconds->Observe(Seconds(ended - started));
   context_->metrics->apply_calls->Increment();
+  work_ = {.began_nanos = started, .journal_nanos = ended - started, .ended_nanos = ended};
 
   std::vector<PendingWrite> again;
   std::vector<chunk::StreamId> refused;
@@ -157,7 +158,7 @@ void DeviceWorker::ApplyOnce() {
     Taken taken = Taken::kTaken;
     switch (apply_results_[i].code()) {
       case absl::StatusCode::kOk:
-        OnWriteApplied(&write, static_cast<uint32_t>(nanos / 1000));
+        OnWriteApplied(&write);
         break;
       case absl::StatusCode::kResourceExhausted:
         taken = TakeWithoutSpace(write);
@@ -199,6 +200,7 @@ void DeviceWorker::ApplyOnce() {
     if (taken == Taken::kRefused) refused.push_back(StreamOf(write.operation));
   }
   pending_writes_ = std::move(again);
+  work_ = {};
 }
 
 void DeviceWorker::AnswerTaken(const PendingWrite& write, Taken taken, v1::IoStatus status,
@@ -254,7 +256,7 @@ DeviceWorker::Taken DeviceWorker::TakeWithoutSpace(const PendingWrite& write) {
   return Taken::kFailed;
 }
 
-void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {
+void DeviceWorker::OnWriteApplied(PendingWrite* write) {
   GroupReplica* replica = write->replica;
   const v1::IoOperation& what = *write->operation.operation;
   if (replica->learner != nullptr) {
@@ -266,10 +268,10 @@ void DeviceWorker::OnWriteApplied(PendingWrite* write, uint32_t store_micros) {
     replica->progress_waiters.clear();
   }
   if (what.force_unit_access()) {
-    waiting_for_flush_.push_back({std::move(write->operation), v1::IO_STATUS_OK});
+    waiting_for_flush_.push_back({std::move(write->operation), v1::IO_STATUS_OK, work_});
     return;
   }
-  Answer(write->operation, v1::IO_STATUS_OK)->set_store_micros(store_micros);
+  Answer(write->operation, v1::IO_STATUS_OK);
 }
 
 void DeviceWorker::AnswerReads() {
@@ -279,6 +281,7 @@ void DeviceWorker::AnswerReads() {
     absl::Status status;
     grpc::Slice data;
   };
+  const uint64_t started = context_->clock->BootNanos();
   std::vector<WarmRead> warm;
   warm.reserve(pending_reads_.size());
   for (IoOperationRef& operation : pending_reads_) {
@@ -308,9 +311,12 @@ void DeviceWorker::AnswerReads() {
   }
   pending_reads_.clear();
   const token::MdmTime now = context_->mdm_clock->Now();
+  const uint64_t ended = context_->clock->BootNanos();
+  work_ = {.began_nanos = started, .memory_nanos = ended - started, .ended_nanos = ended};
   for (WarmRead& read : warm) {
     FinishRead(read.operation, read.status, std::move(read.data), now);
   }
+  work_ = {};
 }
 
 void DeviceWorker::AnswerPosition(const IoOperationRef& operation, GroupReplica* replica) {
@@ -334,10 +340,15 @@ void DeviceWorker::ReadFromDisk(IoOperationRef operation) {
     grpc::Slice data = NewPayloadSlice(operation.operation->length_bytes(), &out);
     absl::Status status = device_->store()->Read(KeyOf(operation), &*operation.grant->path,
                                                  operation.operation->offset_bytes(), out);
-    context_->metrics->cold_read_seconds->Observe(Seconds(context_->clock->BootNanos() - started));
+    const uint64_t ended = context_->clock->BootNanos();
+    context_->metrics->cold_read_seconds->Observe(Seconds(ended - started));
+    const StoreWork read{
+        .began_nanos = started, .disk_nanos = ended - started, .ended_nanos = ended};
     Post([this, operation = std::move(operation), status = std::move(status),
-          data = std::move(data)]() mutable {
+          data = std::move(data), read]() mutable {
+      work_ = read;
       FinishRead(operation, status, std::move(data), context_->mdm_clock->Now());
+      work_ = {};
     });
   };
   if (!readers_->Post(std::move(work))) {
@@ -441,17 +452,23 @@ void DeviceWorker::StartFlush() {
 
 void DeviceWorker::FinishFlush(const std::vector<FlushWaiter>& waiters, const absl::Status& status,
                                uint64_t started_nanos) {
-  const uint64_t nanos = context_->clock->BootNanos() - started_nanos;
-  context_->metrics->flush_seconds->Observe(Seconds(nanos));
+  const uint64_t now = context_->clock->BootNanos();
+  context_->metrics->flush_seconds->Observe(Seconds(now - started_nanos));
   if (!status.ok()) FailDevice(status);
+  const uint64_t sync_began = flush_timeline_.Done(started_nanos, now);
   for (const FlushWaiter& waiter : waiters) {
+    work_ = waiter.work;
+    if (work_.began_nanos == 0) work_.began_nanos = work_.ended_nanos = started_nanos;
+    work_.flush_wait_nanos = sync_began - std::min(sync_began, work_.ended_nanos);
+    work_.flush_sync_nanos = now - sync_began;
+    work_.ended_nanos = now;
     if (status.ok()) {
-      Answer(waiter.operation, waiter.answer)
-          ->set_store_micros(static_cast<uint32_t>(nanos / 1000));
+      Answer(waiter.operation, waiter.answer);
     } else {
       Answer(waiter.operation, v1::IO_STATUS_DEVICE_FAILED, std::string(status.message()));
     }
   }
+  work_ = {};
 }
 
 }  // namespace tessera::sds

@@ -87,6 +87,7 @@ void IoEngine::Submit(const std::shared_ptr<ClientSession>& session,
                       const grpc::ByteBuffer& message, size_t window_bytes) {
   auto batch = std::make_shared<RequestBatch>(session, window_bytes);
   batch->arrived_nanos = context_->clock->BootNanos();
+  batch->away_nanos = workers_[session->home]->look_out()->Found(batch->arrived_nanos);
   if (absl::Status decoded = DecodeIoRequest(message, &batch->frame); !decoded.ok()) {
     context_->metrics->requests_malformed->Increment();
     session->client->Break(decoded);
@@ -109,8 +110,9 @@ void IoEngine::SubmitFrame(std::shared_ptr<ClientSession> session, IoRequestFram
 
 void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker* home) {
   const v1::IoRequest& request = batch->frame.header;
-  const uint64_t waited = context_->clock->BootNanos() - batch->arrived_nanos;
-  context_->metrics->queue_seconds->Observe(static_cast<double>(waited) * 1e-9);
+  const uint64_t taken = context_->clock->BootNanos();
+  context_->metrics->queue_seconds->Observe(static_cast<double>(taken - batch->arrived_nanos) *
+                                            1e-9);
   const token::MdmTime now = context_->mdm_clock->Now();
   ClientSession* session = batch->session.get();
   for (const std::string& grant : request.grants()) {
@@ -159,6 +161,7 @@ void IoEngine::Process(const std::shared_ptr<RequestBatch>& batch, DeviceWorker*
       elsewhere[target].push_back(std::move(operation));
     }
   }
+  batch->token_nanos = context_->clock->BootNanos() - taken;
   for (size_t i = 0; i < elsewhere.size(); ++i) {
     if (elsewhere[i].empty()) continue;
     DeviceWorker* worker = workers_[i].get();

@@ -85,6 +85,8 @@ class IoEngine {
   // heartbeat.
   void NoticeFailedDevices();
 
+  // Reads that wait for a thread that may wait for a disk.
+  [[nodiscard]] size_t disk_reads_queued() const { return readers_.queued(); }
   [[nodiscard]] const std::vector<std::unique_ptr<DeviceWorker>>& workers() const {
     return workers_;
   }

@@ -14,7 +14,9 @@
 
 #include "absl/status/status.h"
 #include "services/common/io_codec.h"
+#include "services/common/stage_histograms.h"
 #include "services/sds/grant_cache.h"
+#include "services/sds/stage_times.h"
 
 namespace tessera::sds {
 
@@ -52,6 +54,8 @@ struct RequestBatch {
   IoRequestFrame frame;
   std::vector<std::span<const std::byte>> spans;  // into frame.payload, of all writes
   uint64_t arrived_nanos = 0;
+  uint64_t away_nanos = 0;   // before it was taken: StageTimes.away_micros
+  uint64_t token_nanos = 0;  // how long it took to judge its operations
 };
 
 // An operation whose token is good, on its way through a device's worker.
@@ -85,14 +89,13 @@ struct IoOperationRef {
 // Results gather here by client until the end of a worker's cycle.
 class Outbox {
  public:
-  // The result to fill in, with its tag set. Valid until the next call.
-  [[nodiscard]] v1::IoResult* Add(const IoOperationRef& operation) {
-    return Add(operation.batch->session->client, *operation.operation);
-  }
-  [[nodiscard]] v1::IoResult* Add(const std::shared_ptr<IoClient>& client,
-                                  const v1::IoOperation& operation);
+  // The result to fill in, with its tag set. Valid until the next call. `work`: what the store did
+  // for it.
+  [[nodiscard]] v1::IoResult* Add(const IoOperationRef& operation, const StoreWork& work);
   // Appends to the payload of the result that was added last.
   void AddPayload(grpc::Slice slice);
+  // Adds the times of what is to be sent.
+  void Observe(StageHistograms* stages) const;
   // Sends everything.
   void Deliver();
 
@@ -100,7 +103,14 @@ class Outbox {
   struct Reply {
     std::shared_ptr<IoClient> client;  // shared with its stream
     IoResponseFrame frame;
+    // Of its last run of equal times.
+    const RequestBatch* batch = nullptr;
+    uint64_t admitted_nanos = 0;
+    StoreWork work;
   };
+  [[nodiscard]] v1::IoResult* AddResult(const std::shared_ptr<IoClient>& client,
+                                        const v1::IoOperation& operation);
+
   std::vector<Reply> replies_;
   size_t last_ = 0;
 };

@@ -1,5 +1,6 @@
 #include "services/sds/io_stream.h"
 
+#include <algorithm>
 #include <iterator>
 #include <utility>
 
@@ -36,10 +37,24 @@ void IoStream::Proceed() {
   }
 }
 
+void IoStream::EndStages() {
+  if (gathered_.done_nanos.empty()) return;
+  const uint64_t now = parts_.clock->BootNanos();
+  StageHistograms* stages = parts_.engine->workers()[parts_.home]->stages();
+  for (size_t i = 0; i < gathered_.done_nanos.size(); ++i) {
+    v1::StageTimes* run = gathered_.header.mutable_stages(static_cast<int>(i));
+    const uint64_t micros = (now - std::min(now, gathered_.done_nanos[i])) / 1000;
+    run->set_reply_micros(static_cast<uint32_t>(std::min<uint64_t>(micros, UINT32_MAX)));
+    stages->Observe(v1::LATENCY_STAGE_REPLY_QUEUE, micros, run->results());
+  }
+}
+
 void IoStream::WriteGathered() {
+  EndStages();
   const grpc::ByteBuffer outgoing = EncodeIoResponse(gathered_);
   gathered_.header.Clear();
   gathered_.payload.clear();
+  gathered_.done_nanos.clear();
   has_gathered_ = false;
   writing_bytes_ = reply_bytes_;
   writing_ = true;
@@ -121,6 +136,8 @@ void IoStream::Gather(IoResponseFrame frame) {
     has_gathered_ = true;
   } else {
     gathered_.header.MergeFrom(frame.header);
+    gathered_.done_nanos.insert(gathered_.done_nanos.end(), frame.done_nanos.begin(),
+                                frame.done_nanos.end());
     gathered_.payload.insert(gathered_.payload.end(),
                              std::make_move_iterator(frame.payload.begin()),
                              std::make_move_iterator(frame.payload.end()));

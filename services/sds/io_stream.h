@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "services/common/clock.h"
 #include "services/common/grpc_queue.h"
 #include "services/common/io_codec.h"
 #include "services/sds/io_budget.h"
@@ -35,9 +36,10 @@ class IoStream final : public IoClient, public std::enable_shared_from_this<IoSt
  public:
   using Rpc = grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
   struct Parts {
-    IoEngine* engine = nullptr;  // these three must outlive the stream
+    IoEngine* engine = nullptr;  // these four must outlive the stream
     IoBudget* budget = nullptr;
     SdsMetrics* metrics = nullptr;
+    const Clock* clock = nullptr;
     size_t home = 0;  // index of the worker
     std::function<v1::SdsHello()> hello;
     // A client has come (or none will any more: `accepted` is false): time to wait for the next.
@@ -79,6 +81,8 @@ class IoStream final : public IoClient, public std::enable_shared_from_this<IoSt
     }
   }
   void Gather(IoResponseFrame frame);
+  // The message leaves: fills in how long its results have waited for that.
+  void EndStages();
   // Begins what can be begun.
   void Proceed();
   void WriteGathered();

@@ -34,13 +34,11 @@ void MonitoringServiceImpl::Describe(v1::GetStatusResponse* response) const {
   response->set_software_version(std::string(kVersion));
   response->set_uptime_ms(clock_->BootMillis() - started_ms_);
   response->set_incarnation(state_->node().incarnation);
-  for (const auto& [name, value] : registry_->Figures()) {
-    v1::Figure* figure = response->add_figures();
-    figure->set_name(name);
-    figure->set_value(value);
-  }
-  std::sort(response->mutable_figures()->begin(), response->mutable_figures()->end(),
-            [](const v1::Figure& a, const v1::Figure& b) { return a.name() < b.name(); });
+  AddFigures(registry_,
+             {"tessera_sds_apply_duration_seconds", "tessera_sds_cold_read_duration_seconds",
+              "tessera_sds_flush_duration_seconds", "tessera_sds_io_duration_seconds",
+              "tessera_sds_queue_duration_seconds"},
+             response);
   response->set_mdm_time_ms(now.earliest_ms + (now.latest_ms - now.earliest_ms) / 2);
   response->set_mdm_time_error_ms((now.latest_ms - now.earliest_ms + 1) / 2);
 }

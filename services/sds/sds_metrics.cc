@@ -21,6 +21,9 @@ SdsMetrics::SdsMetrics(MetricRegistry* registry) {
     const std::string name = v1::IoOperationType_Name(static_cast<v1::IoOperationType>(i));
     requests[i] = &registry->Counter("tessera_sds_io_requests_total", "IO operations answered.",
                                      {{"op", Label(name, sizeof("IO_OPERATION_TYPE_") - 1)}});
+    durations[i] = &registry->Histogram("tessera_sds_io_duration_seconds",
+                                        "From an operation's arrival to its answer.",
+                                        {{"op", Label(name, sizeof("IO_OPERATION_TYPE_") - 1)}});
   }
   for (size_t i = 0; i < kStatuses; ++i) {
     const std::string name = v1::IoStatus_Name(static_cast<v1::IoStatus>(i));
@@ -91,29 +94,52 @@ uint64_t SdsMetrics::TotalRefused() const {
   return static_cast<uint64_t>(total);
 }
 
-void IoTally::Count(v1::IoOperationType type, v1::IoStatus status, uint64_t bytes) {
-  touched = true;
-  const size_t index = static_cast<size_t>(type) < requests.size() ? static_cast<size_t>(type) : 0;
-  ++requests[index];
-  ++results[static_cast<size_t>(status)];
+void IoTally::Count(v1::IoOperationType type, v1::IoStatus status, uint64_t bytes,
+                    uint64_t arrived_nanos) {
+  const size_t index = static_cast<size_t>(type) < requests_.size() ? static_cast<size_t>(type) : 0;
+  ++requests_[index];
+  ++results_[static_cast<size_t>(status)];
+  arrivals_.push_back({index, arrived_nanos});
   if (status != v1::IO_STATUS_OK) return;
-  if (type == v1::IO_OPERATION_TYPE_READ) read_bytes += bytes;
+  if (type == v1::IO_OPERATION_TYPE_READ) read_bytes_ += bytes;
   if (type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
       type == v1::IO_OPERATION_TYPE_TRIM) {
-    write_bytes += bytes;
+    write_bytes_ += bytes;
   }
 }
 
-void IoTally::PublishAndClear(SdsMetrics* metrics) {
-  if (!touched) return;
+void IoTally::PublishAndClear(const Clock& clock, SdsMetrics* metrics) {
+  if (arrivals_.empty()) return;
   const auto publish = [](uint64_t count, prometheus::Counter* counter) {
     if (count > 0) counter->Increment(static_cast<double>(count));
   };
-  for (size_t i = 0; i < requests.size(); ++i) publish(requests[i], metrics->requests[i]);
-  for (size_t i = 0; i < results.size(); ++i) publish(results[i], metrics->results[i]);
-  publish(read_bytes, metrics->read_bytes);
-  publish(write_bytes, metrics->write_bytes);
-  *this = IoTally{};
+  for (size_t i = 0; i < requests_.size(); ++i) publish(requests_[i], metrics->requests[i]);
+  for (size_t i = 0; i < results_.size(); ++i) publish(results_[i], metrics->results[i]);
+  publish(read_bytes_, metrics->read_bytes);
+  publish(write_bytes_, metrics->write_bytes);
+  PublishDurations(clock.BootNanos(), metrics);
+  requests_.fill(0);
+  results_.fill(0);
+  read_bytes_ = write_bytes_ = 0;
+  arrivals_.clear();
+}
+
+void IoTally::PublishDurations(uint64_t now_nanos, SdsMetrics* metrics) {
+  const std::vector<double>& bounds = DurationBuckets();
+  for (size_t type = 0; type < requests_.size(); ++type) {
+    if (requests_[type] == 0) continue;
+    increments_.assign(bounds.size() + 1, 0);
+    double sum = 0;
+    for (const Arrival& arrival : arrivals_) {
+      if (arrival.type != type) continue;
+      const uint64_t nanos = now_nanos > arrival.nanos ? now_nanos - arrival.nanos : 0;
+      const double seconds = static_cast<double>(nanos) * 1e-9;
+      const auto bound = std::lower_bound(bounds.begin(), bounds.end(), seconds);
+      ++increments_[static_cast<size_t>(bound - bounds.begin())];
+      sum += seconds;
+    }
+    metrics->durations[type]->ObserveMultiple(increments_, sum);
+  }
 }
 
 }  // namespace tessera::sds

@@ -8,12 +8,25 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/auth.h"
+#include "services/common/certificate_gauge.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
 
 namespace tessera::sds {
 namespace {
+
+void ExportWorkerStages(MetricRegistry* registry, const IoEngine& engine) {
+  constexpr v1::LatencyStage kStages[] = {
+      v1::LATENCY_STAGE_SERVER_QUEUE, v1::LATENCY_STAGE_TOKEN_CHECK, v1::LATENCY_STAGE_LIMIT_HELD,
+      v1::LATENCY_STAGE_JOURNAL,      v1::LATENCY_STAGE_MEMORY_READ, v1::LATENCY_STAGE_DISK_READ,
+      v1::LATENCY_STAGE_FLUSH_WAIT,   v1::LATENCY_STAGE_FLUSH_SYNC,  v1::LATENCY_STAGE_REPLY_QUEUE};
+  std::vector<const StageHistograms*> of_workers;
+  for (const auto& worker : engine.workers()) of_workers.push_back(worker->stages());
+  ExportStages(registry, "tessera_sds_stage_duration_seconds",
+               "Where the time of operations went, from a message's arrival to its reply.", kStages,
+               std::move(of_workers));
+}
 
 // The longest path that fits a socket's address.
 constexpr size_t kSocketPathLimit = 107;
@@ -118,6 +131,8 @@ absl::Status SdsServer::StartEngine() {
   janitor_ = std::make_unique<Janitor>(engine_.get(), state_.get(), &deleted_vtrees_);
   records_ = std::make_unique<RecordKeeper>(state_.get());
   registry_.AddCollector([this] { CollectGauges(); });
+  AddCertificateGauge(&registry_, "node", options_.security.certificate_file);
+  ExportWorkerStages(&registry_, *engine_);
   engine_->Start();
   return absl::OkStatus();
 }
@@ -132,7 +147,7 @@ absl::Status SdsServer::StartListeners() {
   rpc_options.services = {"tessera.v1.ChunkService", "tessera.v1.ReplicaService",
                           "tessera.v1.SdsControlService", "tessera.v1.MonitoringService"};
   TESSERA_ASSIGN_OR_RETURN(rpc_, RpcDispatcher::Create(rpc_options, authenticator, &registry_));
-  chunk_service_ = std::make_unique<ChunkServiceImpl>(engine_.get(), &budget_, &metrics_,
+  chunk_service_ = std::make_unique<ChunkServiceImpl>(engine_.get(), &budget_, &metrics_, clock_,
                                                       rpc_.get(), [this] { return Hello(); });
   replica_service_ = std::make_unique<ReplicaServiceImpl>(engine_.get(), &context_, rpc_.get());
   copy_ = std::make_unique<ClusterCopy>(options_.name, state_.get(), &context_, engine_.get());
@@ -283,26 +298,59 @@ void SdsServer::CollectGauges() {
       .Gauge("tessera_sds_recovery_bytes_per_second",
              "What the control loop allows for copying beside clients now.")
       .Set(static_cast<double>(pacer_.bytes_per_second()));
-  for (const auto& worker : engine_->workers()) {
-    const Device* device = worker->device();
-    const MetricRegistry::Labels labels{{"device", device->uuid()}};
-    const v1::DeviceDescription description = device->Describe();
-    const auto set = [&](const char* name, const char* help, double value) {
-      registry_.Gauge(name, help, labels).Set(value);
-    };
-    set("tessera_device_capacity_bytes", "Bytes that the device's store may use.",
-        static_cast<double>(description.capacity_bytes()));
-    set("tessera_device_used_bytes", "Bytes that the device's store uses.",
-        static_cast<double>(description.used_bytes()));
-    if (chunk::Store* store = device->store(); store != nullptr) {
-      set("tessera_device_data_bytes",
-          "Bytes of blocks with a content; one that snapshots share counts once.",
-          static_cast<double>(store->stats().data_bytes));
-    }
-    set("tessera_device_failed", "1 when the device failed.", device->failed() ? 1 : 0);
-    set("tessera_device_queue_depth", "Tasks waiting for the device's worker.",
-        static_cast<double>(worker->queued()));
+  registry_
+      .Gauge("tessera_sds_disk_reads_queued",
+             "Reads that wait for one of the threads that wait for disks.")
+      .Set(static_cast<double>(engine_->disk_reads_queued()));
+  registry_.Gauge("tessera_sds_mdm_reachable", "Heartbeats are answered by the MDM.")
+      .Set(mdm_clock_.reachable() ? 1 : 0);
+  CollectClock();
+  for (const auto& worker : engine_->workers()) CollectDevice(*worker);
+}
+
+void SdsServer::CollectClock() {
+  const token::MdmTime now = mdm_clock_.Now();
+  if (now.latest_ms == 0) return;  // never heard of the MDM
+  const double middle =
+      (static_cast<double>(now.earliest_ms) + static_cast<double>(now.latest_ms)) / 2;
+  registry_.Gauge("tessera_clock_offset_seconds", "Wall clock less MDM time.")
+      .Set((static_cast<double>(clock_->WallMillis()) - middle) * 1e-3);
+  registry_
+      .Gauge("tessera_clock_error_seconds",
+             "MDM time, as it is known here, is wrong by at most this.")
+      .Set(static_cast<double>(now.latest_ms - now.earliest_ms) * 0.5e-3);
+}
+
+void SdsServer::CollectDevice(const DeviceWorker& worker) {
+  const Device* device = worker.device();
+  const MetricRegistry::Labels labels{{"device", device->uuid()}};
+  const v1::DeviceDescription description = device->Describe();
+  const auto set = [&](const char* name, const char* help, double value) {
+    registry_.Gauge(name, help, labels).Set(value);
+  };
+  set("tessera_device_capacity_bytes", "Bytes that the device's store may use.",
+      static_cast<double>(description.capacity_bytes()));
+  set("tessera_device_used_bytes", "Bytes that the device's store uses.",
+      static_cast<double>(description.used_bytes()));
+  if (chunk::Store* store = device->store(); store != nullptr) {
+    const chunk::StoreStats stats = store->stats();
+    set("tessera_device_data_bytes",
+        "Bytes of blocks with a content; one that snapshots share counts once.",
+        static_cast<double>(stats.data_bytes));
+    set("tessera_device_journal_bytes", "Size of the store's journal.",
+        static_cast<double>(stats.journal_bytes));
+    set("tessera_device_journal_used_bytes",
+        "Bytes of the journal that no checkpoint has made superfluous yet.",
+        static_cast<double>(stats.journal_used_bytes));
   }
+  set("tessera_device_failed", "1 when the device failed.", device->failed() ? 1 : 0);
+  set("tessera_device_queue_depth", "Tasks waiting for the device's worker.",
+      static_cast<double>(worker.queued()));
+  prometheus::Counter& cpu = registry_.Counter(
+      "tessera_device_thread_cpu_seconds_total",
+      "CPU time of the thread that serves the device and its share of clients.", labels);
+  if (const double used = worker.cpu_seconds(); used > cpu.Value())
+    cpu.Increment(used - cpu.Value());
 }
 
 v1::SdsHello SdsServer::Hello() const {

@@ -79,6 +79,8 @@ class SdsServer final : public IntegrityObserver {
   [[nodiscard]] absl::Status RestoreMdmContact();
   void StartIntegrity();
   void CollectGauges();
+  void CollectClock();
+  void CollectDevice(const DeviceWorker& worker);
   [[nodiscard]] v1::SdsHello Hello() const;
   [[nodiscard]] std::shared_ptr<v1::ReplicaService::StubInterface> ConnectToSource(
       const v1::SdsAddress& source);

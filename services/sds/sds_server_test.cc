@@ -221,6 +221,7 @@ TEST_CASE("A device that fails a flush is failed for good, and says so everywher
   grpc::ClientContext call;
   v1::GetStatusResponse status;
   REQUIRE(stub->GetStatus(&call, {}, &status).ok());
+  CHECK(status.histograms_size() > 4);  // one of IO for each operation, and four
   CHECK(status.state() == v1::COMPONENT_STATE_DEGRADED);
   REQUIRE(status.problems_size() == 1);
   CHECK(status.problems(0).code() == "device_failed");

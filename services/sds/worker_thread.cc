@@ -29,6 +29,8 @@ void WorkerThread::Start(const std::string& name, std::function<void()> end_of_c
     Run();
   });
   pthread_setname_np(thread_.native_handle(), name.substr(0, 15).c_str());
+  clockid_t cpu_clock;
+  if (pthread_getcpuclockid(thread_.native_handle(), &cpu_clock) == 0) cpu_clock_ = cpu_clock;
 }
 
 bool WorkerThread::Post(Task task) {
@@ -89,6 +91,13 @@ void WorkerThread::LeaveQueue() {
 size_t WorkerThread::queued() const {
   absl::MutexLock lock(&mutex_);
   return queue_.size();
+}
+
+double WorkerThread::CpuSeconds() const {
+  const clockid_t clock = cpu_clock_;
+  timespec used{};
+  if (clock == CLOCK_REALTIME || ::clock_gettime(clock, &used) != 0) return 0;
+  return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) * 1e-9;
 }
 
 bool WorkerThread::IsCurrent() const { return std::this_thread::get_id() == thread_.get_id(); }

@@ -14,7 +14,9 @@
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/completion_queue.h>
+#include <time.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -58,6 +60,8 @@ class WorkerThread {
   void LeaveQueue();
 
   [[nodiscard]] size_t queued() const;
+  // CPU time that the thread has used so far; 0 when it does not run.
+  [[nodiscard]] double CpuSeconds() const;
   [[nodiscard]] bool IsCurrent() const;
 
  private:
@@ -82,6 +86,7 @@ class WorkerThread {
   grpc::CompletionQueue* grpc_queue_ = nullptr;                       // the thread's
   std::multimap<std::chrono::steady_clock::time_point, Task> timed_;  // the thread's
   std::thread thread_;                                                // Start and Stop only
+  std::atomic<clockid_t> cpu_clock_{CLOCK_REALTIME};  // of the thread; CLOCK_REALTIME: it never ran
 };
 
 }  // namespace tessera::sds

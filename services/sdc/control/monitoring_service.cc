@@ -69,13 +69,7 @@ absl::Status MonitoringServiceImpl::Status(const CallContext& call,
                                                    : v1::COMPONENT_STATE_DEGRADED);
   response->set_software_version(kVersion);
   response->set_uptime_ms((parts_.clock->BootNanos() - started_nanos_) / 1'000'000);
-  auto figures = parts_.metrics->Figures();
-  std::sort(figures.begin(), figures.end());
-  for (const auto& [name, value] : figures) {
-    v1::Figure* figure = response->add_figures();
-    figure->set_name(name);
-    figure->set_value(value);
-  }
+  AddFigures(parts_.metrics, {"tessera_sdc_io_duration_seconds"}, response);
   const MdmTimeEstimator::Estimate time = parts_.link->mdm_time().Now();
   if (time.known) {
     response->set_mdm_time_ms((time.earliest_ms + time.latest_ms) / 2);

@@ -61,6 +61,9 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
                                         v1::YieldWriterResponse* response) override;
   grpc::ServerWriteReactor<v1::ListChangedExtentsResponse>* ListChangedExtents(
       grpc::CallbackServerContext* context, const v1::ListChangedExtentsRequest* request) override;
+  grpc::ServerUnaryReactor* ExplainVolumeLatency(
+      grpc::CallbackServerContext* context, const v1::ExplainVolumeLatencyRequest* request,
+      v1::ExplainVolumeLatencyResponse* response) override;
 
  private:
   using Device = std::shared_ptr<VolumeEngine>;
@@ -80,6 +83,9 @@ class SdcControlServiceImpl final : public v1::SdcControlService::CallbackServic
   [[nodiscard]] absl::Status Release(const CallContext& call,
                                      const v1::ReleaseHoldRequest& request);
   [[nodiscard]] absl::Status List(const CallContext& call, v1::ListAttachmentsResponse* response);
+  [[nodiscard]] absl::Status Explain(const CallContext& call,
+                                     const v1::ExplainVolumeLatencyRequest& request,
+                                     v1::ExplainVolumeLatencyResponse* response);
   [[nodiscard]] absl::Status Read(const CallContext& call, const v1::ReadVolumeRequest& request,
                                   StreamWriter<v1::ReadVolumeResponse>& writer);
   [[nodiscard]] absl::Status Write(const CallContext& call,

@@ -298,6 +298,7 @@ TEST_CASE("the process registers, attaches, does IO by RPC, and detaches what is
     const auto monitoring = v1::MonitoringService::NewStub(
         grpc::CreateChannel(Endpoint(folder, "management"), grpc::InsecureChannelCredentials()));
     REQUIRE(monitoring->GetStatus(&context, {}, &status).ok());
+    CHECK(status.histograms_size() > 3);
     CHECK(status.component_id() == 5);
     CHECK(status.state() == v1::COMPONENT_STATE_ONLINE);
     CHECK(status.figures_size() > 50);

@@ -20,10 +20,12 @@ std::vector<double> BoundsInSeconds() {
 
 std::string_view CommandName(Command command) { return kNames[static_cast<size_t>(command)]; }
 
-SdcMetrics::SdcMetrics(MetricRegistry& registry, EventLoop& loop, const IoEngine& engine,
-                       const Attachments& attachments, const MdmLink& link, const NbdServer& nbd)
+SdcMetrics::SdcMetrics(MetricRegistry& registry, EventLoop& loop, const Clock& clock,
+                       const IoEngine& engine, const Attachments& attachments, const MdmLink& link,
+                       const NbdServer& nbd)
     : registry_(registry),
       loop_(loop),
+      clock_(clock),
       engine_(engine),
       attachments_(attachments),
       link_(link),
@@ -38,12 +40,16 @@ SdcMetrics::SdcMetrics(MetricRegistry& registry, EventLoop& loop, const IoEngine
         "tessera_sdc_io_errors_total", "Requests of applications answered with an error.", labels);
     command.bytes.counter = &registry.Counter("tessera_sdc_io_bytes_total",
                                               "Bytes of requests answered without error.", labels);
-    command.durations =
+    command.durations.histogram =
         &registry.Histogram("tessera_sdc_io_duration_seconds",
                             "From a request's arrival to its answer.", labels, BoundsInSeconds());
-    command.buckets_seen.resize(kDurationBoundsMicros.size() + 1);
   }
   registry.AddCollector([this] { Collect(); });
+  std::vector<v1::LatencyStage> stages;
+  for (size_t i = 1; i < kLatencyStages; ++i) stages.push_back(static_cast<v1::LatencyStage>(i));
+  ExportStages(&registry, "tessera_sdc_stage_duration_seconds",
+               "Where the time of requests went, of those that had the stage.", stages,
+               {&engine.metrics().stages});
 }
 
 void SdcMetrics::Follow(const std::string& name, const std::string& help, uint64_t value,
@@ -55,10 +61,27 @@ void SdcMetrics::Follow(const std::string& name, const std::string& help, uint64
   follower.Set(value, unit);
 }
 
+void SdcMetrics::HistogramFollower::Set(const DurationCounters& from) {
+  std::vector<double> increments(seen.size());
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const uint64_t now = from.durations[i].Get();
+    increments[i] = static_cast<double>(now - seen[i]);
+    seen[i] = now;
+  }
+  const uint64_t micros = from.duration_micros.Get();
+  histogram->ObserveMultiple(increments, static_cast<double>(micros - micros_seen) * 1e-6);
+  micros_seen = micros;
+}
+
 void SdcMetrics::Collect() {
+  const LoopSample sample = SampleLoop();
   absl::MutexLock lock(&mutex_);
   CollectCommands();
+  CollectClock();
+  CollectGrants();
   CollectNbd();
+  CollectVolumes(sample.volumes);
+  for (const ServerSample& server : sample.servers) CollectServer(server);
   if (engine_.read_cache() != nullptr) CollectReadCache(*engine_.read_cache());
   const EngineCounters& counters = engine_.metrics();
   registry_.Gauge("tessera_sdc_io_in_flight", "Requests not answered yet.")
@@ -96,12 +119,27 @@ void SdcMetrics::Collect() {
          "How long requests waited for their volume's limits.", counters.limited_wait_micros.Get(),
          {}, 1e-6);
   Follow("tessera_sdc_reconnects_total", "Streams to servers that broke.", engine_.reconnects());
+}
+
+void SdcMetrics::CollectClock() {
+  const MdmTimeEstimator::Estimate now = link_.mdm_time().Now();
+  if (!now.known) return;
+  const double middle =
+      (static_cast<double>(now.earliest_ms) + static_cast<double>(now.latest_ms)) / 2;
+  registry_.Gauge("tessera_clock_offset_seconds", "Wall clock less MDM time.")
+      .Set((static_cast<double>(clock_.WallMillis()) - middle) * 1e-3);
+  registry_
+      .Gauge("tessera_clock_error_seconds",
+             "MDM time, as it is known here, is wrong by at most this.")
+      .Set(static_cast<double>(now.latest_ms - now.earliest_ms) * 0.5e-3);
+}
+
+void SdcMetrics::CollectGrants() {
   const Attachments::Counters& grants = attachments_.counters();
   Follow("tessera_sdc_grant_renewals_total", "Grants renewed.", grants.renewals.Get());
   Follow("tessera_sdc_grant_acquisitions_total", "Grants acquired.", grants.acquisitions.Get());
   Follow("tessera_sdc_grant_failures_total", "Calls about grants that failed.",
          grants.failures.Get());
-  CollectVolumes();
 }
 
 void SdcMetrics::CollectCommands() {
@@ -111,15 +149,7 @@ void SdcMetrics::CollectCommands() {
     to.requests.Set(from.requests.Get());
     to.errors.Set(from.errors.Get());
     to.bytes.Set(from.bytes.Get());
-    std::vector<double> increments(to.buckets_seen.size());
-    for (size_t b = 0; b < increments.size(); ++b) {
-      const auto now = static_cast<double>(from.durations[b].Get());
-      increments[b] = now - to.buckets_seen[b];
-      to.buckets_seen[b] = now;
-    }
-    const uint64_t micros = from.duration_micros.Get();
-    to.durations->ObserveMultiple(increments, static_cast<double>(micros - to.micros_seen) * 1e-6);
-    to.micros_seen = micros;
+    to.durations.Set(from);
   }
 }
 
@@ -169,32 +199,84 @@ void SdcMetrics::CollectReadCache(const ReadCache& cache) {
          figures.wrong_checksums);
 }
 
-void SdcMetrics::CollectVolumes() {
-  const auto samples = AskLoop<std::vector<VolumeSample>>(loop_, kPatience, [this](auto answer) {
-    std::vector<VolumeSample> taken;
+SdcMetrics::LoopSample SdcMetrics::SampleLoop() const {
+  const auto sample = AskLoop<LoopSample>(loop_, kPatience, [this](auto answer) {
+    LoopSample taken;
     for (const auto& volume : engine_.Volumes()) {
-      if (taken.size() == kVolumesShown) break;
+      if (taken.volumes.size() == kVolumesShown) break;
       const VolumeStats& stats = volume->stats();
-      taken.push_back({absl::StrCat(volume->volume_id()), stats.reads.Get(), stats.writes.Get(),
-                       stats.read_bytes.Get(), stats.write_bytes.Get(), stats.errors.Get(),
-                       stats.in_flight.Get()});
+      taken.volumes.push_back({absl::StrCat(volume->volume_id()), volume->name(), stats.reads.Get(),
+                               stats.writes.Get(), stats.read_bytes.Get(), stats.write_bytes.Get(),
+                               stats.read_micros.Get(), stats.write_micros.Get(),
+                               stats.limited_wait_micros.Get(), stats.errors.Get(),
+                               stats.in_flight.Get()});
     }
+    engine_.ForEachStream([&taken](const SdsStream& stream) {
+      taken.servers.push_back(
+          {absl::StrCat(stream.sds_id()), stream.open(), stream.in_flight(), stream.counters()});
+    });
     answer(std::move(taken));
   });
-  if (!samples.ok()) return;  // a busy loop: the next scrape catches up
-  for (const VolumeSample& volume : *samples) {
+  return sample.ok() ? *sample : LoopSample{};  // a busy loop: the next scrape catches up
+}
+
+void SdcMetrics::CollectVolumes(const std::vector<VolumeSample>& volumes) {
+  constexpr char kInfo[] = "tessera_volume_info";
+  constexpr char kInfoHelp[] = "1 while the volume is attached; says which name its id has.";
+  std::set<std::pair<std::string, std::string>> gone = std::exchange(attached_, {});
+  for (const VolumeSample& volume : volumes) {
     const auto labels = [&volume](const char* op) {
       return MetricRegistry::Labels{{"volume", volume.id}, {"op", op}};
     };
+    const MetricRegistry::Labels label{{"volume", volume.id}};
     constexpr char kRequests[] = "tessera_volume_io_requests_total";
     constexpr char kBytes[] = "tessera_volume_io_bytes_total";
+    constexpr char kSeconds[] = "tessera_volume_io_seconds_total";
     Follow(kRequests, "Requests answered, by volume.", volume.reads, labels("read"));
     Follow(kRequests, "Requests answered, by volume.", volume.writes, labels("write"));
     Follow(kBytes, "Bytes of requests, by volume.", volume.read_bytes, labels("read"));
     Follow(kBytes, "Bytes of requests, by volume.", volume.write_bytes, labels("write"));
+    Follow(kSeconds, "Time that requests took, by volume.", volume.read_micros, labels("read"),
+           1e-6);
+    Follow(kSeconds, "Time that requests took, by volume.", volume.write_micros, labels("write"),
+           1e-6);
     Follow("tessera_volume_io_errors_total", "Requests that failed, by volume.", volume.errors,
-           {{"volume", volume.id}});
+           label);
+    Follow("tessera_volume_throttled_seconds_total",
+           "How long requests waited for the volume's limits.", volume.limited_micros, label, 1e-6);
+    registry_.Gauge("tessera_volume_in_flight", "Requests not answered yet, by volume.", label)
+        .Set(static_cast<double>(volume.in_flight));
+    registry_.Gauge(kInfo, kInfoHelp, {{"volume", volume.id}, {"name", volume.name}}).Set(1);
+    attached_.emplace(volume.id, volume.name);
+    gone.erase({volume.id, volume.name});
   }
+  for (const auto& [id, name] : gone) {
+    registry_.Gauge(kInfo, kInfoHelp, {{"volume", id}, {"name", name}}).Set(0);
+  }
+}
+
+void SdcMetrics::CollectServer(const ServerSample& server) {
+  const MetricRegistry::Labels label{{"sds", server.id}};
+  registry_
+      .Gauge("tessera_sdc_server_connected", "1 while the stream to the server is open.", label)
+      .Set(server.connected ? 1 : 0);
+  registry_
+      .Gauge("tessera_sdc_server_in_flight", "Operations that the server has not answered.", label)
+      .Set(static_cast<double>(server.in_flight));
+  const auto follow = [&](const char* op, const SdsStream::Answers& answers) {
+    const MetricRegistry::Labels labels{{"sds", server.id}, {"op", op}};
+    Follow("tessera_sdc_server_operations_total", "Operations answered, by server.",
+           answers.operations, labels);
+    Follow("tessera_sdc_server_seconds_total",
+           "Time from an operation's leaving to its answer, by server.", answers.micros, labels,
+           1e-6);
+    Follow("tessera_sdc_server_store_seconds_total",
+           "Of that, the time in the server's store, as the server says.", answers.store_micros,
+           labels, 1e-6);
+  };
+  follow("read", server.counters.reads);
+  follow("write", server.counters.writes);
+  follow("flush", server.counters.flushes);
 }
 
 }  // namespace tessera::sdc

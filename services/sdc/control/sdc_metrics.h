@@ -7,12 +7,16 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/clock.h"
 #include "services/common/metrics.h"
 #include "services/sdc/control/attachments.h"
 #include "services/sdc/control/mdm_link.h"
@@ -30,7 +34,7 @@ class SdcMetrics {
   static constexpr size_t kVolumesShown = 256;
 
   // All must outlive the registry's last scrape.
-  SdcMetrics(MetricRegistry& registry, EventLoop& loop, const IoEngine& engine,
+  SdcMetrics(MetricRegistry& registry, EventLoop& loop, const Clock& clock, const IoEngine& engine,
              const Attachments& attachments, const MdmLink& link, const NbdServer& nbd);
 
  private:
@@ -43,31 +47,56 @@ class SdcMetrics {
       seen = value;
     }
   };
+  // A Prometheus histogram that follows one of ours.
+  struct HistogramFollower {
+    prometheus::Histogram* histogram = nullptr;
+    std::array<uint64_t, kDurationBoundsMicros.size() + 1> seen{};
+    uint64_t micros_seen = 0;
+    void Set(const DurationCounters& from);
+  };
   struct PerCommand {
     Follower requests, errors, bytes;
-    prometheus::Histogram* durations = nullptr;
-    std::vector<double> buckets_seen;
-    uint64_t micros_seen = 0;
+    HistogramFollower durations;
   };
   struct VolumeSample {
+    std::string id, name;
+    uint64_t reads, writes, read_bytes, write_bytes, read_micros, write_micros, limited_micros,
+        errors, in_flight;
+  };
+  struct ServerSample {
     std::string id;
-    uint64_t reads, writes, read_bytes, write_bytes, errors, in_flight;
+    bool connected;
+    uint64_t in_flight;
+    SdsStream::Counters counters;
+  };
+  // What only the loop thread may read.
+  struct LoopSample {
+    std::vector<VolumeSample> volumes;
+    std::vector<ServerSample> servers;
   };
 
   void Collect();
-  void CollectCommands();
-  void CollectVolumes();
-  void CollectNbd();
-  void CollectReadCache(const ReadCache& cache);
+  void CollectCommands() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectClock() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectGrants() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectNbd() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectReadCache(const ReadCache& cache) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  [[nodiscard]] LoopSample SampleLoop() const;
+  void CollectVolumes(const std::vector<VolumeSample>& volumes)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CollectServer(const ServerSample& server) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   MetricRegistry& registry_;
   EventLoop& loop_;
+  const Clock& clock_;
   const IoEngine& engine_;
   const Attachments& attachments_;
   const MdmLink& link_;
   const NbdServer& nbd_;
   absl::Mutex mutex_;
   std::array<PerCommand, kCommandCount> commands_ ABSL_GUARDED_BY(mutex_);
+  // Volumes of which tessera_volume_info says that they are attached, id and name.
+  std::set<std::pair<std::string, std::string>> attached_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Follower> followers_ ABSL_GUARDED_BY(mutex_);  // by name and labels
   // `unit`: of the value, in that of the metric.
   void Follow(const std::string& name, const std::string& help, uint64_t value,

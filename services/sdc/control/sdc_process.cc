@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/certificate_gauge.h"
 #include "services/common/http_server.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
@@ -280,6 +281,7 @@ class Process final : public SdcProcess {
 
     // The link needs the addresses, and monitoring the link: its own address is told after it is
     // known.
+    AddCertificateGauge(&registry_, "node", options_.security.certificate_file);
     HttpServerOptions http;
     http.listen = options_.metrics_listen;
     TESSERA_ASSIGN_OR_RETURN(
@@ -311,8 +313,8 @@ class Process final : public SdcProcess {
     link_ = std::make_unique<MdmLink>(loop_, clock_, *engine_, *mdm_, *attachments_, *state_,
                                       health_log_, std::move(link));
     engine_->SetLink(link_.get());
-    metrics_ =
-        std::make_unique<SdcMetrics>(registry_, loop_, *engine_, *attachments_, *link_, *nbd_);
+    metrics_ = std::make_unique<SdcMetrics>(registry_, loop_, clock_, *engine_, *attachments_,
+                                            *link_, *nbd_);
     MonitoringServiceImpl::Parts parts;
     parts.rpc = rpc_.get();
     parts.loop = &loop_;

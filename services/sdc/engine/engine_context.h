@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "services/common/stage_histograms.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/cache/read_cache.h"
 #include "services/sdc/engine/sds_stream.h"
@@ -81,10 +82,8 @@ inline constexpr std::array<uint32_t, 17> kDurationBoundsMicros = {
     50,     100,     200,     500,     1'000,     2'000,     5'000,     10'000,    20'000,
     50'000, 100'000, 200'000, 500'000, 1'000'000, 2'000'000, 5'000'000, 10'000'000};
 
-struct CommandCounters {
-  LoopCounter requests;
-  LoopCounter errors;
-  LoopCounter bytes;
+// A histogram.
+struct DurationCounters {
   LoopCounter duration_micros;
   std::array<LoopCounter, kDurationBoundsMicros.size() + 1> durations;
 
@@ -96,6 +95,12 @@ struct CommandCounters {
     durations[bucket].Add();
     duration_micros.Add(micros);
   }
+};
+
+struct CommandCounters : DurationCounters {
+  LoopCounter requests;
+  LoopCounter errors;
+  LoopCounter bytes;
 };
 
 struct EngineCounters {
@@ -114,6 +119,7 @@ struct EngineCounters {
   LoopCounter volumes_resumed;      // from an earlier life of this process
   LoopCounter writes_resumed;       // of these, unacknowledged or kept
   LoopCounter writes_outside;       // found no room in the resume file
+  StageHistograms stages;           // of all volumes' requests
 };
 
 class EngineContext {

@@ -98,6 +98,11 @@ void FakeSds::Hold(bool held) {
   held_ = held;
 }
 
+void FakeSds::SayTimes(const v1::StageTimes& times) {
+  absl::MutexLock lock(&mutex_);
+  times_ = times;
+}
+
 void FakeSds::Apply(const v1::PlacementGroup& entry) {
   absl::MutexLock lock(&mutex_);
   v1::PlacementGroup& known = entries_[entry.placement_group_id()];
@@ -357,6 +362,10 @@ grpc::Status FakeSds::Io(grpc::ServerContext* context,
         result.set_tag(operation.tag());
         result.set_store_incarnation(store_incarnation_);
         *response.add_results() = std::move(result);
+      }
+      if (times_.has_value()) {
+        *response.add_stages() = *times_;
+        response.mutable_stages(0)->set_results(static_cast<uint32_t>(response.results_size()));
       }
     }
     if (!stream->Write(response)) break;

@@ -53,6 +53,8 @@ class FakeSds final : public v1::ChunkService::Service {
   void SetScript(Script script);
   // While held nothing is answered (or done).
   void Hold(bool held);
+  // Each answer from now on says that its time went so.
+  void SayTimes(const v1::StageTimes& times);
   // Tells the server a newer entry, as the MDM's push does.
   void Apply(const v1::PlacementGroup& entry);
   void RaiseGeneration(uint64_t generation);
@@ -107,6 +109,7 @@ class FakeSds final : public v1::ChunkService::Service {
   uint64_t store_incarnation_ ABSL_GUARDED_BY(mutex_) = 1;
   uint64_t lowest_generation_ ABSL_GUARDED_BY(mutex_) = 0;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<v1::StageTimes> times_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   Script script_ ABSL_GUARDED_BY(mutex_);
   Store store_ ABSL_GUARDED_BY(mutex_);

@@ -61,6 +61,12 @@ class IoEngine final : public ExportTable, private EngineContext, private SdsStr
   [[nodiscard]] std::shared_ptr<VolumeEngine> FindVolume(uint64_t volume_id) const;
   [[nodiscard]] std::vector<std::shared_ptr<VolumeEngine>> Volumes() const;
 
+  // For figures. Calls visit(stream) for each server that was ever spoken to.
+  template <typename Visit>
+  void ForEachStream(const Visit& visit) const {
+    for (const auto& [sds_id, stream] : streams_) visit(static_cast<const SdsStream&>(*stream));
+  }
+
   // ExportTable.
   [[nodiscard]] std::vector<std::string> Names() const override;
   [[nodiscard]] std::shared_ptr<BlockDevice> Find(const std::string& name) const override;

@@ -27,6 +27,26 @@ TEST_CASE("what is written is read back and is on all replicas", "[engine]") {
   CHECK(cluster.servers[0]->counts().flushes == 1);
 }
 
+TEST_CASE("each server's answers are counted", "[engine]") {
+  TestCluster cluster(2);
+  CHECK(cluster.Write(0, Pattern(1, 3 * kChunkBytes)) == 0);
+  CHECK(cluster.Read(0, kChunkBytes).size() == kChunkBytes);
+  CHECK(cluster.Flush() == 0);
+  CHECK(cluster.Do(TestCluster::Simple(Command::kTrim, 0, kChunkBytes)).error == 0);
+  cluster.OnLoop([&] {
+    uint64_t reads = 0;
+    size_t servers = 0;
+    cluster.engine->ForEachStream([&](const SdsStream& stream) {
+      ++servers;
+      reads += stream.counters().reads.operations;
+      CHECK(stream.counters().writes.operations == 4);  // the trim, too
+      CHECK(stream.counters().flushes.operations == 1);
+    });
+    CHECK(servers == 2);
+    CHECK(reads == 1);
+  });
+}
+
 TEST_CASE("unaligned writes, zeroings and reads of any length do what they say", "[engine]") {
   const uint64_t seed = GENERATE(31, 32, 33);
   INFO("seed " << seed);

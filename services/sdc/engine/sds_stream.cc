@@ -69,6 +69,7 @@ void SdsStream::Connect() {
     return;
   }
   state_ = State::kConnecting;
+  best_transit_nanos_ = UINT64_MAX;
   call_ = std::make_shared<StreamCall>(loop_, queue_, static_cast<StreamCall::Listener*>(this));
   call_->Start(target_, options_.credentials);
   const EventLoop::Duration limit = was_silent_
@@ -134,6 +135,8 @@ void SdsStream::CallEnded(StreamCall& call, const std::string& why) {
 bool SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) {
   if (call_.get() != &call) return false;
   received_nanos_ = static_cast<uint64_t>(loop_.Now().count());
+  const auto found_since = static_cast<uint64_t>(loop_.FoundSince().count());
+  away_nanos_ = received_nanos_ - std::min(received_nanos_, found_since);
   const absl::Status status = DecodeIoResponse(message, &response_);
   if (!status.ok()) {
     BreakOff(std::string(status.message()));
@@ -167,11 +170,28 @@ void SdsStream::Hello(const v1::SdsHello& hello) {
   observer_.StreamOpened(*this);
 }
 
+AnswerPath SdsStream::PathOf(const InFlightOperation& operation) {
+  AnswerPath path;
+  path.sds_id = options_.sds_id;
+  path.device_id = operation.device_id;
+  path.received_nanos = received_nanos_;
+  path.micros = CutRoundTrip(received_nanos_ - std::min(received_nanos_, operation.left_nanos),
+                             away_nanos_, answer_times_, &best_transit_nanos_);
+  return path;
+}
+
 void SdsStream::Results(const IoResponseFrame& frame) {
   PayloadCursor payload(frame.payload);
+  int run = -1;
+  uint32_t left_of_run = 0;
   std::vector<std::span<const std::byte>> skipped;
   for (const v1::IoResult& result : frame.header.results()) {
     const auto index = static_cast<uint32_t>(result.tag());
+    while (left_of_run == 0 && run + 1 < frame.header.stages_size()) {
+      left_of_run = frame.header.stages(++run).results();
+    }
+    answer_times_ = left_of_run > 0 ? &frame.header.stages(run) : nullptr;
+    left_of_run -= left_of_run > 0 ? 1 : 0;
     const size_t left_before = payload.RemainingBytes();
     if (left_before < result.payload_bytes()) {
       BreakOff("a result promises more bytes than its message has");
@@ -185,6 +205,7 @@ void SdsStream::Results(const IoResponseFrame& frame) {
       free_slots_.push_back(index);
       --in_flight_;
       in_flight_bytes_ -= operation.window_bytes;
+      CountAnswer(operation);
       if (operation.kind != InFlightOperation::Kind::kAbandoned &&
           operation.kind != InFlightOperation::Kind::kLateRead) {
         observer_.StreamAnswered(*this, operation, result, payload);
@@ -198,6 +219,24 @@ void SdsStream::Results(const IoResponseFrame& frame) {
     if (state_ != State::kOpen) return;
   }
   observer_.StreamBatchEnded(*this);
+}
+
+void SdsStream::CountAnswer(const InFlightOperation& operation) {
+  using Kind = InFlightOperation::Kind;
+  const Kind kind = operation.kind;
+  if (operation.sent_nanos == 0 || kind == Kind::kProbe || kind == Kind::kAbandoned) return;
+  Answers& answers = kind == Kind::kWrite   ? counters_.writes
+                     : kind == Kind::kFlush ? counters_.flushes
+                                            : counters_.reads;
+  ++answers.operations;
+  if (received_nanos_ > operation.sent_nanos) {
+    answers.micros += (received_nanos_ - operation.sent_nanos) / 1000;
+  }
+  if (answer_times_ != nullptr) {
+    answers.store_micros += uint64_t{answer_times_->journal_micros()} +
+                            answer_times_->memory_micros() + answer_times_->disk_micros() +
+                            answer_times_->flush_wait_micros() + answer_times_->flush_sync_micros();
+  }
 }
 
 IoRequestFrame& SdsStream::Gathering() {
@@ -288,6 +327,10 @@ void SdsStream::SendNext() {
   }
   writing_ = true;
   ++counters_.messages;
+  const auto now = static_cast<uint64_t>(loop_.Now().count());
+  for (const v1::IoOperation& operation : gathered_.front().header.operations()) {
+    slots_[static_cast<uint32_t>(operation.tag())].left_nanos = now;
+  }
   call_->Write(EncodeIoRequest(gathered_.front()));
   IoRequestFrame sent = std::move(gathered_.front());
   gathered_.pop_front();

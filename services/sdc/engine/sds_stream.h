@@ -27,6 +27,7 @@
 #include "services/sdc/engine/stream_call.h"
 #include "services/sdc/engine/stream_queue.h"
 #include "services/sdc/event_loop.h"
+#include "services/sdc/rules/latency_ledger.h"
 #include "services/sdc/rules/map_cache.h"
 #include "services/sdc/rules/placement_group_writer.h"
 #include "tessera/v1/chunk.pb.h"
@@ -48,6 +49,7 @@ struct InFlightOperation {
   SendStamp stamp;
   uint32_t window_bytes = 0;
   uint64_t sent_nanos = 0;
+  uint64_t left_nanos = 0;  // when its message was handed to gRPC
 };
 
 class SdsStream final : private StreamCall::Listener {
@@ -74,10 +76,17 @@ class SdsStream final : private StreamCall::Listener {
         credentials;  // shared by all streams; null: plain text
     EventLoop::Duration connect_timeout = std::chrono::seconds(2);
   };
+  // Operations of a kind that were answered.
+  struct Answers {
+    uint64_t operations = 0;
+    uint64_t micros = 0;        // from their leaving to the answers' arrival
+    uint64_t store_micros = 0;  // of that, in the server's store, as the server says
+  };
   struct Counters {
     uint64_t reconnects = 0;
     uint64_t messages = 0;
     uint64_t operations = 0;
+    Answers reads, writes, flushes;
   };
 
   // All three must outlive the stream.
@@ -98,6 +107,8 @@ class SdsStream final : private StreamCall::Listener {
   // Of the open stream.
   [[nodiscard]] uint64_t incarnation() const { return incarnation_; }
   [[nodiscard]] uint32_t in_flight() const { return in_flight_; }
+  // When its last message came.
+  [[nodiscard]] uint64_t received_nanos() const { return received_nanos_; }
   [[nodiscard]] const Counters& counters() const { return counters_; }
 
   // Something is in flight, and nothing was received since that moment.
@@ -107,6 +118,9 @@ class SdsStream final : private StreamCall::Listener {
   // Breaks the stream of a server that says nothing any more. It has less time than usual to say
   // hello again before it counts as unreachable.
   void BreakSilent();
+
+  // While StreamAnswered runs: where the operation's time went since its message left.
+  [[nodiscard]] AnswerPath PathOf(const InFlightOperation& operation);
 
   // Room for an operation that moves this many bytes. An empty stream has room for anything.
   [[nodiscard]] bool HasRoom(uint32_t bytes) const {
@@ -145,6 +159,7 @@ class SdsStream final : private StreamCall::Listener {
   void CallEnded(StreamCall& call, const std::string& why) override;
   void Hello(const v1::SdsHello& hello);
   void Results(const IoResponseFrame& frame);
+  void CountAnswer(const InFlightOperation& operation);
   void SendNext();
   [[nodiscard]] static bool FlushesOnly(const IoRequestFrame& frame);
   void BreakOff(const std::string& why);
@@ -168,8 +183,11 @@ class SdsStream final : private StreamCall::Listener {
   EventLoop::TimerId timer_ = 0;
   bool timer_set_ = false;
 
-  bool was_silent_ = false;      // it was broken off for that just now
-  uint64_t received_nanos_ = 0;  // when the last message came
+  bool was_silent_ = false;                       // it was broken off for that just now
+  uint64_t received_nanos_ = 0;                   // when the last message came
+  uint64_t away_nanos_ = 0;                       // before that the loop had not looked for so long
+  const v1::StageTimes* answer_times_ = nullptr;  // of the result that is handed over; null: none
+  uint64_t best_transit_nanos_ = UINT64_MAX;      // on this connection
 
   uint64_t incarnation_ = 0;
   uint64_t window_bytes_ = 0;

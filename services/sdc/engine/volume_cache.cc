@@ -55,6 +55,7 @@ ByteRange VolumeEngine::RangeInVolume(const Piece& piece) const {
 // False: it has to be sent to a server.
 bool VolumeEngine::ReadFromCache(Piece* piece) {
   if (cache_ == nullptr || piece->request->block.command != Command::kRead) return false;
+  piece->began_nanos = context_.NowNanos();
   const bool asked = cache_->Read(
       RangeInVolume(*piece), [this, piece, alive = alive_](const std::optional<CacheBytes>& bytes) {
         if (!*alive) return;
@@ -63,6 +64,7 @@ bool VolumeEngine::ReadFromCache(Piece* piece) {
           return SendPiece(piece);
         }
         piece->request->parts[piece->part].slices.push_back(SliceOf(*bytes));
+        NoteCacheRead(*piece);
         PieceDone(piece, 0, "");
       });
   if (!asked) WantForCache(piece);

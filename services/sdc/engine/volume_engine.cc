@@ -31,6 +31,7 @@ VolumeEngine::VolumeEngine(EngineContext& context, std::string name, VolumeGrant
     : context_(context),
       name_(std::move(name)),
       grant_(std::move(grant)),
+      ledger_(context.NowNanos()),
       alive_(std::make_shared<bool>(true)) {
   AdoptLimits();
 }
@@ -137,6 +138,10 @@ Request* VolumeEngine::NewRequest(BlockRequest block) {
   request->phase = Request::Phase::kThrottled;
   request->started_nanos = request->admitted_nanos = context_.NowNanos();
   request->limited = false;
+  request->gate_nanos = request->started_nanos;
+  request->client_micros.fill(0);
+  request->paths.clear();
+  request->slowest_replica_micros = 0;
   request->live_index = live_.size();
   request->in_gate = request->read_modify_write = request->answered = request->flush_after = false;
   request->taken_write = false;
@@ -181,6 +186,10 @@ Piece* VolumeEngine::NewPiece() {
   piece->checksum_errors = 0;
   piece->force_unit_access = piece->cuts_bad_block = false;
   piece->crc32c = 0;
+  piece->began_nanos = 0;
+  piece->sends = piece->retry_micros = 0;
+  piece->path = AnswerPath();
+  piece->answered_nanos.clear();
   return piece;
 }
 
@@ -227,6 +236,7 @@ void VolumeEngine::EnterGate(Request* request) {
 void VolumeEngine::RunReady(std::vector<void*>& ready) {
   for (void* owner : ready) {
     auto* request = static_cast<Request*>(owner);
+    WaitEnded(request, v1::LATENCY_STAGE_ORDER_WAIT, context_.NowNanos());
     if (request->phase == Request::Phase::kHeld) {
       Answer(request);
     } else {
@@ -380,6 +390,7 @@ void VolumeEngine::PieceDone(Piece* piece, int error, std::string message) {
     request->error = error;
     request->message = std::move(message);
   }
+  if (request->outstanding == 1 && error == 0) NoteLegEnd(request, *piece);
   FreePiece(piece);
   --request->outstanding;
   const bool more = request->error == 0 &&
@@ -422,7 +433,11 @@ void VolumeEngine::Finish(Request* request) {
     request->ticket = entry.ticket;
     request->in_gate = true;
     request->phase = Request::Phase::kHeld;
-    if (entry.ready) Answer(request);
+    if (entry.ready) {
+      Answer(request);
+    } else {
+      request->gate_nanos = context_.NowNanos();
+    }
   } else {
     Answer(request);
   }
@@ -458,19 +473,23 @@ BlockReply VolumeEngine::MakeReply(Request* request) {
   const Command command = request->block.command;
   CommandCounters& counters = context_.counters().commands[static_cast<size_t>(command)];
   counters.requests.Add();
-  counters.Observe((context_.NowNanos() - request->started_nanos) / 1000);
+  const uint64_t now = context_.NowNanos();
+  const uint64_t micros = (now - request->started_nanos) / 1000;
+  counters.Observe(micros);
   if (reply.error != 0) {
     counters.errors.Add();
     stats_.errors.Add();
     return reply;
   }
   counters.bytes.Add(request->block.length_bytes);
+  NoteLatency(*request, now);
   switch (command) {
     case Command::kRead:
       reply.data = TakeParts(request->parts, request->range.begin - request->widened.begin,
                              request->range.size());
       stats_.reads.Add();
       stats_.read_bytes.Add(request->range.size());
+      stats_.read_micros.Add(micros);
       break;
     case Command::kBlockStatus:
     case Command::kChanges:
@@ -481,6 +500,7 @@ BlockReply VolumeEngine::MakeReply(Request* request) {
     case Command::kWriteZeroes:
       stats_.writes.Add();
       stats_.write_bytes.Add(request->range.size());
+      stats_.write_micros.Add(micros);
       break;
     default:
       break;

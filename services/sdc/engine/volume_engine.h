@@ -39,6 +39,7 @@
 #include "services/sdc/engine/volume_request.h"
 #include "services/sdc/resume/resume_table.h"
 #include "services/sdc/rules/flush_tracker.h"
+#include "services/sdc/rules/latency_ledger.h"
 #include "services/sdc/rules/placement_group_writer.h"
 #include "services/sdc/rules/range_gate.h"
 
@@ -49,6 +50,8 @@ struct VolumeStats {
   LoopCounter writes;
   LoopCounter read_bytes;
   LoopCounter write_bytes;
+  LoopCounter read_micros;  // that they took
+  LoopCounter write_micros;
   LoopCounter errors;
   LoopCounter in_flight;
   LoopCounter limited;  // requests that had to wait for the volume's limits ..
@@ -157,6 +160,8 @@ class VolumeEngine final : public BlockDevice {
   // Null: none, or the volume has gone.
   [[nodiscard]] CachedVolume* cache() const { return cache_.get(); }
   [[nodiscard]] const VolumeStats& stats() const { return stats_; }
+  // Where the time of its requests went in the last seconds.
+  [[nodiscard]] v1::LatencyFigures Latency(uint32_t window_s, v1::LatencyOperation operation);
   // Why IO waits; empty: it does not.
   [[nodiscard]] std::string WaitingFor() const;
 
@@ -220,6 +225,16 @@ class VolumeEngine final : public BlockDevice {
   void EndHold(const absl::Status& why);
   uint64_t FinishCut(VolumeGrant grant);
 
+  // Where time goes: volume_latency.cc.
+  void WaitEnded(Request* request, v1::LatencyStage stage, uint64_t now_nanos);
+  void NoteAnswer(SdsStream& stream, const InFlightOperation& operation, Piece* piece);
+  void NoteCacheRead(const Piece& piece);
+  void NoteFlushAnswer(SdsStream& stream, const InFlightOperation& operation);
+  void NoteFlushed(Request* request) const;
+  // The piece was the last that the request waited for.
+  void NoteLegEnd(Request* request, const Piece& piece) const;
+  void NoteLatency(const Request& request, uint64_t now_nanos);
+
   // Layers of the volume's own branch: volume_adopt.cc.
   void AdoptNext();
   void HoldForAdoption(int attempts_left);
@@ -241,7 +256,8 @@ class VolumeEngine final : public BlockDevice {
                      const v1::IoResult& result);
   [[nodiscard]] static Piece* PieceOf(Group& group, const SendStamp& stamp);
   bool ReadOneBlockOnly(Piece* piece);
-  void WriteTaken(Group& group, const InFlightOperation& operation, const v1::IoResult& result);
+  void WriteTaken(Group& group, SdsStream& stream, const InFlightOperation& operation,
+                  const v1::IoResult& result);
   void React(Group& group, SdsStream& stream, uint64_t device_id, WriterReaction reaction,
              const v1::IoResult& result);
   void CompleteWrites(Group& group);
@@ -379,8 +395,11 @@ class VolumeEngine final : public BlockDevice {
   std::vector<Request*> flush_round_;    // in this one
   std::vector<uint64_t> flush_unsent_;   // devices that could not be asked yet
   std::vector<ReplicaName> probes_unsent_;
-  bool internal_flush_ = false;  // the flush of a detach
-  bool inherited_ = false;       // all groups that the volume has are in groups_
+  uint64_t flush_began_nanos_ = 0;        // the round
+  bool flush_retried_ = false;            // in this round
+  std::optional<AnswerPath> flush_path_;  // of the round's last answer
+  bool internal_flush_ = false;           // the flush of a detach
+  bool inherited_ = false;                // all groups that the volume has are in groups_
   bool flush_wants_map_ = false;
   uint64_t told_losses_ = 0;  // that some client has heard of
 
@@ -404,6 +423,8 @@ class VolumeEngine final : public BlockDevice {
   bool detaching_ = false;
   absl::AnyInvocable<void()> detached_;
   VolumeStats stats_;
+  LatencyLedger ledger_;
+  uint64_t answer_nanos_ = 0;    // when the message came that is being worked on
   std::shared_ptr<bool> alive_;  // shared with tasks that were posted
 };
 

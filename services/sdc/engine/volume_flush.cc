@@ -11,6 +11,7 @@ namespace tessera::sdc {
 
 void VolumeEngine::RequestFlush(Request* request) {
   request->phase = Request::Phase::kFlushing;
+  request->flush_nanos = context_.NowNanos();
   flush_waiting_.push_back(request);
   if (flushes_.round_running() || flush_waiting_.size() > 1) return;
   // By way of the loop: the answer may come at once, and flushes of this turn share a round.
@@ -44,6 +45,9 @@ void VolumeEngine::BeginFlushRound() {
     return;
   }
   flush_round_.swap(flush_waiting_);
+  flush_began_nanos_ = context_.NowNanos();
+  flush_retried_ = false;
+  flush_path_.reset();
   MarkFlushRound();
   covering_earlier_ = uncovered_;
   const std::vector<ReplicaName> targets = flushes_.BeginRound();
@@ -69,6 +73,7 @@ void VolumeEngine::SendFlush(uint64_t device_id) {
     }
   }
   if (grant_blocked_ || stream == nullptr || !stream->open() || key == nullptr) {
+    flush_retried_ = true;
     flush_unsent_.push_back(device_id);
     ArmRetry();
     return;
@@ -92,6 +97,7 @@ void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& ope
                                  const v1::IoResult& result) {
   switch (result.status()) {
     case v1::IO_STATUS_OK:
+      NoteFlushAnswer(stream, operation);
       if (!flushes_.DeviceFlushed(operation.device_id, result.store_incarnation())) ReportLost();
       CheckFlushRound();
       return;
@@ -113,6 +119,7 @@ void VolumeEngine::FlushAnswered(SdsStream& stream, const InFlightOperation& ope
       CheckFlushRound();
       return;
   }
+  flush_retried_ = true;
   flush_unsent_.push_back(operation.device_id);
   ArmRetry();
 }
@@ -283,6 +290,7 @@ void VolumeEngine::CheckFlushRound() {
   FlushRoundCovered();
   const uint64_t losses = flushes_.losses();
   for (Request* request : std::exchange(flush_round_, {})) {
+    NoteFlushed(request);
     if (request->told_losses < losses && request->error == 0) {
       request->error = EIO;
       request->message =

@@ -87,7 +87,10 @@ void VolumeEngine::EndHold(const absl::Status& why) {
   WriteHold ended = std::exchange(hold_, WriteHold());
   if (ended.timer_set) context_.loop().Cancel(ended.timer);
   if (ended.held != nullptr) ended.held(why);
-  for (Request* request : ended.waiting) EnterGate(request);
+  for (Request* request : ended.waiting) {
+    WaitEnded(request, v1::LATENCY_STAGE_SNAPSHOT_HOLD, context_.NowNanos());
+    EnterGate(request);
+  }
 }
 
 void VolumeEngine::ReleaseHold(uint64_t hold_id) {

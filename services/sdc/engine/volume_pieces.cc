@@ -123,7 +123,9 @@ void VolumeEngine::SendPiece(Piece* piece) {
 
 void VolumeEngine::AppendWrite(Group& group, Piece* piece) {
   RecordWrite(group, piece);
-  group.writer.Append(reinterpret_cast<WriteCookie>(piece), context_.NowNanos());
+  const uint64_t now = context_.NowNanos();
+  if (piece->began_nanos == 0) piece->began_nanos = now;
+  group.writer.Append(reinterpret_cast<WriteCookie>(piece), now);
   Pump(group);
 }
 
@@ -176,6 +178,7 @@ void VolumeEngine::SendWrite(Group& group, WriterMember& member, SdsStream& stre
   operation.device_id = member.device_id;
   operation.placement_group_id = group.writer.placement_group_id();
   operation.stamp = stamp;
+  operation.sent_nanos = context_.NowNanos();
   operation.window_bytes =
       piece->type == v1::IO_OPERATION_TYPE_WRITE ? piece->where.length_bytes : 0;
   stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
@@ -283,6 +286,7 @@ void VolumeEngine::SendRead(Piece* piece) {
   operation.window_bytes =
       piece->type == v1::IO_OPERATION_TYPE_READ ? piece->where.length_bytes : 0;
   operation.sent_nanos = context_.NowNanos();
+  if (piece->sends++ == 0) piece->began_nanos = operation.sent_nanos;
   stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);
   stream.ShowEntry(*group->map);
   FillOperation(stream.Add(operation, {}), *group, *piece, TakeCounter(),
@@ -292,6 +296,7 @@ void VolumeEngine::SendRead(Piece* piece) {
 void VolumeEngine::Answered(SdsStream& stream, const InFlightOperation& operation,
                             const v1::IoResult& result, PayloadCursor& payload) {
   if (result.status() == v1::IO_STATUS_OK) grant_refusals_ = 0;
+  answer_nanos_ = stream.received_nanos();
   switch (operation.kind) {
     case InFlightOperation::Kind::kWrite:
       WriteAnswered(stream, operation, result);
@@ -314,16 +319,17 @@ void VolumeEngine::WriteAnswered(SdsStream& stream, const InFlightOperation& ope
                                  const v1::IoResult& result) {
   Group& group = *static_cast<Group*>(operation.object);
   const WriteAnswer answer = ToWriteAnswer(result.status());
+  const uint64_t now = context_.NowNanos();
   if (answer == WriteAnswer::kOk || answer == WriteAnswer::kDuplicate) {
-    WriteTaken(group, operation, result);
+    WriteTaken(group, stream, operation, result);
   } else if (answer == WriteAnswer::kRetry) {
     HeedRefusal(stream, operation, result);
   } else if (result.status() == v1::IO_STATUS_CHECKSUM_ERROR) {
     if (Piece* piece = PieceOf(group, operation.stamp)) piece->cuts_bad_block = true;
   }
-  const WriterReaction reaction = group.writer.Answer(
-      operation.device_id, operation.stamp, answer,
-      {result.expected_sequence(), result.current_epoch()}, context_.NowNanos());
+  const WriterReaction reaction =
+      group.writer.Answer(operation.device_id, operation.stamp, answer,
+                          {result.expected_sequence(), result.current_epoch()}, now);
   React(group, stream, operation.device_id, reaction, result);
 }
 
@@ -338,10 +344,11 @@ Piece* VolumeEngine::PieceOf(Group& group, const SendStamp& stamp) {
 }
 
 // Notes what a flush has to cover.
-void VolumeEngine::WriteTaken(Group& group, const InFlightOperation& operation,
+void VolumeEngine::WriteTaken(Group& group, SdsStream& stream, const InFlightOperation& operation,
                               const v1::IoResult& result) {
   Piece* piece = PieceOf(group, operation.stamp);
   if (piece == nullptr) return;
+  NoteAnswer(stream, operation, piece);
   if (piece->force_unit_access) {
     if (result.status() == v1::IO_STATUS_OK) return;
     // A repeat does nothing now: whether the first time was made durable is not known.
@@ -425,6 +432,7 @@ void VolumeEngine::ReadAnswered(SdsStream& stream, const InFlightOperation& oper
   auto* piece = static_cast<Piece*>(operation.object);
   Group* group = FindGroup(operation.placement_group_id);
   if (result.status() == v1::IO_STATUS_OK) {
+    NoteAnswer(stream, operation, piece);
     ReadServed(piece, result, payload);
     return;
   }
@@ -625,6 +633,7 @@ void VolumeEngine::Unanswered(const InFlightOperation& operation) {
       break;
     }
     case InFlightOperation::Kind::kFlush:
+      flush_retried_ = true;
       flush_unsent_.push_back(operation.device_id);
       ArmRetry();
       break;

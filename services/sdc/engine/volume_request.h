@@ -11,6 +11,7 @@
 
 #include <grpcpp/support/slice.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@
 #include "libtoken/token.h"
 #include "services/sdc/block_device.h"
 #include "services/sdc/resume/resume_table.h"
+#include "services/sdc/rules/latency_ledger.h"
 #include "services/sdc/rules/range_gate.h"
 #include "services/sdc/rules/request_splitter.h"
 #include "tessera/v1/chunk.pb.h"
@@ -84,6 +86,13 @@ struct Request {
   uint32_t outstanding = 0;
   absl::InlinedVector<PiecePart, 1> parts;  // of reads, in address order
 
+  // Where its time went (volume_latency.cc).
+  uint64_t gate_nanos = 0;   // since when it waits for what it waits for
+  uint64_t flush_nanos = 0;  // when it asked for a flush
+  std::array<uint32_t, kClientStages> client_micros{};
+  absl::InlinedVector<AnswerPath, 1> paths;  // one after another
+  uint32_t slowest_replica_micros = 0;
+
   int error = 0;
   std::string message;
 };
@@ -106,6 +115,12 @@ struct Piece {
   uint32_t rest_bytes = 0;
   absl::InlinedVector<uint64_t, 2> tried_device_ids;
   uint64_t cache_fill = 0;  // what is read is wanted by the cache; 0: it is not
+  // Where its time went (volume_latency.cc).
+  uint64_t began_nanos = 0;  // when it was sent first, or might have been; 0: not yet
+  uint32_t sends = 0;        // of a read
+  uint32_t retry_micros = 0;
+  AnswerPath path;                                  // of the last answer
+  absl::InlinedVector<uint64_t, 3> answered_nanos;  // by replicas that have taken it
 };
 
 // The bytes [begin, begin + length) of a payload as slices that keep its owner alive.

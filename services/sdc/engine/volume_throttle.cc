@@ -46,6 +46,7 @@ void VolumeEngine::AdmitThrottled() {
     }
     throttled_.pop_front();
     request->admitted_nanos = now;
+    WaitEnded(request, v1::LATENCY_STAGE_QOS_WAIT, now);
     if (std::exchange(request->limited, false)) {
       const uint64_t micros = (now - request->started_nanos) / 1000;
       context_.counters().limited_wait_micros.Add(micros);

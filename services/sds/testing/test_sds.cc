@@ -271,6 +271,13 @@ TestClient::Outcome TestClient::Send(const v1::IoRequest& request) {
   while (alive && outcome.results.size() < static_cast<size_t>(request.operations_size())) {
     alive = stream_->Read(&response);
     size_t at = 0;
+    int next = 0;
+    for (const v1::StageTimes& run : response.stages()) {
+      ++outcome.runs;
+      for (uint32_t i = 0; i < run.results() && next < response.results_size(); ++i) {
+        outcome.times[response.results(next++).tag()] = run;
+      }
+    }
     for (const v1::IoResult& result : response.results()) {
       outcome.results[result.tag()] = result;
       outcome.payload[result.tag()] = response.payload().substr(at, result.payload_bytes());

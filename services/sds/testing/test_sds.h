@@ -5,6 +5,7 @@
 #ifndef TESSERA_SERVICES_SDS_TESTING_TEST_SDS_H_
 #define TESSERA_SERVICES_SDS_TESTING_TEST_SDS_H_
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -24,6 +25,20 @@
 
 namespace tessera::sds {
 
+// Goes with the real time, and further when it is told to.
+class SteppedClock final : public Clock {
+ public:
+  [[nodiscard]] uint64_t WallMillis() const override { return clock_.WallMillis() + steps_ms_; }
+  [[nodiscard]] uint64_t BootNanos() const override {
+    return clock_.BootNanos() + steps_ms_ * 1'000'000;
+  }
+  void AdvanceMillis(uint64_t ms) { steps_ms_ += ms; }
+
+ private:
+  SystemClock clock_;
+  std::atomic<uint64_t> steps_ms_{0};
+};
+
 class TestSds {
  public:
   // Starts the server, waits for its registration, and configures its device for the test pool.
@@ -37,6 +52,7 @@ class TestSds {
   void Stop() { server_->Stop(); }
 
   [[nodiscard]] SdsServer* server() { return server_.get(); }
+  [[nodiscard]] SteppedClock* clock() { return &clock_; }
   [[nodiscard]] uint64_t id() const { return server_->sds_id(); }
   [[nodiscard]] uint64_t device_id() const { return 100 * id(); }
   [[nodiscard]] chunk::Store* store() { return server_->engine()->workers()[0]->device()->store(); }
@@ -55,7 +71,7 @@ class TestSds {
   const std::string name_;
   const StoreOpener opener_;
   const uint64_t capacity_bytes_;
-  SystemClock clock_;
+  SteppedClock clock_;
   TestFolder state_;
   TestFolder device_;
   std::unique_ptr<SdsServer> server_;
@@ -99,6 +115,8 @@ class TestClient {
   struct Outcome {
     std::map<uint64_t, v1::IoResult> results;
     std::map<uint64_t, std::string> payload;
+    std::map<uint64_t, v1::StageTimes> times;
+    size_t runs = 0;  // of equal times
     bool stream_ended = false;
     grpc::Status end;
   };

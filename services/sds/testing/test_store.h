@@ -31,6 +31,10 @@ struct StoreFaults {
   std::atomic<int> losses_acknowledged{0};
   std::atomic<int> applies{0};
   std::atomic<int> flushes{0};
+  // Called inside, where time goes; set while nothing is under way.
+  std::function<void()> during_apply;
+  std::function<void()> during_read;
+  std::function<void()> during_flush;
 };
 
 class FaultyStore final : public chunk::Store {
@@ -48,6 +52,7 @@ class FaultyStore final : public chunk::Store {
   uint32_t chunk_bytes() const override { return inner_->chunk_bytes(); }
   void Apply(std::span<const chunk::Change> changes, std::span<absl::Status> results) override {
     ++faults_->applies;
+    if (faults_->during_apply) faults_->during_apply();
     if (faults_->apply_fails) {
       std::fill(results.begin(), results.end(), absl::FailedPreconditionError("write error"));
       return;
@@ -76,12 +81,14 @@ class FaultyStore final : public chunk::Store {
   }
   absl::Status Read(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                     std::span<std::byte> out) override {
+    if (faults_->during_read) faults_->during_read();
     if (faults_->read_corrupt) return absl::DataLossError("checksum of block 0 is wrong");
     return inner_->Read(key, path, offset, out);
   }
   absl::Status ReadCached(const chunk::ChunkKey& key, const chunk::LayerPath* path, uint32_t offset,
                           std::span<std::byte> out) override {
     if (faults_->never_cached || faults_->read_corrupt) return absl::UnavailableError("cold");
+    if (faults_->during_read) faults_->during_read();
     return inner_->ReadCached(key, path, offset, out);
   }
   absl::StatusOr<std::vector<chunk::Extent>> Map(const chunk::ChunkKey& key,
@@ -105,6 +112,7 @@ class FaultyStore final : public chunk::Store {
     if (faults_->flush_fails) {
       done(absl::FailedPreconditionError("fsync error"));
     } else {
+      if (faults_->during_flush) faults_->during_flush();
       inner_->FlushAsync(std::move(done));
     }
   }
