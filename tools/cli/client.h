@@ -34,6 +34,7 @@ enum class Output { kTable, kJson };
 
 struct Globals {
   std::string endpoint = "127.0.0.1:8001";
+  std::string mgmt = "127.0.0.1:5001";
   std::string token;
   Output output = Output::kTable;
   int timeout_seconds = 60;

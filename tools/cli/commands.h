@@ -20,6 +20,7 @@ void AddVolumeCommands(CLI::App* app, Client* client);
 void AddSnapshotCommands(CLI::App* app, Client* client);
 void AddScheduleCommands(CLI::App* app, Client* client);
 void AddVerifyCommand(CLI::App* volume, Client* client, int* exit_code);  // volume verify
+void AddLatencyCommand(CLI::App* volume, Client* client);                 // volume latency
 void AddImageCommands(CLI::App* volume, Client* client);  // volume export, import, check-image
 void AddPoolCommands(CLI::App* app, Client* client);  // domain, faultset, pool, sds, device, sdc
 // rebuild, rebalance, operation, and more of sds and device. After AddPoolCommands.
@@ -29,6 +30,9 @@ void AddScrubCommands(CLI::App* app, Client* client, int* exit_code);  // scrub
 void AddTokenCommands(CLI::App* app, Client* client);
 void AddChunkCommands(CLI::App* app, int* exit_code);  // chunk: reads a store's files, no server
 void AddMdmCommands(CLI::App* app, Client* client);    // mdm: the MDM's own state, on its host
+void AddUserCommands(CLI::App* app, Client* client);   // login, logout, whoami, user, session
+void AddAuditCommands(CLI::App* app, Client* client);  // audit
+void AddAlertCommands(CLI::App* app, Client* client);  // alert
 void AddCompletionCommand(CLI::App* app);
 
 // Reads names or numeric ids: "7" is an id, anything else a name.

@@ -35,6 +35,9 @@ int Run(int argc, char** argv) {
   app.add_option("--endpoint", globals.endpoint, "The MDM, as host:port.")
       ->envname("TESSERA_MDM")
       ->capture_default_str();
+  app.add_option("--mgmt", globals.mgmt, "The management service, as host:port.")
+      ->envname("TESSERA_MGMT")
+      ->capture_default_str();
   app.add_option("--token", globals.token, "Bearer credential.")->envname("TESSERA_TOKEN");
   app.add_option("-o,--output", globals.output, "table or json")
       ->transform(CLI::CheckedTransformer(std::map<std::string, tessera::cli::Output>{
@@ -58,6 +61,7 @@ int Run(int argc, char** argv) {
   tessera::cli::AddScheduleCommands(&app, &client);
   tessera::cli::AddVerifyCommand(app.get_subcommand("volume"), &client, &exit_code);
   tessera::cli::AddImageCommands(app.get_subcommand("volume"), &client);
+  tessera::cli::AddLatencyCommand(app.get_subcommand("volume"), &client);
   tessera::cli::AddPoolCommands(&app, &client);
   tessera::cli::AddUsageCommands(&app, &client);
   tessera::cli::AddRepairCommands(&app, &client, &exit_code);
@@ -65,6 +69,9 @@ int Run(int argc, char** argv) {
   tessera::cli::AddTokenCommands(&app, &client);
   tessera::cli::AddChunkCommands(&app, &exit_code);
   tessera::cli::AddMdmCommands(&app, &client);
+  tessera::cli::AddUserCommands(&app, &client);
+  tessera::cli::AddAuditCommands(&app, &client);
+  tessera::cli::AddAlertCommands(&app, &client);
   tessera::cli::AddCompletionCommand(&app);
 
   try {
