@@ -127,7 +127,7 @@ class Part:
 
 
 class Cluster:
-    """mdm, sds1..n, sdc. Call start(), then create_pool(), create_volume()."""
+    """mdm, sds1..n, sdc, and mgmt where add_mgmt() was called. Call start(), then create_pool(), create_volume()."""
 
     def __init__(self, folder=None, servers=3, devices=1, mdm_options=(), sdc_options=()):
         self.own_folder = folder is None
@@ -138,6 +138,7 @@ class Cluster:
         self.mdm = Part(self, "mdm", "tessera-mdm", [
             "--state-dir", self.folder / "mdm", "--insecure", "--listen", "127.0.0.1:0",
             "--metrics-listen", "127.0.0.1:0", *mdm_options])
+        self.mgmts = []
         self.sds = [self._sds(i + 1, devices) for i in range(servers)]
         self.sdc = Part(self, "sdc", "tessera-sdc", lambda: [
             "--state-dir", self.folder / "sdc", "--resume-dir", self.memory, "--insecure", "--name", "sdc1",
@@ -162,9 +163,19 @@ class Cluster:
             return flags
         return Part(self, f"sds{number}", "tessera-sds", arguments)
 
+    def add_mgmt(self, console=None, options=()):
+        """One more management service, of which start() and stop() take care, too."""
+        name = f"mgmt{len(self.mgmts) or ''}"
+        part = Part(self, name, "tessera-mgmt", lambda: [
+            "--state-dir", self.folder / name, "--insecure", "--mdm", self.mdm_address, "--listen", "127.0.0.1:0",
+            "--grpc-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
+            *(["--console-dir", console] if console else []), *options])
+        self.mgmts.append(part)
+        return part
+
     @property
     def parts(self):
-        return [self.mdm, *self.sds, self.sdc]
+        return [self.mdm, *self.sds, self.sdc, *self.mgmts]
 
     @property
     def mdm_address(self):
