@@ -219,6 +219,21 @@ class Administration(unittest.TestCase):
                                 timeout=300 * tessera.TIMEOUT_FACTOR, env=environment, check=False)
         self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr[-3000:])
 
+    def test_every_line_of_the_management_cookbook_runs(self):
+        need("grpcurl", "jq")
+        cluster = tessera.Cluster(servers=2)
+        mgmt = cluster.add_mgmt()
+        self.addCleanup(cluster.stop)
+        cluster.start()
+        text = (ROOT / "docs/api/management.md").read_text()
+        blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        self.assertGreater(len(blocks), 5)
+        environment = {**os.environ, "TESSERA_MDM": cluster.mdm_address, "TESSERA_MGMT": mgmt.endpoints()["grpc"],
+                       "ONE_TIME_PASSWORD": (cluster.folder / mgmt.name / "one_time_password").read_text().strip()}
+        result = subprocess.run(["bash", "-x", "-c", "set -euo pipefail\n" + "\n".join(blocks)], capture_output=True, text=True,
+                                timeout=300 * tessera.TIMEOUT_FACTOR, env=environment, check=False, cwd=cluster.folder)
+        self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr[-3000:])
+
 
 class CommandLine(ClusterTest):
     def exit_code(self, *arguments):
