@@ -46,14 +46,14 @@ class ManagementLostTest(unittest.TestCase):
 
     def sign_in(self, password):
         answer = self.call("AuthService/SignIn", {"user_name": "admin", "password": password})
-        self.token = answer["sessionToken"] if answer else ""
+        self.token = answer["session_token"] if answer else ""
         return answer
 
     def choose_password(self):
         self.assertTrue(self.sign_in((self.mgmt.state / "one_time_password").read_text().strip()))
         answer = self.call("AuthService/ChangePassword", {
             "old_password": (self.mgmt.state / "one_time_password").read_text().strip(), "new_password": PASSWORD})
-        self.token = answer["sessionToken"]
+        self.token = answer["session_token"]
 
     def overview(self):
         return self.call("ConsoleService/GetOverview") or {}
@@ -76,10 +76,10 @@ class ManagementLostTest(unittest.TestCase):
 
         with self.subTest("the MDM away"):
             self.cluster.mdm.kill()
-            wait_until(lambda: not self.overview().get("mdmAnswers", True), "the MDM's absence to be seen", 60)
+            wait_until(lambda: not self.overview().get("mdm_answers", True), "the MDM's absence to be seen", 60)
             overview = self.overview()
             self.assertIn("MDM", overview["verdict"])
-            self.assertGreater(int(overview["mdmAnsweredMs"]), 0)
+            self.assertGreater(int(overview["mdm_answered_ms"]), 0)
             wait_until(lambda: self.answering("SDS") == servers, "the servers to be polled all the same", 60)
             self.load.wait_for_progress()
 
@@ -88,10 +88,10 @@ class ManagementLostTest(unittest.TestCase):
             self.mgmt.start()
             self.assertTrue(self.sign_in(PASSWORD))
             wait_until(lambda: self.answering("SDS") == servers, "the servers that it knew to be polled", 60)
-            self.assertFalse(self.overview()["mdmAnswers"])
+            self.assertFalse(self.overview()["mdm_answers"])
             self.load.wait_for_progress()
             self.cluster.mdm.start()
-            wait_until(lambda: self.overview().get("mdmAnswers"), "the MDM to be seen again", 60)
+            wait_until(lambda: self.overview().get("mdm_answers"), "the MDM to be seen again", 60)
 
         with self.subTest("its database deleted"):
             self.mgmt.kill()
