@@ -3,6 +3,7 @@
 
 #include <catch2/catch.hpp>
 #include <map>
+#include <set>
 #include <string>
 #include <tuple>
 
@@ -255,14 +256,17 @@ TEST_CASE("memory stays bounded, whatever happens and however long", "[latency]"
     largest = std::max(largest, ledger.MemoryBytes());
   }
   CHECK(largest < 16u << 20);
+  std::set<uint64_t> devices;
   // What there was no room for is counted all the same, together.
   bool rest = false;
   const v1::LatencyFigures figures = ledger.Figures(10, kAll, 1'999 * kSecond);
   for (const v1::LatencyRow& row : figures.rows()) {
     count += row.stage() == v1::LATENCY_STAGE_NETWORK ? row.count() : 0;
     rest |= row.stage() == v1::LATENCY_STAGE_NETWORK && row.sds_id() == 0;
+    devices.insert(row.device_id());
   }
   CHECK(rest);
+  CHECK(devices.size() <= 2 * LatencyLedger::kDevices);  // of two windows
   CHECK(count > 200);
 }
 
