@@ -64,8 +64,9 @@ class SlowDevice(LatencyTest):
         self.addCleanup(self.unmount)
 
     def unmount(self):
-        subprocess.run(["fusermount3", "-u", str(self.disk.mount)], check=False)
-        self.disk.process.wait(60 * tessera.TIMEOUT_FACTOR)
+        subprocess.run(["fusermount3", "-u", str(self.disk.mount)], check=True)
+        self.disk.process.kill()
+        self.disk.process.wait()
 
     def prepare_cluster(self):
         server = self.cluster.sds[1]
