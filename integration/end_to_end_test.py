@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import unittest
+import urllib.request
 
 import cluster as tessera
 from cluster import run, wait_until
@@ -318,7 +319,11 @@ class QuickStart(unittest.TestCase):
         for words in ["equal, byte for byte", "e2fsck -fn: clean", "equals the original"]:
             self.assertIn(words, first)
         pids = {p.name: p.read_text() for p in (folder / "run").glob("*.pid")}
-        self.assertEqual(sorted(pids), ["mdm.pid", "sdc.pid", "sds1.pid", "sds2.pid", "sds3.pid"])
+        self.assertEqual(sorted(pids), ["mdm.pid", "mgmt.pid", "sdc.pid", "sds1.pid", "sds2.pid", "sds3.pid"])
+        console = re.search(r"The console: +(http://\S+)", first).group(1)
+        with urllib.request.urlopen(console, timeout=60) as page:
+            self.assertIn("<title>Tessera", page.read().decode())
+        self.assertIn(f"one-time password {(folder / 'mgmt/one_time_password').read_text().strip()}", first)
         second = run([command], env=environment, timeout=120)
         self.assertNotIn("killed every process", second)
         self.assertEqual(pids, {p.name: p.read_text() for p in (folder / "run").glob("*.pid")})
