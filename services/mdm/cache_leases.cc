@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "services/common/sql.h"
 #include "services/common/status_macros.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/volume_table.h"
 
 namespace tessera::mdm {

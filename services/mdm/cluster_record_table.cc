@@ -3,12 +3,12 @@
 #include <optional>
 #include <utility>
 
+#include "services/common/sql.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/repair_table.h"
 #include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
 #include "services/mdm/space_table.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"
 

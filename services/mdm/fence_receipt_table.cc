@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/escaping.h"
-#include "services/mdm/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mdm {
 namespace {

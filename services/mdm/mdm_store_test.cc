@@ -9,11 +9,11 @@
 #include <string>
 
 #include "services/common/placement_hash.h"
+#include "services/common/sql.h"
 #include "services/mdm/event_table.h"
 #include "services/mdm/mdm_schema.h"
 #include "services/mdm/node_table.h"
 #include "services/mdm/placement_table.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"

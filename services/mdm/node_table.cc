@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "services/mdm/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mdm {
 namespace {

@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/placement_hash.h"
-#include "services/mdm/sql.h"
+#include "services/common/sql.h"
 #include "services/mdm/topology_table.h"
 
 namespace tessera::mdm {

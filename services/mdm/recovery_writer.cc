@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/placement_hash.h"
+#include "services/common/sql.h"
 #include "services/common/sqlite_db.h"
 #include "services/common/status_macros.h"
 #include "services/mdm/cache_leases.h"
@@ -25,7 +26,6 @@
 #include "services/mdm/schedule_table.h"
 #include "services/mdm/snapshot_table.h"
 #include "services/mdm/space_table.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_table.h"
 #include "services/mdm/volume_table.h"

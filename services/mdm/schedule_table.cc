@@ -1,8 +1,8 @@
 #include "services/mdm/schedule_table.h"
 
 #include "absl/strings/str_cat.h"
+#include "services/common/sql.h"
 #include "services/mdm/schedule_rules.h"
-#include "services/mdm/sql.h"
 
 namespace tessera::mdm {
 namespace {

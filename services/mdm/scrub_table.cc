@@ -1,6 +1,6 @@
 #include "services/mdm/scrub_table.h"
 
-#include "services/mdm/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mdm {
 namespace {

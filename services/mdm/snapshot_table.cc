@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "services/common/sql.h"
 #include "services/mdm/node_table.h"
-#include "services/mdm/sql.h"
 
 namespace tessera::mdm {
 namespace {

@@ -6,10 +6,10 @@
 #include <catch2/catch.hpp>
 #include <filesystem>
 
+#include "services/common/sql.h"
 #include "services/common/sqlite_db.h"
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/mdm_schema.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_table.h"
 

@@ -14,8 +14,8 @@
 #include "absl/time/time.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
+#include "services/common/sql.h"
 #include "services/common/status_macros.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/topology_table.h"
 
 namespace tessera::mdm {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "services/mdm/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mdm {
 namespace {

@@ -2,8 +2,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "services/common/sql.h"
 #include "services/mdm/capacity_rules.h"
-#include "services/mdm/sql.h"
 
 namespace tessera::mdm {
 namespace {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/logging.h"
+#include "services/common/sql.h"
 #include "services/mdm/cluster_record_table.h"
 #include "services/mdm/fence_receipt_table.h"
 #include "services/mdm/node_table.h"
@@ -14,7 +15,6 @@
 #include "services/mdm/pool_capacity.h"
 #include "services/mdm/snapshot_table.h"
 #include "services/mdm/space_table.h"
-#include "services/mdm/sql.h"
 #include "services/mdm/state_folder.h"
 #include "services/mdm/token_table.h"
 #include "services/mdm/topology_reader.h"

@@ -1,8 +1,8 @@
 #include "services/mdm/volume_table.h"
 
 #include "absl/strings/str_cat.h"
+#include "services/common/sql.h"
 #include "services/mdm/snapshot_table.h"
-#include "services/mdm/sql.h"
 
 namespace tessera::mdm {
 namespace {

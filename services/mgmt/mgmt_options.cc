@@ -136,7 +136,7 @@ SettingsReader::SettingsReader(MgmtOptions* options) : options_(options) {
       [options] { return absl::StrCat(options->database_limit_bytes); },
       "What mgmt.db may take, such as 2GiB: history is thinned out to stay below.");
   text("alert-rules", &options->alert_rules_file,
-       "TOML file of alert rules beside the built-in ones.");
+       "TOML file that changes, switches off and adds to the built-in alert rules.");
   text("notification-config", &options->notification_file,
        "TOML file that says where alerts are sent; empty: nowhere.");
   duration("session-idle", &options->session_idle_ms, "A session ends when unused for so long.");

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
+#include "services/common/wait.h"
 #include "services/mgmt/alerts/alert_schema.h"
 #include "services/mgmt/monitor/history_schema.h"
 #include "services/mgmt/people/people_schema.h"
@@ -33,7 +34,7 @@ absl::StatusOr<int> Lock(const std::string& folder) {
       return absl::FailedPreconditionError(
           absl::StrCat("another tessera-mgmt uses ", folder, ": stop it first"));
     }
-    absl::SleepFor(kLockPause);
+    Pause(kLockPause);
   }
   return descriptor;
 }

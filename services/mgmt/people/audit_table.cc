@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "services/mgmt/people/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mgmt {
 namespace {

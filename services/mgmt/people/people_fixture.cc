@@ -5,8 +5,8 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/sql.h"
 #include "services/mgmt/people/people_schema.h"
-#include "services/mgmt/people/sql.h"
 
 namespace tessera::mgmt {
 namespace {

@@ -1,6 +1,6 @@
 #include "services/mgmt/people/session_table.h"
 
-#include "services/mgmt/people/sql.h"
+#include "services/common/sql.h"
 
 namespace tessera::mgmt {
 namespace {
