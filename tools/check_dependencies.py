@@ -30,7 +30,7 @@ RESTRICTED = {
     "sodium.h": ["services/mgmt/people"],
     "curl/": ["services/mgmt/alerts"],
     "muParser": ["services/mgmt/alerts"],
-    "toml++/": ["services/mgmt"],
+    "toml++/": ["services/mgmt", "services/common/settings"],
 }
 # Headers without a library behind them that any test may use.
 TEST_HEADERS = {"libchunk/seeded_random.h"}

@@ -21,7 +21,7 @@
 #include "grpc/health/v1/health.grpc.pb.h"
 #include "services/common/grpc_queue.h"
 #include "services/common/health_service.h"
-#include "services/common/node.h"
+#include "services/common/tls.h"
 
 namespace tessera {
 namespace {
@@ -69,28 +69,13 @@ absl::Status SecurityOptions::Check(const std::vector<std::string>& listen_addre
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> SecurityOptions::ForServer() const {
   if (insecure) return grpc::InsecureServerCredentials();
-  const auto certificate = ReadFile(certificate_file);
-  if (!certificate.ok()) return certificate.status();
-  const auto key = ReadFile(key_file);
-  if (!key.ok()) return key.status();
-  const auto ca = ReadFile(ca_file);
-  if (!ca.ok()) return ca.status();
-  grpc::SslServerCredentialsOptions options(
-      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_key_cert_pairs.push_back({*key, *certificate});
-  options.pem_root_certs = *ca;
-  return grpc::SslServerCredentials(options);
+  return TlsServerCredentialsOf({certificate_file, key_file, ca_file});
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> SecurityOptions::ForClient() const {
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> SecurityOptions::ForClient(
+    const std::vector<std::string>& roles) const {
   if (insecure) return grpc::InsecureChannelCredentials();
-  const auto certificate = ReadFile(certificate_file);
-  if (!certificate.ok()) return certificate.status();
-  const auto key = ReadFile(key_file);
-  if (!key.ok()) return key.status();
-  const auto ca = ReadFile(ca_file);
-  if (!ca.ok()) return ca.status();
-  return grpc::SslCredentials({*ca, *key, *certificate});
+  return TlsChannelCredentialsOf({certificate_file, key_file, ca_file}, roles);
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
@@ -129,11 +114,14 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
       result->queues_.push_back(builder.AddCompletionQueue());
     }
     // gRPC's own health service has callback methods.
-    builder.SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
     result->health_ = std::make_unique<HealthService>();
-    builder.RegisterService(result->health_.get());
     builder.SetResourceQuota(
         grpc::ResourceQuota("synchronous methods").SetMaxThreads(options.synchronous_threads));
+  }
+  grpc::Service* const health = options.health != nullptr ? options.health : result->health_.get();
+  if (health != nullptr) {
+    builder.SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+    builder.RegisterService(health);
   }
   if (options.generic != nullptr) builder.RegisterCallbackGenericService(options.generic);
   result->max_message_bytes_ = options.max_message_bytes;

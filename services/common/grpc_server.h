@@ -32,8 +32,11 @@ struct SecurityOptions {
   void AddFlags(CLI::App* app);
   // INVALID_ARGUMENT naming the missing flag, or an address that --insecure may not listen on.
   [[nodiscard]] absl::Status Check(const std::vector<std::string>& listen_addresses) const;
+  // Errors naming a file that is missing or wrong (services/common/tls.h).
   [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> ForServer() const;
-  [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ForClient() const;
+  // `roles`: the parts that are expected at the other end, such as {kRoleSds}.
+  [[nodiscard]] absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ForClient(
+      const std::vector<std::string>& roles) const;
 };
 
 struct GrpcServerOptions {
@@ -48,6 +51,8 @@ struct GrpcServerOptions {
   int queues = 0;
   // Synchronous methods that run at once; more calls get RESOURCE_EXHAUSTED.
   int synchronous_threads = 64;
+  // Instead of a health service by which the server serves while it answers; outlives the server.
+  grpc::Service* health = nullptr;
   // Answers calls to methods that no service has; outlives the server.
   grpc::CallbackGenericService* generic = nullptr;
 };

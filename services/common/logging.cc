@@ -1,9 +1,11 @@
 #include "services/common/logging.h"
 
+#include <grpc/support/log.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include <atomic>
+#include <cstring>
 
 namespace tessera {
 namespace {
@@ -65,6 +67,22 @@ void Log(spdlog::level::level_enum level, std::string_view message, LogFields fi
   spdlog::log(level, "{}", line);
 }
 
+// What gRPC has to say, in the form of the rest.
+void LogOfGrpc(gpr_log_func_args* call) {
+  // Said of each connection by address to a server whose certificate names hosts; it goes on.
+  if (std::strstr(call->message, "No match found for server name") != nullptr) return;
+  const char* const slash = std::strrchr(call->file, '/');
+  const LogFields fields = {{"source", slash == nullptr ? call->file : slash + 1},
+                            {"line", call->line},
+                            {"error", call->message}};
+  if (call->severity == GPR_LOG_SEVERITY_ERROR) {
+    Log(spdlog::level::warn, "gRPC", fields);
+  } else {
+    Log(call->severity == GPR_LOG_SEVERITY_INFO ? spdlog::level::info : spdlog::level::debug,
+        "gRPC", fields);
+  }
+}
+
 }  // namespace
 
 absl::Status InitLogging(const LogOptions& options) {
@@ -84,6 +102,7 @@ absl::Status InitLogging(const LogOptions& options) {
   logger->flush_on(spdlog::level::info);
   g_format = options.format;
   spdlog::set_default_logger(std::move(logger));
+  gpr_set_log_function(LogOfGrpc);
   return absl::OkStatus();
 }
 

@@ -25,7 +25,7 @@ struct LogOptions {
   LogFormat format = LogFormat::kText;
 };
 
-// INVALID_ARGUMENT for an unknown level.
+// Takes over gRPC's log, too. INVALID_ARGUMENT for an unknown level.
 [[nodiscard]] absl::Status InitLogging(const LogOptions& options);
 
 class LogField {

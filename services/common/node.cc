@@ -45,6 +45,14 @@ absl::Status SyncFolderOf(const std::string& path) {
 
 }  // namespace
 
+bool IsNodeName(std::string_view name) {
+  constexpr size_t kLongest = 253;
+  if (name.empty() || name.size() > kLongest) return false;
+  if (name.front() == '.' || name.back() == '.') return false;
+  return name.find("..") == std::string_view::npos &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-.") == std::string_view::npos;
+}
+
 std::string NewUuid() {
   std::array<unsigned char, 16> bytes{};
   size_t filled = 0;

@@ -7,11 +7,16 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
 namespace tessera {
+
+// A node's name is one of hosts (RFC 1123): 1 to 253 of a-z, 0-9, '-' and '.', no part of it empty.
+inline constexpr char kNodeNameRule[] = "1 to 253 of a-z, 0-9, '-' and '.', no part of it empty";
+[[nodiscard]] bool IsNodeName(std::string_view name);
 
 // RFC 4122 version 4.
 [[nodiscard]] std::string NewUuid();

@@ -128,8 +128,20 @@ bool DeviceAssigner::AdoptServer(WriteTransaction& transaction, SdsRow* sds) con
   if (domain_id == 0) return false;
   if (!sds->wanted_fault_set.empty()) {
     const auto fault_set = FindFaultSetByName(db, domain_id, sds->wanted_fault_set);
-    if (!fault_set.has_value()) return false;  // waits for it: placement depends on it
-    sds->fault_set_id = fault_set->fault_set_id();
+    if (fault_set.has_value()) {
+      sds->fault_set_id = fault_set->fault_set_id();
+    } else if (rules_.create_fault_sets) {
+      v1::FaultSet created;
+      created.set_protection_domain_id(domain_id);
+      created.set_name(sds->wanted_fault_set);
+      sds->fault_set_id = InsertFaultSet(db, created);
+      events_->Record(transaction, v1::EVENT_SEVERITY_INFO, "fault_set_created",
+                      {v1::COMPONENT_KIND_SDS, sds->sds_id},
+                      absl::StrCat("fault set ", sds->wanted_fault_set, " is made for server ",
+                                   sds->name, ", which asks for it"));
+    } else {
+      return false;  // waits for it: placement depends on it
+    }
   }
   sds->protection_domain_id = domain_id;
   UpdateSds(db, *sds);

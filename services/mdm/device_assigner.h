@@ -22,14 +22,24 @@
 
 namespace tessera::mdm {
 
+struct AssignerRules {
+  // Fault sets that new servers ask for and that don't exist are made; else such a server waits.
+  bool create_fault_sets = false;
+};
+
 class DeviceAssigner {
  public:
   static constexpr std::chrono::milliseconds kConfigureTimeout{10'000};
   static constexpr uint64_t kRetryMillis = 2'000;
 
-  DeviceAssigner(MdmStore* store, NodeControl* control, const HealthMonitor* health,
-                 const EventLog* events, const MdmTime* time)
-      : store_(store), control_(control), health_(health), events_(events), time_(time) {}
+  DeviceAssigner(const AssignerRules& rules, MdmStore* store, NodeControl* control,
+                 const HealthMonitor* health, const EventLog* events, const MdmTime* time)
+      : rules_(rules),
+        store_(store),
+        control_(control),
+        health_(health),
+        events_(events),
+        time_(time) {}
 
   // Everything that is due now: for the maintenance loop.
   void Run();
@@ -52,6 +62,7 @@ class DeviceAssigner {
   bool AdoptServer(WriteTransaction& transaction, SdsRow* sds) const;
   [[nodiscard]] absl::Status Configure(const SdsRow& sds, const DeviceRow& device);
 
+  const AssignerRules rules_;
   MdmStore* const store_;
   NodeControl* const control_;
   const HealthMonitor* const health_;

@@ -23,7 +23,7 @@ absl::Status CheckIdentity(const v1::NodeIdentity& identity) {
     return InvalidField("identity.node_uuid",
                         absl::StrCat("'", identity.node_uuid(), "' is not an RFC 4122 UUID"));
   }
-  TESSERA_RETURN_IF_ERROR(CheckName("identity.name", identity.name()));
+  TESSERA_RETURN_IF_ERROR(CheckNodeName("identity.name", identity.name()));
   if (identity.incarnation() == 0 || identity.incarnation() > INT64_MAX) {
     return InvalidField("identity.incarnation", "must be 1 or more, growing with each start");
   }
@@ -187,6 +187,9 @@ absl::Status DiscoveryService::Register(const v1::RegisterSdsRequest& request,
   const v1::NodeIdentity& identity = request.identity();
   TESSERA_RETURN_IF_ERROR(CheckIdentity(identity));
   TESSERA_RETURN_IF_ERROR(CheckDevices(request));
+  if (!request.fault_set_name().empty()) {
+    TESSERA_RETURN_IF_ERROR(CheckName("fault_set_name", request.fault_set_name()));
+  }
   if (request.endpoints().control().empty()) {
     return InvalidField("endpoints.control", "is empty: the MDM could not reach the server");
   }

@@ -1,10 +1,13 @@
 // tessera-mdm: flags, logging, the server, and the wait for the end.
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <iostream>
 
 #include "services/common/clock.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
+#include "services/common/probe_server.h"
+#include "services/common/settings.h"
 #include "services/common/version.h"
 #include "services/mdm/mdm_options.h"
 #include "services/mdm/mdm_server.h"
@@ -40,6 +43,10 @@ int main(int argc, char** argv) {
       "tessera-mdm");
   app.set_version_flag("--version", std::string(tessera::kVersion));
   options.AddFlags(&app);
+  tessera::ProbeServer probes;
+  probes.AddFlags(&app);
+  tessera::Settings settings("TESSERA_MDM");
+  settings.AddFlags(&app);
   tessera::mdm::RecoveryOptions recovery;
   CLI::App* const rebuild = app.add_subcommand(
       "rebuild", "Makes a lost mdm.db anew from the servers, while no MDM runs, and exits.");
@@ -48,6 +55,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsageError;
+  }
+  if (!rebuild->parsed()) {
+    const absl::Status status = settings.Apply(&app, [](const char* name) { return getenv(name); });
+    if (!status.ok()) return Fail(status, kUsageError);
   }
   tessera::LogOptions log;
   log.component = "mdm";
@@ -58,6 +69,7 @@ int main(int argc, char** argv) {
   static const tessera::SystemClock clock;
   if (rebuild->parsed()) return Rebuild(recovery, clock);
   if (absl::Status status = options.Check(); !status.ok()) return Fail(status, kUsageError);
+  if (absl::Status status = probes.Check(); !status.ok()) return Fail(status, kUsageError);
   if (options.check_config) {
     // Certificates are read as the server would read them.
     if (auto credentials = options.security.ForServer(); !credentials.ok()) {
@@ -66,14 +78,17 @@ int main(int argc, char** argv) {
     std::cout << "the configuration is good\n";
     return 0;
   }
+  if (absl::Status status = probes.Start(); !status.ok()) return Fail(status, 1);
   auto server = tessera::mdm::MdmServer::Start(options, &clock);
   if (!server.ok()) return Fail(server.status(), 1);
   tessera::LogInfo("serving", {{"address", (*server)->address()},
                                {"metrics", (*server)->metrics_address()},
                                {"state_folder", options.state_folder},
                                {"version", tessera::kVersion}});
+  probes.Started([] { return std::string(); });
   tessera::NotifyReady();
   const int signal = tessera::WaitForTermination();
+  probes.Stopping();
   tessera::LogInfo("stopping", {{"signal", signal}});
   (*server)->Stop();
   return 0;

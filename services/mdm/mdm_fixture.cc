@@ -450,6 +450,7 @@ grpc::Status MdmFixture::Register(FakeSds* sds) {
   if (sds->secret.empty()) identity->set_join_token(mdm->join_token());
   request.mutable_endpoints()->set_control(sds->address());
   request.set_protection_domain_name("pd");
+  request.set_fault_set_name(sds->fault_set);
   FillDevice(*sds, request.add_devices());
   v1::RegisterSdsResponse response;
   grpc::ClientContext context;

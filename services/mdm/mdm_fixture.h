@@ -71,6 +71,7 @@ class FakeSds final : public v1::SdsControlService::Service {
   [[nodiscard]] const std::string& address() const { return address_; }
 
   std::string name;
+  std::string fault_set;  // that it asks for
   std::string uuid;
   std::string device_uuid;
   uint64_t incarnation = 1;

@@ -26,6 +26,9 @@ void MdmOptions::AddFlags(CLI::App* app) {
   app->add_option("--state-dir", state_folder,
                   "Folder for mdm.db, secrets.key, join_token and endpoints; made with mode 0700.")
       ->capture_default_str();
+  app->add_option("--join-token-file", join_token_file,
+                  "File with the token that nodes join with; else <state-dir>/join_token, which is "
+                  "made at the first start.");
   app->add_option("--listen", listen, "Address of all MDM services (gRPC); port 0: any free one.")
       ->capture_default_str();
   app->add_option("--metrics-listen", metrics_listen,
@@ -44,6 +47,9 @@ void MdmOptions::AddFlags(CLI::App* app) {
   app->add_option("--outage-lifetime", outage_lifetime_ms,
                   "How long servers honour a grant while the MDM can't be reached [10m].")
       ->transform(Duration());
+  app->add_flag("--create-fault-sets", assigner.create_fault_sets,
+                "Make a fault set that a new server asks for and that does not exist; else the "
+                "server waits until an administrator makes it.");
   app->add_option("--log-level", log_level, "trace, debug, info, warning or error.")
       ->capture_default_str();
   app->add_option("--log-format", log_format, "text or json [text].")

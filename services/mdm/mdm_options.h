@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "services/common/grpc_server.h"
 #include "services/common/logging.h"
+#include "services/mdm/device_assigner.h"
 #include "services/mdm/learner_board.h"
 #include "services/mdm/volume_fence.h"
 
@@ -19,12 +20,14 @@ namespace tessera::mdm {
 
 struct MdmOptions {
   std::string state_folder = "/var/lib/tessera/mdm";
+  std::string join_token_file;  // empty: <state folder>/join_token, made at the first start
   std::string listen = "127.0.0.1:8001";
   std::string metrics_listen = "127.0.0.1:8002";
   uint32_t heartbeat_interval_ms = 1'000;
   uint32_t stale_after_ms = 30'000;
   uint64_t grant_lifetime_ms = 60'000;
   uint64_t outage_lifetime_ms = 600'000;
+  AssignerRules assigner;
   std::string log_level = "info";
   LogFormat log_format = LogFormat::kText;
   bool check_config = false;

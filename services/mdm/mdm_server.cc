@@ -10,6 +10,7 @@
 #include "services/common/node.h"
 #include "services/common/rpc.h"
 #include "services/common/status_macros.h"
+#include "services/common/tls.h"
 #include "services/mdm/background_loop.h"
 #include "services/mdm/budget_keeper.h"
 #include "services/mdm/cluster_record_table.h"
@@ -64,7 +65,7 @@ struct MdmServer::Parts {
         leases(state.store.get(), &real_time),
         fence(options.fence, state.store.get(), &leases, &control, &health, &board, &events,
               state.time.get(), &real_time),
-        assigner(state.store.get(), &control, &health, &events, state.time.get()),
+        assigner(options.assigner, state.store.get(), &control, &health, &events, state.time.get()),
         board(options.learners, &health, state.time.get()),
         repair(state.store.get(), &health, &board, &events, state.time.get(), metrics.get()),
         scrub(state.store.get(), &integrity, &health, &events, state.time.get()),
@@ -300,9 +301,10 @@ absl::StatusOr<std::unique_ptr<MdmServer>> MdmServer::Start(const MdmOptions& op
   TESSERA_RETURN_IF_ERROR(options.Check());
   auto metrics = std::make_unique<MetricRegistry>("mdm");
   AddCertificateGauge(metrics.get(), "node", options.security.certificate_file);
-  TESSERA_ASSIGN_OR_RETURN(StateFolder state,
-                           OpenStateFolder(options.state_folder, clock, metrics.get()));
-  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());
+  TESSERA_ASSIGN_OR_RETURN(
+      StateFolder state,
+      OpenStateFolder(options.state_folder, options.join_token_file, clock, metrics.get()));
+  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient({kRoleSds, kRoleSdc}));
   auto parts = std::make_unique<Parts>(options, std::move(state), std::move(metrics),
                                        std::move(credentials));
   if (absl::Status status = parts->Serve(); !status.ok()) {

@@ -40,6 +40,77 @@ TEST_CASE_METHOD(MdmFixture, "first contact needs the join token, return the sec
   CHECK(sds.sds_id == 1);
 }
 
+TEST_CASE_METHOD(MdmFixture,
+                 "a fault set that a server asks for is made only where that is wanted") {
+  const bool wanted = GENERATE(false, true);
+  StopMdm();
+  options.assigner.create_fault_sets = wanted;
+  StartMdm();
+  FakeSds sds("sds-a");
+  sds.fault_set = "Zone A";
+  CHECK(Register(&sds).error_code() == StatusCode::INVALID_ARGUMENT);
+  sds.fault_set = "zone-a";
+  FakeSds neighbour("sds-b");
+  neighbour.fault_set = "zone-a";
+  FakeSds alone("sds-c");
+  MakePool({&alone}, 1);
+  REQUIRE(Register(&sds).ok());
+  REQUIRE(Register(&neighbour).ok());
+  const auto domain = [&] {
+    v1::GetTopologyResponse response;
+    REQUIRE(
+        Call(TESSERA_CALL(TopologyService, GetTopology), v1::GetTopologyRequest(), &response).ok());
+    REQUIRE(response.topology().protection_domains_size() == 1);
+    return response.topology().protection_domains(0);
+  };
+  // 0: it is in no domain, or in a fault set of its own.
+  const auto set_of = [&](const FakeSds& server) -> uint64_t {
+    const v1::ProtectionDomainNode seen = domain();
+    for (const v1::Sds& row : seen.sdss()) {
+      if (row.sds_id() == server.sds_id) return row.fault_set_id();
+    }
+    return 0;
+  };
+  if (wanted) {
+    REQUIRE(Await([&] { return domain().sdss_size() == 3; }));
+    REQUIRE(domain().fault_sets_size() == 1);
+    CHECK(domain().fault_sets(0).name() == "zone-a");
+    CHECK(set_of(sds) != 0);
+    CHECK(set_of(sds) == set_of(neighbour));
+  } else {
+    // They would have been adopted with this one.
+    FakeSds later("sds-d");
+    REQUIRE(Register(&later).ok());
+    REQUIRE(Await([&] { return domain().sdss_size() == 2; }));
+    CHECK(domain().fault_sets_size() == 0);
+  }
+  CHECK(set_of(alone) == 0);
+}
+
+TEST_CASE_METHOD(MdmFixture, "a join token may come from a file, which is not made") {
+  const std::string file = folder + "/token";
+  StopMdm();
+  options.join_token_file = file;
+  CHECK(absl::IsNotFound(MdmServer::Start(options, &clock).status()));
+  REQUIRE(WriteFileAtomically(file, "short\n", 0600).ok());
+  CHECK_FALSE(MdmServer::Start(options, &clock).ok());
+  REQUIRE(WriteFileAtomically(file, "a-token-of-our-own\n", 0600).ok());
+  StartMdm();
+  CHECK(mdm->join_token() == "a-token-of-our-own");
+  FakeSds sds("sds-a");
+  CHECK(Register(&sds).ok());
+}
+
+TEST_CASE_METHOD(MdmFixture, "nodes are called as hosts are") {
+  FakeSds sds("node-1.example.org");
+  CHECK(Register(&sds).ok());
+  for (const char* name : {"Node", "a..b", ".a", "a.", "a_b", ""}) {
+    CAPTURE(name);
+    FakeSds wrong(name);
+    CHECK(Register(&wrong).error_code() == StatusCode::INVALID_ARGUMENT);
+  }
+}
+
 TEST_CASE_METHOD(MdmFixture, "a wrong join token, a taken name, and a taken device are refused") {
   FakeSds sds("sds-a");
   REQUIRE(Register(&sds).ok());

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "services/common/placement_hash.h"
 #include "services/common/status_macros.h"
+#include "services/common/tls.h"
 #include "services/mdm/cluster_keys.h"
 #include "services/mdm/recovery_reader.h"
 #include "services/mdm/recovery_rules.h"
@@ -119,7 +120,7 @@ absl::Status RunRecovery(const RecoveryOptions& options, const Clock& clock, std
   TESSERA_ASSIGN_OR_RETURN(const FolderLock lock, LockFolder(options.state_folder));
   TESSERA_RETURN_IF_ERROR(CheckFolder(options));
   TESSERA_ASSIGN_OR_RETURN(const auto keys, ClusterKeys::Open(secrets, /*must_exist=*/true));
-  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());
+  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient({kRoleSds}));
   RecoveryReader reader(keys.get(), std::move(credentials), [&](const std::string& line) {
     out << line << "\n" << std::flush;
   });

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "services/common/errors.h"
+#include "services/common/node.h"
 
 namespace tessera::mdm {
 namespace {
@@ -25,6 +26,11 @@ absl::Status CheckName(const std::string& field, const std::string& name) {
     return InvalidField(field, absl::StrCat("'", name, "' is not 1 to 63 of a-z, 0-9 and '-'"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckNodeName(const std::string& field, const std::string& name) {
+  if (IsNodeName(name)) return absl::OkStatus();
+  return InvalidField(field, absl::StrCat("'", name, "' is not ", kNodeNameRule));
 }
 
 absl::Status CheckVolumeName(const std::string& field, const std::string& name) {

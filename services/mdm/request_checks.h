@@ -15,6 +15,8 @@ namespace tessera::mdm {
 
 // 1 to 63 of a-z, 0-9, '-'. INVALID_ARGUMENT with the field's name.
 [[nodiscard]] absl::Status CheckName(const std::string& field, const std::string& name);
+// As IsNodeName.
+[[nodiscard]] absl::Status CheckNodeName(const std::string& field, const std::string& name);
 // 1 to 63 of a-z, A-Z, 0-9, '-', '_', '.'.
 [[nodiscard]] absl::Status CheckVolumeName(const std::string& field, const std::string& name);
 // Empty, or at most 64 printable characters.

@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "services/common/errors.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/sql.h"
@@ -22,10 +23,13 @@ namespace tessera::mdm {
 namespace {
 
 constexpr size_t kJoinTokenBytes = 32;
+constexpr size_t kJoinTokenLettersMin = 16;
 constexpr absl::Duration kLockPatience = absl::Seconds(2);
 
-absl::StatusOr<std::string> LoadJoinToken(const std::string& path) {
+absl::StatusOr<std::string> LoadJoinToken(const std::string& folder, const std::string& given) {
+  const std::string path = given.empty() ? absl::StrCat(folder, "/join_token") : given;
   absl::StatusOr<std::string> content = ReadFile(path);
+  if (!given.empty() && !content.ok()) return Annotate(content.status(), "--join-token-file");
   if (absl::IsNotFound(content.status())) {
     std::array<uint8_t, kJoinTokenBytes> bytes{};
     token::RandomBytes(bytes);
@@ -36,8 +40,10 @@ absl::StatusOr<std::string> LoadJoinToken(const std::string& path) {
   }
   TESSERA_RETURN_IF_ERROR(content.status());
   const std::string join_token(absl::StripAsciiWhitespace(*content));
-  if (join_token.size() < 16) {
-    return absl::DataLossError(absl::StrCat(path, " holds no join token: remove it for a new one"));
+  if (join_token.size() < kJoinTokenLettersMin) {
+    return absl::DataLossError(absl::StrCat(
+        path, " holds no join token, which has at least ", kJoinTokenLettersMin,
+        " letters: ", given.empty() ? "remove it for a new one" : "write one into it"));
   }
   return join_token;
 }
@@ -106,7 +112,8 @@ void WriteTime(SQLite::Database& db, const PersistedTime& time) {
   PutNumber(db, "time_latest_ms", time.latest_ms);
 }
 
-absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path, const Clock* clock,
+absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path,
+                                            const std::string& join_token_file, const Clock* clock,
                                             MetricRegistry* metrics) {
   TESSERA_RETURN_IF_ERROR(PrepareStateFolder(path));
   StateFolder state;
@@ -122,7 +129,7 @@ absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path, const Clock
   }));
   TESSERA_ASSIGN_OR_RETURN(state.keys,
                            ClusterKeys::Open(absl::StrCat(path, "/secrets.key"), has_nodes));
-  TESSERA_ASSIGN_OR_RETURN(state.join_token, LoadJoinToken(absl::StrCat(path, "/join_token")));
+  TESSERA_ASSIGN_OR_RETURN(state.join_token, LoadJoinToken(path, join_token_file));
   TESSERA_RETURN_IF_ERROR(WriteOperatorTokens(path, *state.keys));
   state.nodes = std::make_shared<NodeDirectory>(state.keys.get());
   state.time = std::make_unique<MdmTime>(clock, BootId(), persisted);

@@ -50,7 +50,9 @@ struct StateFolder {
 // Makes what is missing at the first start. Only one MDM may use a folder at a time:
 // FAILED_PRECONDITION while another holds its lock. FAILED_PRECONDITION, too, when secrets.key is
 // there and mdm.db is not: then the database is lost, and an empty one would be another cluster's.
+// `join_token_file`: where the join token is read from; empty: it is kept in the folder.
 [[nodiscard]] absl::StatusOr<StateFolder> OpenStateFolder(const std::string& path,
+                                                          const std::string& join_token_file,
                                                           const Clock* clock,
                                                           MetricRegistry* metrics);
 

@@ -6,6 +6,7 @@
 #include "services/common/clock.h"
 #include "services/common/logging.h"
 #include "services/common/node.h"
+#include "services/common/probe_server.h"
 #include "services/common/version.h"
 #include "services/mgmt/mgmt_options.h"
 #include "services/mgmt/mgmt_server.h"
@@ -41,7 +42,9 @@ int CheckConfiguration(const tessera::mgmt::MgmtOptions& options) {
   return 0;
 }
 
-int Serve(const tessera::mgmt::MgmtOptions& options, const tessera::Clock& clock) {
+int Serve(const tessera::mgmt::MgmtOptions& options, const tessera::Clock& clock,
+          tessera::ProbeServer* probes) {
+  if (const absl::Status status = probes->Start(); !status.ok()) return Fail(status, 1);
   auto server = tessera::mgmt::MgmtServer::Start(options, &clock);
   if (!server.ok()) return Fail(server.status(), 1);
   // Once, and not in the log.
@@ -51,8 +54,10 @@ int Serve(const tessera::mgmt::MgmtOptions& options, const tessera::Clock& clock
                                {"metrics", (*server)->metrics_address()},
                                {"state_folder", options.state_folder},
                                {"version", tessera::kVersion}});
+  probes->Started([] { return std::string(); });
   tessera::NotifyReady();
   const int signal = tessera::WaitForTermination();
+  probes->Stopping();
   tessera::LogInfo("stopping", {{"signal", signal}});
   (*server)->Stop();
   return 0;
@@ -100,6 +105,9 @@ int main(int argc, char** argv) {
   static const tessera::SystemClock clock;
   if (reset_admin_password) return ResetAdminPassword(options, clock);
   if (absl::Status status = options.Check(); !status.ok()) return Fail(status, kUsageError);
+  tessera::ProbeServer probes;
+  probes.SetListen(options.health_listen);
+  if (absl::Status status = probes.Check(); !status.ok()) return Fail(status, kUsageError);
   if (check_config) return CheckConfiguration(options);
-  return Serve(options, clock);
+  return Serve(options, clock, &probes);
 }

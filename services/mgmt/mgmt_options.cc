@@ -122,6 +122,9 @@ SettingsReader::SettingsReader(MgmtOptions* options) : options_(options) {
        "Address of all services (gRPC); port 0: any free one.");
   text("metrics-listen", &options->metrics_listen,
        "Address of /metrics, /livez and /readyz (HTTP); port 0: any free one.");
+  text("health-listen", &options->health_listen,
+       "Address of a port for probes: grpc.health.v1 in plain text and nothing else (services "
+       "liveness, startup, readiness); empty: none.");
   text("console-dir", &options->console_folder, "The built console; empty: a page that says how.");
   text("web-certificate", &options->web_certificate_file,
        "PEM chain for browsers; without it the console is plain HTTP, on loopback only.");

@@ -29,6 +29,7 @@ struct MgmtOptions {
   std::string listen = "127.0.0.1:5000";
   std::string grpc_listen = "127.0.0.1:5001";
   std::string metrics_listen = "127.0.0.1:5002";
+  std::string health_listen;  // empty: none
   std::string console_folder;
   std::string web_certificate_file;
   std::string web_key_file;

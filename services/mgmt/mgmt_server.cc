@@ -14,6 +14,7 @@
 #include "services/common/node.h"
 #include "services/common/rpc.h"
 #include "services/common/status_macros.h"
+#include "services/common/tls.h"
 #include "services/mgmt/alerts/alert_service.h"
 #include "services/mgmt/alerts/alerts.h"
 #include "services/mgmt/monitor/monitor.h"
@@ -163,7 +164,8 @@ absl::Status MgmtServer::Parts::OpenMonitor() {
     return authenticator->IsCredentialGood(credential);
   };
   hooks.certificate_expiry_ms = [this] { return CertificateEnds(options); };
-  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());
+  TESSERA_ASSIGN_OR_RETURN(auto credentials,
+                           options.security.ForClient({kRoleMdm, kRoleSds, kRoleSdc}));
   TESSERA_ASSIGN_OR_RETURN(
       monitor, Monitor::Create(std::move(monitor_options), std::move(hooks), state->db(), clock,
                                &metrics, std::move(credentials)));
@@ -197,7 +199,7 @@ absl::Status MgmtServer::Parts::MakeServices() {
   MdmProxyOptions proxy_options;
   proxy_options.mdm_address = options.mdm;
   proxy_options.observer = observer;
-  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient());
+  TESSERA_ASSIGN_OR_RETURN(auto credentials, options.security.ForClient({kRoleMdm}));
   TESSERA_ASSIGN_OR_RETURN(
       proxy, MdmProxy::Create(proxy_options, NewChannel(options.mdm, credentials), authenticator,
                               &metrics));

@@ -4,10 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 
 #include "services/common/logging.h"
 #include "services/common/node.h"
+#include "services/common/probe_server.h"
+#include "services/common/settings.h"
 #include "services/common/version.h"
 #include "services/sdc/cache/cache_folder.h"
 #include "services/sdc/control/sdc_process.h"
@@ -21,6 +24,7 @@ struct Flags {
   SdcOptions sdc;
   tessera::LogOptions log;
   std::string join_token_file;
+  bool check_config = false;
   std::string log_format = "text";
   std::string nbd_tls = "off";
   double replica_timeout_seconds = 2;
@@ -30,6 +34,13 @@ struct Flags {
   std::string cache_size = "10GiB";
   uint64_t unflushed_mib = SdcOptions{}.unflushed_bytes >> 20;
 };
+
+constexpr int kUsageError = 2;
+
+int Fail(const absl::Status& status, int code) {
+  std::fprintf(stderr, "tessera-sdc: %s\n", std::string(status.message()).c_str());
+  return code;
+}
 
 std::string HostName() {
   char name[64] = {};
@@ -121,6 +132,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--log-format", flags->log_format, "text or json.")
       ->capture_default_str()
       ->check(CLI::IsMember({"text", "json"}));
+  app->add_flag("--check-config", flags->check_config,
+                "Check flags and files, start nothing, and exit.");
   app->set_version_flag("--version", tessera::kVersion);
   app->footer(
       "Ports may be 0: the addresses that were bound are in <state-dir>/endpoints.\n"
@@ -165,19 +178,35 @@ int main(int argc, char** argv) {
   CLI::App app{"Tessera storage data client: offers volumes to applications over NBD."};
   Flags flags;
   AddFlags(&app, &flags);
-  CLI11_PARSE(app, argc, argv);
-  if (const absl::Status status = Complete(&flags); !status.ok()) {
-    std::fprintf(stderr, "tessera-sdc: %s\n", std::string(status.message()).c_str());
-    return 2;
+  tessera::ProbeServer probes;
+  probes.AddFlags(&app);
+  tessera::Settings settings("TESSERA_SDC");
+  settings.AddFlags(&app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsageError;
   }
+  absl::Status status = settings.Apply(&app, [](const char* name) { return getenv(name); });
+  if (status.ok()) status = Complete(&flags);
+  if (status.ok()) status = probes.Check();
+  if (status.ok() && flags.check_config) status = tessera::sdc::CheckOptions(flags.sdc);
+  if (!status.ok()) return Fail(status, kUsageError);
+  if (flags.check_config) {
+    std::printf("the configuration is good\n");
+    return 0;
+  }
+  if (status = probes.Start(); !status.ok()) return Fail(status, 1);
   auto process = tessera::sdc::SdcProcess::Start(std::move(flags.sdc));
   if (!process.ok()) {
     tessera::LogError("cannot start", {{"why", process.status()}});
     return 1;
   }
+  probes.Started([&process] { return (*process)->NotReadyReason(); });
   tessera::NotifyReady();
   tessera::LogInfo("ready");
   const int signal_number = tessera::WaitForTermination();
+  probes.Stopping();
   tessera::LogInfo("stopping", {{"signal", signal_number}});
   (*process)->Stop();
   return 0;

@@ -82,6 +82,44 @@ TEST_CASE("A map entry is taken only when newer, and only once it is durable") {
   CHECK_FALSE(table.IsNewer(garbage));
 }
 
+TEST_CASE("What was in sync and is no more counts as behind, also in the next life") {
+  std::vector<PlacementRecord> disk;
+  const auto persist = [&](std::span<const PlacementRecord> records) {
+    disk.assign(records.begin(), records.end());
+    return absl::OkStatus();
+  };
+  PlacementTable table(persist);
+  table.SetSdsId(7);
+  const auto behind_after = [&](const v1::SignedPlacementGroup& entry) {
+    REQUIRE(table.Accept(std::span(&entry, 1)).ok());
+    return table.BehindCount();
+  };
+  const auto kIn = v1::REPLICA_ROLE_IN_SYNC;
+  const auto kOut = v1::REPLICA_ROLE_OUT_OF_SYNC;
+  const auto kLearner = v1::REPLICA_ROLE_LEARNER;
+  CHECK(table.BehindCount() == 0);
+  CHECK(behind_after(Entry(5, 1, kIn)) == 0);
+  // A new member of a group holds nobody up.
+  CHECK(behind_after(Entry(6, 1, kLearner)) == 0);
+  CHECK(behind_after(Entry(6, 2, kOut)) == 0);
+  CHECK(behind_after(Entry(5, 2, kOut)) == 1);
+  {
+    PlacementTable restored(persist);
+    restored.SetSdsId(7);
+    (void)restored.Restore(disk);
+    CHECK(restored.BehindCount() == 1);
+  }
+  CHECK(behind_after(Entry(5, 3, kLearner)) == 1);
+  CHECK(behind_after(Entry(6, 3, kIn)) == 1);
+  CHECK(behind_after(Entry(6, 4, kLearner)) == 2);
+  // Its replica is on another device now, as a new one.
+  CHECK(behind_after(Entry(6, 5, kLearner, 0, 71)) == 1);
+  CHECK(behind_after(Entry(5, 4, kIn)) == 0);
+  CHECK(behind_after(Entry(5, 5, kOut)) == 1);
+  table.Forget(5);
+  CHECK(table.BehindCount() == 0);
+}
+
 TEST_CASE("A replica that was not in sync after a loss is known to be from before it") {
   std::vector<PlacementRecord> disk;
   const auto persist = [&](std::span<const PlacementRecord> records) {

@@ -323,6 +323,7 @@ absl::Status MdmLink::TakeMap(const v1::WatchPlacementGroupsResponse& map) {
   if (map.snapshot()) {
     parts_.engine->AcknowledgeLosses(entries);
     TakeSnapshot(map);
+    has_map_.store(true, std::memory_order_release);
   }
   if (map.has_records()) TESSERA_RETURN_IF_ERROR(TakeRecords(map.records()));
   // What was pushed here while the snapshot was on its way follows in the stream; a map that really

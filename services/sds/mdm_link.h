@@ -75,6 +75,8 @@ class MdmLink final : public PlacementAuthority {
   // Says goodbye when the MDM can be reached, then ends the threads.
   void Stop();
   [[nodiscard]] bool registered() const { return registered_.load(std::memory_order_acquire); }
+  // In this life the whole map has been taken once.
+  [[nodiscard]] bool has_map() const { return has_map_.load(std::memory_order_acquire); }
 
   // PlacementAuthority. The learners are used until the heartbeats end in Stop.
   void SetLearners(LearnerObserver* learners) override {
@@ -124,6 +126,7 @@ class MdmLink final : public PlacementAuthority {
   std::atomic<LearnerObserver*> learners_{nullptr};
   std::atomic<IntegrityObserver*> integrity_{nullptr};
   std::atomic<bool> registered_{false};
+  std::atomic<bool> has_map_{false};
   std::atomic<uint64_t> heartbeat_interval_ms_{1000};
   mutable absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -117,6 +117,17 @@ LocalMembership PlacementTable::WaitForEpoch(uint64_t placement_group_id, uint64
                                 : found->second.local;
 }
 
+size_t PlacementTable::BehindCount() const {
+  absl::MutexLock lock(&mutex_);
+  size_t behind = 0;
+  for (const auto& [id, known] : groups_) {
+    const LocalMembership& local = known.local;
+    if (local.device_id == 0 || local.membership.role == v1::REPLICA_ROLE_IN_SYNC) continue;
+    if (known.in_sync_epoch > 0 && known.in_sync_device_id == local.device_id) ++behind;
+  }
+  return behind;
+}
+
 void PlacementTable::SetPool(const v1::PoolLayout& layout) {
   absl::MutexLock lock(&mutex_);
   pools_[layout.pool_id()] = layout.placement_group_count();

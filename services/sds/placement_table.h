@@ -63,6 +63,10 @@ class PlacementTable {
   [[nodiscard]] LocalMembership WaitForEpoch(uint64_t placement_group_id, uint64_t epoch,
                                              absl::Duration timeout) const;
 
+  // Groups of which this server has a replica that was in sync on its device and no more is: it was
+  // away, and has to catch up. Replicas that were never in sync there (new members) don't count.
+  [[nodiscard]] size_t BehindCount() const;
+
   void SetPool(const v1::PoolLayout& layout);
   // Placement groups of the pool; 0: not known.
   [[nodiscard]] uint32_t PlacementGroupCount(uint64_t pool_id) const;

@@ -2,26 +2,20 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "services/common/errors.h"
+#include "services/common/node.h"
 #include "services/common/status_macros.h"
 
 namespace tessera::sds {
-namespace {
-
-bool IsNodeName(const std::string& name) {
-  if (name.empty() || name.size() > 63) return false;
-  return name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
-}
-
-}  // namespace
-
 void SdsOptions::AddFlags(CLI::App* app) {
   app->add_option("--state-dir", state_folder,
                   "Folder for sds_local.db, the endpoints file and the data socket.")
       ->capture_default_str();
-  app->add_option("--name", name, "Name for people, unique among servers: a-z, 0-9, '-'.")
+  app->add_option("--name", name, "Name for people, unique among servers: a-z, 0-9, '-', '.'.")
       ->capture_default_str();
   app->add_option("--mdm", mdm, "Address of the MDM, host:port.")->capture_default_str();
   app->add_option("--join-token-file", join_token_file,
@@ -31,6 +25,8 @@ void SdsOptions::AddFlags(CLI::App* app) {
       "Protection domain to join at the first contact; else an administrator assigns it.");
   app->add_option("--fault-set", fault_set,
                   "Fault set (rack) of this server; else one of its own.");
+  app->add_option("--fault-set-file", fault_set_file,
+                  "File that holds its name instead; empty: one of its own.");
   app->add_option(
       "--device", devices,
       "PATH[,pool=NAME][,capacity=BYTES]: a folder or block device for chunks, the pool "
@@ -47,6 +43,9 @@ void SdsOptions::AddFlags(CLI::App* app) {
   app->add_option(
       "--advertise-host", advertise_host,
       "Host name or address that others reach this server by, if not that of the flags.");
+  app->add_option("--host-id", host_id,
+                  "Identity of this host; parts with the same one use unix sockets. Default: "
+                  "/etc/machine-id.");
   app->add_option("--window-mib", window_mib, "MiB in flight on one data stream.")
       ->capture_default_str();
   app->add_option("--budget-mib", budget_mib, "MiB in flight on all data streams together.")
@@ -70,11 +69,22 @@ void SdsOptions::AddFlags(CLI::App* app) {
   app->add_flag("--check-config", check_config, "Check flags and files, start nothing, and exit.");
 }
 
+absl::StatusOr<std::string> SdsOptions::FaultSet() const {
+  if (fault_set_file.empty()) return fault_set;
+  absl::StatusOr<std::string> name = ReadFile(fault_set_file);
+  if (!name.ok()) return Annotate(name.status(), "--fault-set-file");
+  absl::StripAsciiWhitespace(&*name);
+  return name;
+}
+
 absl::Status SdsOptions::Check() const {
   if (!IsNodeName(name)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--name '", name, "' must be 1 to 63 of a-z, 0-9, '-'"));
+    return absl::InvalidArgumentError(absl::StrCat("--name '", name, "' must be ", kNodeNameRule));
   }
+  if (!fault_set.empty() && !fault_set_file.empty()) {
+    return absl::InvalidArgumentError("give --fault-set or --fault-set-file, not both");
+  }
+  TESSERA_RETURN_IF_ERROR(FaultSet().status());
   if (devices.empty()) return absl::InvalidArgumentError("--device is missing: give at least one");
   TESSERA_RETURN_IF_ERROR(Devices().status());
   if (window_mib == 0 || window_mib > 1024) {

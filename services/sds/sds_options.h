@@ -26,6 +26,7 @@ struct SdsOptions {
   std::string join_token_file;
   std::string protection_domain;
   std::string fault_set;
+  std::string fault_set_file;
   std::vector<std::string> devices;  // as ParseDevice takes them
 
   std::string control_listen = "127.0.0.1:9100";
@@ -33,6 +34,7 @@ struct SdsOptions {
   std::string metrics_listen = "127.0.0.1:9400";
   std::string data_listen = "127.0.0.1:9700";
   std::string advertise_host;  // empty: the listen addresses as they are
+  std::string host_id;         // empty: this host's
   SecurityOptions security;
 
   uint64_t window_mib = 16;          // a stream
@@ -49,6 +51,9 @@ struct SdsOptions {
   void AddFlags(CLI::App* app);
   // INVALID_ARGUMENT naming the flag.
   [[nodiscard]] absl::Status Check() const;
+  // What --fault-set or the file of --fault-set-file says; empty: a fault set of its own. Errors
+  // naming the file.
+  [[nodiscard]] absl::StatusOr<std::string> FaultSet() const;
   // Of all --device flags.
   [[nodiscard]] absl::StatusOr<std::vector<DeviceOptions>> Devices() const;
 };

@@ -12,6 +12,7 @@
 #include "services/common/logging.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
+#include "services/common/tls.h"
 
 namespace tessera::sds {
 namespace {
@@ -178,14 +179,10 @@ absl::Status SdsServer::StartListeners() {
       GrpcServer::Start({.listen = {options_.management_listen}, .security = options_.security},
                         {monitoring_service_.get()}));
   TESSERA_ASSIGN_OR_RETURN(
-      http_server_, HttpServer::Start({.listen = options_.metrics_listen},
-                                      MetricsHandler(&registry_, [this]() -> std::string {
-                                        // Set after the link.
-                                        const bool has_link = learner_ready_.load() != nullptr;
-                                        return has_link && link_->registered() ? ""
-                                                                               : "not registered";
-                                      })));
-  endpoints_.set_host_id(HostId());
+      http_server_,
+      HttpServer::Start({.listen = options_.metrics_listen},
+                        MetricsHandler(&registry_, [this] { return NotReadyReason(); })));
+  endpoints_.set_host_id(options_.host_id.empty() ? HostId() : options_.host_id);
   endpoints_.set_control(Advertised(control_server_->addresses()[0], options_.advertise_host));
   endpoints_.set_management(
       Advertised(management_server_->addresses()[0], options_.advertise_host));
@@ -202,15 +199,16 @@ absl::Status SdsServer::StartListeners() {
 }
 
 absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
+  TESSERA_ASSIGN_OR_RETURN(const std::string fault_set, options_.FaultSet());
   MdmLinkOptions link_options{.name = options_.name,
                               .protection_domain = options_.protection_domain,
-                              .fault_set = options_.fault_set,
+                              .fault_set = fault_set,
                               .endpoints = endpoints_};
   if (!options_.join_token_file.empty()) {
     TESSERA_ASSIGN_OR_RETURN(link_options.join_token, ReadFile(options_.join_token_file));
     absl::StripAsciiWhitespace(&link_options.join_token);
   }
-  TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+  TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient({kRoleMdm}));
   MdmLinkParts parts{.clock = clock_,
                      .state = state_.get(),
                      .sds_id = &sds_id_,
@@ -373,11 +371,22 @@ std::shared_ptr<v1::ReplicaService::StubInterface> SdsServer::ConnectToSource(
   if (stub == nullptr) {
     // The files were read when the listeners started; a certificate that has gone bad shows in the
     // call.
-    const auto credentials = options_.security.ForClient();
+    const auto credentials = options_.security.ForClient({kRoleSds});
     stub = v1::ReplicaService::NewStub(
         NewChannel(address, credentials.ok() ? *credentials : grpc::InsecureChannelCredentials()));
   }
   return stub;
+}
+
+std::string SdsServer::NotReadyReason() const {
+  // Set after the link.
+  if (learner_ready_.load(std::memory_order_acquire) == nullptr || !link_->registered()) {
+    return "not registered";
+  }
+  if (!link_->has_map()) return "has not heard the map yet";
+  const size_t behind = placements_->BehindCount();
+  if (behind > 0) return absl::StrCat(behind, " placement groups are behind and catch up");
+  return "";
 }
 
 void SdsServer::Stop() {

@@ -59,6 +59,9 @@ class SdsServer final : public IntegrityObserver {
 
   [[nodiscard]] const v1::Endpoints& endpoints() const { return endpoints_; }
   [[nodiscard]] bool registered() const { return link_->registered(); }
+  // Empty: it serves, and what it holds is up to date (see PlacementTable::BehindCount), so that
+  // another server may be stopped.
+  [[nodiscard]] std::string NotReadyReason() const;
   [[nodiscard]] uint64_t sds_id() const { return sds_id_; }
   [[nodiscard]] IoEngine* engine() { return engine_.get(); }
   [[nodiscard]] MetricRegistry* registry() { return &registry_; }

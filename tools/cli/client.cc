@@ -1,6 +1,7 @@
 #include "tools/cli/client.h"
 
 #include "absl/strings/str_cat.h"
+#include "services/common/tls.h"
 
 namespace tessera::cli {
 
@@ -33,7 +34,7 @@ ExitCode ExitCodeFor(const absl::Status& status) {
 std::shared_ptr<grpc::Channel> Client::Channel(const std::string& target) {
   auto& channel = channels_[target];
   if (channel == nullptr) {
-    auto credentials = globals_->security.ForClient();
+    auto credentials = globals_->security.ForClient({kRoleMdm, kRoleMgmt, kRoleSdc, kRoleSds});
     if (!credentials.ok()) throw CommandError(credentials.status());
     channel = NewChannel(target, *credentials);
   }

@@ -48,9 +48,10 @@ int Run(int argc, char** argv) {
   app.add_option("--timeout", globals.timeout_seconds, "Seconds that a call may take.")
       ->check(CLI::Range(1, 3600))
       ->capture_default_str();
-  app.add_option("--tls-certificate", globals.security.certificate_file, "PEM file; turns TLS on.");
-  app.add_option("--tls-key", globals.security.key_file, "PEM file.");
-  app.add_option("--tls-ca", globals.security.ca_file, "PEM file.");
+  app.add_option("--tls-certificate", globals.security.certificate_file, "PEM file; turns TLS on.")
+      ->envname("TESSERA_TLS_CERTIFICATE");
+  app.add_option("--tls-key", globals.security.key_file, "PEM file.")->envname("TESSERA_TLS_KEY");
+  app.add_option("--tls-ca", globals.security.ca_file, "PEM file.")->envname("TESSERA_TLS_CA");
   app.fallthrough();
   app.parse_complete_callback(
       [&] { globals.security.insecure = globals.security.certificate_file.empty(); });

@@ -16,6 +16,7 @@
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
 #include "services/common/thread_priority.h"
+#include "services/common/tls.h"
 #include "services/sdc/cache/cache_folder.h"
 #include "services/sdc/cache/file_store.h"
 #include "services/sdc/control/attachments.h"
@@ -28,6 +29,7 @@
 #include "services/sdc/forward/forward_service.h"
 #include "services/sdc/forward/shared_volumes.h"
 #include "services/sdc/nbd/nbd_server.h"
+#include "services/sdc/nbd/tls.h"
 #include "services/sdc/resume/resume_file.h"
 
 namespace tessera::sdc {
@@ -67,11 +69,11 @@ class Process final : public SdcProcess {
   ~Process() override { Stop(); }
 
   absl::Status Init() {
-    TESSERA_RETURN_IF_ERROR(options_.security.Check(
-        {options_.control_listen, options_.management_listen, options_.metrics_listen,
-         options_.nbd.tls_mode == TlsMode::kRequired ? "" : options_.nbd_listen}));
+    TESSERA_RETURN_IF_ERROR(CheckOptions(options_));
     TESSERA_RETURN_IF_ERROR(PrepareStateFolder(options_.state_folder));
-    TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient());
+    TESSERA_ASSIGN_OR_RETURN(const auto to_mdm, options_.security.ForClient({kRoleMdm}));
+    TESSERA_ASSIGN_OR_RETURN(const auto to_sds, options_.security.ForClient({kRoleSds}));
+    TESSERA_ASSIGN_OR_RETURN(const auto to_sdc, options_.security.ForClient({kRoleSdc}));
     if (!options_.cache_folder.empty()) {
       TESSERA_ASSIGN_OR_RETURN(cache_folder_,
                                CacheFolder::Lock(options_.cache_folder, options_.cache_bytes));
@@ -87,15 +89,15 @@ class Process final : public SdcProcess {
     engine.flush_timeout = options_.flush_timeout;
     engine.io_timeout = options_.io_timeout;
     engine.ignore_limits = options_.ignore_limits;
-    engine_ = std::make_unique<IoEngine>(loop_, engine,
-                                         options_.security.insecure ? nullptr : credentials);
+    engine_ =
+        std::make_unique<IoEngine>(loop_, engine, options_.security.insecure ? nullptr : to_sds);
     volumes_ = std::make_unique<SharedVolumes>(*engine_);
-    streams_ = std::make_unique<ForwardStreams>(loop_, credentials);
+    streams_ = std::make_unique<ForwardStreams>(loop_, to_sdc);
     ResumedState left = OpenResumeTable();
     if (cache_folder_ != nullptr) OpenReadCache();
     TESSERA_RETURN_IF_ERROR(ListenNbd());
 
-    mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, credentials);
+    mdm_ = std::make_unique<MdmClient>(loop_, options_.mdm_address, to_mdm);
     attachments_ = std::make_unique<Attachments>(
         loop_, *engine_, *volumes_, *streams_, *mdm_, *state_, health_log_,
         [this](const BlockDevice& device) { nbd_->CloseExport(device); });
@@ -113,6 +115,10 @@ class Process final : public SdcProcess {
     });
     loop_.Post([this] { link_->Start(); });
     return absl::OkStatus();
+  }
+
+  std::string NotReadyReason() const override {
+    return ready_.load() ? "" : "not registered with the MDM yet";
   }
 
   void Stop() override {
@@ -286,9 +292,7 @@ class Process final : public SdcProcess {
     http.listen = options_.metrics_listen;
     TESSERA_ASSIGN_OR_RETURN(
         metrics_server_,
-        HttpServer::Start(http, MetricsHandler(&registry_, [this] {
-                            return ready_.load() ? "" : "not registered with the MDM yet";
-                          })));
+        HttpServer::Start(http, MetricsHandler(&registry_, [this] { return NotReadyReason(); })));
     endpoints_["metrics"] = metrics_server_->address();
     monitoring_ = std::make_unique<MonitoringServiceImpl>(MakeMonitoringParts(host_id));
     server.listen = {options_.management_listen};
@@ -368,6 +372,21 @@ class Process final : public SdcProcess {
 };
 
 }  // namespace
+
+absl::Status CheckOptions(const SdcOptions& options) {
+  const bool nbd_is_secret = options.nbd.tls_mode == TlsMode::kRequired;
+  TESSERA_RETURN_IF_ERROR(
+      options.security.Check({options.control_listen, options.management_listen,
+                              options.metrics_listen, nbd_is_secret ? "" : options.nbd_listen}));
+  if (!IsNodeName(options.name)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--name '", options.name, "' must be ", kNodeNameRule));
+  }
+  if (options.nbd.tls_mode != TlsMode::kOff) {
+    TESSERA_RETURN_IF_ERROR(nbd::TlsContext::Create(options.nbd.tls_files).status());
+  }
+  return options.security.ForServer().status();
+}
 
 absl::StatusOr<std::unique_ptr<SdcProcess>> SdcProcess::Start(SdcOptions options) {
   auto process = std::make_unique<Process>(std::move(options));

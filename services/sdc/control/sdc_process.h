@@ -49,12 +49,17 @@ struct SdcOptions {
   std::function<void()> superseded = [] {};
 };
 
+// INVALID_ARGUMENT naming the flag, or errors naming a file: what Start would say of them.
+[[nodiscard]] absl::Status CheckOptions(const SdcOptions& options);
+
 class SdcProcess {
  public:
   // Listens, writes <state folder>/endpoints, and begins to register. Errors name the flag or
   // address.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<SdcProcess>> Start(SdcOptions options);
   virtual ~SdcProcess() = default;
+  // Empty: it has registered, or goes on from its last life. Any thread.
+  [[nodiscard]] virtual std::string NotReadyReason() const = 0;
   // Finishes IO in flight, flushes, says goodbye, ends all threads. Once.
   virtual void Stop() = 0;
 };
