@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the Grafana dashboards beside it, one JSON file each, from the descriptions in panels.py.
+"""Writes the Grafana dashboards, one JSON file each, from the descriptions in panels.py.
+
+They lie in the Helm chart, which can't reach outside its folder; what is called the same here are links to them.
 
   generate.py           writes them
   generate.py --check   says which differ from what it would write, and ends with 1 if any does
@@ -11,7 +13,8 @@ import sys
 
 import panels
 
-FOLDER = pathlib.Path(__file__).resolve().parent
+LINKS = pathlib.Path(__file__).resolve().parent
+FOLDER = LINKS.parent / "tessera" / "files" / "dashboards"
 SCHEMA_VERSION = 39   # Grafana 10.3; newer ones migrate it when they load it
 COLUMNS = 24          # Grafana's grid
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -167,10 +170,14 @@ def main():
         return 1 if names else 0
     wanted = files()
     for name in names:
+        link = LINKS / name
         if name in wanted:
             (FOLDER / name).write_text(wanted[name])
+            if not link.is_symlink():
+                link.symlink_to(f"../{FOLDER.relative_to(LINKS.parent)}/{name}")
         else:
             (FOLDER / name).unlink()
+            link.unlink(missing_ok=True)
         print(name)
     return 0
 

@@ -1,6 +1,7 @@
 #include "services/sds/sds_server.h"
 
 #include <unistd.h>
+#include <algorithm>
 
 #include <map>
 #include <utility>
@@ -384,6 +385,9 @@ std::string SdsServer::NotReadyReason() const {
     return "not registered";
   }
   if (!link_->has_map()) return "has not heard the map yet";
+  const bool works = std::any_of(devices_.begin(), devices_.end(),
+                                 [](const auto& device) { return !device->failed(); });
+  if (!works) return absl::StrCat("no device works: ", devices_.front()->failure());
   const size_t behind = placements_->BehindCount();
   if (behind > 0) return absl::StrCat(behind, " placement groups are behind and catch up");
   return "";

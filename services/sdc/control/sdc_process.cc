@@ -126,6 +126,7 @@ class Process final : public SdcProcess {
     const bool in_order = loop_thread_.joinable();
     if (in_order) {
       StopListening();
+      EndConnections();
       // The next start goes on, also with what is dropped below.
       (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
         engine_->KeepRecords();
@@ -329,6 +330,19 @@ class Process final : public SdcProcess {
     parts.engine = engine_.get();
     parts.state = state_.get();
     return parts;
+  }
+
+  // Applications that connect again go on as after a pause: nothing is answered with an error.
+  void EndConnections() {
+    const auto drained = AskLoop<bool>(loop_, options_.stop_timeout, [this](auto answer) {
+      nbd_->Drain([answer = std::move(answer)]() mutable { answer(true); });
+    });
+    if (drained.ok()) return;
+    LogWarning("IO in flight is not answered: it did not finish in time");
+    (void)AskLoop<bool>(loop_, kGoodbye, [this](auto answer) {
+      nbd_->Drop();
+      answer(true);
+    });
   }
 
   void StopListening() {

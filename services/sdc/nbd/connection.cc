@@ -40,14 +40,15 @@ Command DeviceCommand(WireCommand command) {
 
 }  // namespace
 
-Connection::Connection(ConnectionHost& host, std::unique_ptr<Transport> transport, std::string peer)
-    : host_(host), peer_(std::move(peer)), transport_(std::move(transport)) {}
+Connection::Connection(ConnectionHost& host, std::unique_ptr<Transport> transport, std::string peer,
+                       TlsMode tls_mode)
+    : host_(host), peer_(std::move(peer)), tls_mode_(tls_mode), transport_(std::move(transport)) {}
 
 Connection::~Connection() = default;
 
 void Connection::Start() {
   last_progress_ = host_.loop().Now();
-  handshake_.emplace(host_.exports(), host_.options().tls_mode);
+  handshake_.emplace(host_.exports(), tls_mode_);
   handshake_timer_ =
       host_.loop().After(host_.options().handshake_timeout, [weak = weak_from_this()] {
         if (const auto self = weak.lock(); self != nullptr && !self->closed()) {
@@ -445,6 +446,12 @@ void Connection::TimeOut(std::string_view reason) {
   host_.counters().connections_timed_out.Add();
   Close(reason);
 }
+
+void Connection::Drain(std::string_view reason) {
+  if (state_ != State::kClosed && state_ != State::kDraining) StartDraining(reason);
+}
+
+void Connection::Drop(std::string_view reason) { Close(reason); }
 
 void Connection::Abort(std::string_view reason) {
   if (state_ == State::kClosed) return;

@@ -46,7 +46,8 @@ class ConnectionHost {
   virtual EventLoop& loop() = 0;
   virtual const NbdServerOptions& options() const = 0;
   virtual const ExportTable& exports() const = 0;
-  virtual const TlsContext* tls() const = 0;  // null without TLS
+  // Null without TLS. With the files as they are now.
+  virtual const TlsContext* tls() = 0;
   virtual ServerCounters& counters() = 0;
   // Calls `connection.EndTurn()` at the end of this turn.
   virtual void RunAtTurnEnd(Connection& connection) = 0;
@@ -58,7 +59,8 @@ class ConnectionHost {
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  Connection(ConnectionHost& host, std::unique_ptr<Transport> transport, std::string peer);
+  Connection(ConnectionHost& host, std::unique_ptr<Transport> transport, std::string peer,
+             TlsMode tls_mode);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -67,6 +69,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void Start();
   // Sends what has gathered, and goes on reading if that was held back.
   void EndTurn();
+  // Takes no more requests, answers those in flight, and closes. What was not answered, the client
+  // may send again over another connection.
+  void Drain(std::string_view reason);
+  // Closes and answers nothing more, to the same end.
+  void Drop(std::string_view reason);
   // Answers all requests in flight with ESHUTDOWN, as far as the socket takes it, and closes.
   void Abort(std::string_view reason);
   // Gives idle memory back; closes a client that has been idle or stalled too long. `starving`: the
@@ -139,6 +146,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   ConnectionHost& host_;
   const std::string peer_;
+  const TlsMode tls_mode_;
   std::unique_ptr<Transport> transport_;
   State state_ = State::kHandshake;
   uint32_t interest_ = 0;

@@ -94,6 +94,16 @@ class NbdServer::Impl : public nbd::ConnectionHost {
     listeners_.clear();
   }
 
+  void Drain(absl::AnyInvocable<void()> done) {
+    drained_ = std::move(done);
+    for (const auto& connection : AllConnections()) connection->Drain("the server is restarting");
+    TellIfDrained();
+  }
+
+  void Drop() {
+    for (const auto& connection : AllConnections()) connection->Drop("the server is restarting");
+  }
+
   template <typename Matches>
   void CloseWhere(Matches matches, std::string_view reason) {
     for (const auto& connection : AllConnections()) {
@@ -112,7 +122,10 @@ class NbdServer::Impl : public nbd::ConnectionHost {
   EventLoop& loop() override { return loop_; }
   const NbdServerOptions& options() const override { return options_; }
   const ExportTable& exports() const override { return exports_; }
-  const nbd::TlsContext* tls() const override { return tls_.get(); }
+  const nbd::TlsContext* tls() override {
+    if (tls_ != nullptr && nbd::StampOf(options_.tls_files) != tls_stamp_) LoadTlsAgain();
+    return tls_.get();
+  }
   nbd::ServerCounters& counters() override { return counters_; }
 
   void RunAtTurnEnd(Connection& connection) override {
@@ -139,6 +152,20 @@ class NbdServer::Impl : public nbd::ConnectionHost {
     Listener listener;
     std::optional<EventLoop::TimerId> pause_timer;
   };
+
+  // Connections that are open keep what they began with.
+  void LoadTlsAgain() {
+    tls_stamp_ = nbd::StampOf(options_.tls_files);
+    auto created = nbd::TlsContext::Create(options_.tls_files);
+    std::string event = "nbd: the TLS files were replaced, and are used";
+    if (created.ok()) {
+      tls_ = *std::move(created);
+    } else {
+      event = absl::StrCat("nbd: the TLS files were replaced, and are no good: ",
+                           created.status().message());
+    }
+    if (options_.log) options_.log(event);
+  }
 
   void AcceptSome(ListenerState& state) {
     for (int i = 0; i < kAcceptsPerTurn; ++i) {
@@ -176,8 +203,12 @@ class NbdServer::Impl : public nbd::ConnectionHost {
       ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
       ::setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     }
-    auto connection = std::make_shared<Connection>(*this, nbd::MakePlainTransport(fd),
-                                                   PeerName(fd, address, length));
+    // What goes through a unix socket never leaves the host.
+    const bool may_be_plain =
+        options_.tls_mode == TlsMode::kRequired && address.ss_family == AF_UNIX;
+    auto connection = std::make_shared<Connection>(
+        *this, nbd::MakePlainTransport(fd), PeerName(fd, address, length),
+        may_be_plain ? TlsMode::kAllowed : options_.tls_mode);
     counters_.connections_accepted.Add();
     counters_.connections_open.Add();
     connections_.emplace(connection.get(), connection);
@@ -194,6 +225,11 @@ class NbdServer::Impl : public nbd::ConnectionHost {
       auto closed = std::exchange(closed_, {});
       closed.clear();
     }
+    TellIfDrained();
+  }
+
+  void TellIfDrained() {
+    if (drained_ != nullptr && connections_.empty()) std::exchange(drained_, nullptr)();
   }
 
   static void RunList(std::vector<std::shared_ptr<Connection>>& list, bool Connection::*listed) {
@@ -220,8 +256,10 @@ class NbdServer::Impl : public nbd::ConnectionHost {
   EventLoop& loop_;
   const ExportTable& exports_;
   const NbdServerOptions options_;
-  const std::unique_ptr<nbd::TlsContext> tls_;
+  std::unique_ptr<nbd::TlsContext> tls_;
+  std::string tls_stamp_ = nbd::StampOf(options_.tls_files);  // of the files that tls_ is made of
   nbd::ServerCounters counters_;
+  absl::AnyInvocable<void()> drained_;  // of a Drain that is under way
   EventLoop::HookId hook_ = 0;
   std::optional<EventLoop::TimerId> sweep_timer_;
   std::vector<std::unique_ptr<ListenerState>> listeners_;
@@ -265,6 +303,10 @@ absl::Status NbdServer::ListenUnix(const std::string& path, mode_t mode) {
 }
 
 void NbdServer::StopListening() { impl_->StopListening(); }
+
+void NbdServer::Drain(absl::AnyInvocable<void()> done) { impl_->Drain(std::move(done)); }
+
+void NbdServer::Drop() { impl_->Drop(); }
 
 void NbdServer::CloseExport(const std::string& name) {
   const std::shared_ptr<BlockDevice> device = impl_->exports().Find(name);

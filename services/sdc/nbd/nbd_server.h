@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "services/sdc/block_device.h"
@@ -50,6 +51,13 @@ class NbdServer {
   absl::Status ListenUnix(const std::string& path, mode_t mode);
   // No new connections; those that exist go on.
   void StopListening();
+
+  // For a server that will be back: connections take no more requests, answer those in flight and
+  // close; then `done` is called, on the loop thread. A client that connects again loses nothing
+  // and sees no error. Once; after StopListening.
+  void Drain(absl::AnyInvocable<void()> done);
+  // Closes all connections; what is in flight is not answered.
+  void Drop();
 
   // Closes the connections to a device: what is in flight is answered with ESHUTDOWN. `name` is the
   // export's name in the table; clients that asked for the default export and got it are closed

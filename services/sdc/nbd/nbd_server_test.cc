@@ -309,6 +309,58 @@ TEST_CASE("Closing an export ends its connections and no others") {
   });
 }
 
+TEST_CASE(
+    "A server that restarts answers what is in flight, takes nothing more, and tells no error") {
+  ServerFixture f;
+  f.OnLoop([&] { f.device->Hold(); });
+  TestClient client = f.Enter();
+  TestClient idle = f.Enter();
+  REQUIRE(client.SendRequest(Header(WireCommand::kFlush, 1, 0, 0)));
+  REQUIRE(f.Eventually([&] { return f.device->pending() == 1; }));
+  bool drained = false;
+  f.OnLoop([&] {
+    f.server->StopListening();
+    f.server->Drain([&drained] { drained = true; });
+  });
+  CHECK(idle.AtEnd());
+  // It comes too late: its sender will send it again elsewhere.
+  REQUIRE(client.SendRequest(Header(WireCommand::kRead, 2, 0, 512)));
+  f.OnLoop([&] {
+    CHECK_FALSE(drained);
+    f.device->Release();
+  });
+  const auto reply = client.ReceiveSimple();
+  REQUIRE(reply.has_value());
+  CHECK(reply->cookie == 1);
+  CHECK(reply->error == 0);
+  CHECK(client.Receive(1).empty());
+  CHECK(f.Eventually([&] { return drained; }));
+}
+
+TEST_CASE("What does not finish in time is not answered, and a server without clients is drained") {
+  ServerFixture f;
+  f.OnLoop([&] { f.device->Hold(); });
+  bool drained = false;
+  {
+    TestClient client = f.Enter();
+    REQUIRE(client.SendRequest(Header(WireCommand::kFlush, 1, 0, 0)));
+    REQUIRE(f.Eventually([&] { return f.device->pending() == 1; }));
+    f.OnLoop([&] {
+      f.server->StopListening();
+      f.server->Drain([&drained] { drained = true; });
+      f.server->Drop();
+    });
+    CHECK(client.Receive(1).empty());
+  }
+  CHECK(f.Eventually([&] { return drained; }));
+  bool again = false;
+  f.OnLoop([&] {
+    f.device->Release();
+    f.server->Drain([&again] { again = true; });
+    CHECK(again);
+  });
+}
+
 TEST_CASE("Closing an export reaches clients that asked for the default one") {
   ServerFixture f;
   TestClient client = TestClient::Tcp(f.port);

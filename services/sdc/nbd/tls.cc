@@ -3,6 +3,7 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -195,6 +196,18 @@ absl::Status FileError(const char* what, const std::string& path) {
 }
 
 }  // namespace
+
+std::string StampOf(const TlsFiles& files) {
+  std::string stamp;
+  for (const std::string* path :
+       {&files.certificate_chain, &files.private_key, &files.client_authority}) {
+    struct stat facts {};
+    if (path->empty() || ::stat(path->c_str(), &facts) != 0) facts = {};
+    absl::StrAppend(&stamp, facts.st_ino, ".", facts.st_size, ".", facts.st_mtim.tv_sec, ".",
+                    facts.st_mtim.tv_nsec, " ");
+  }
+  return stamp;
+}
 
 absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(const TlsFiles& files) {
   ERR_clear_error();

@@ -26,6 +26,9 @@ struct TlsFiles {
 
 namespace nbd {
 
+// Differs when a file was replaced. Empty names count as no file.
+[[nodiscard]] std::string StampOf(const TlsFiles& files);
+
 class TlsContext {
  public:
   // FAILED_PRECONDITION when a file cannot be read or key and certificate are no pair.

@@ -53,6 +53,7 @@ class SelfSigned {
 
   std::string certificate_file() const { return folder_ + "/certificate.pem"; }
   std::string key_file() const { return folder_ + "/key.pem"; }
+  const std::string& folder() const { return folder_; }
 
  private:
   std::string folder_;
@@ -161,6 +162,40 @@ TEST_CASE("Where TLS is allowed, a client without it is served too; where requir
   CHECK(allowed.Serves());
   ServerFixture required(TlsOptions(identity, TlsMode::kRequired));
   CHECK_FALSE(required.Serves());
+  // Its unix socket leads nowhere else.
+  const std::string socket = identity.folder() + "/nbd.sock";
+  required.OnLoop([&] { REQUIRE(required.server->ListenUnix(socket, 0600).ok()); });
+  TestClient client = TestClient::Unix(socket);
+  CHECK(client.Enter("disk", false));
+}
+
+TEST_CASE("Files that are replaced are used for the next session, and bad ones are not") {
+  SelfSigned server_identity;
+  const SelfSigned old_client;
+  const SelfSigned new_client;
+  NbdServerOptions options = TlsOptions(server_identity, TlsMode::kRequired);
+  const std::string authority = server_identity.folder() + "/authority.pem";
+  const auto copy = [&](const std::string& from) {
+    std::filesystem::copy_file(from, authority + ".new",
+                               std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::rename(authority + ".new", authority);
+  };
+  copy(old_client.certificate_file());
+  options.tls_files.client_authority = authority;
+  ServerFixture f(options);
+  const auto works = [&](const SelfSigned& identity) {
+    TestClient client = TestClient::Tcp(f.port);
+    REQUIRE(StartTls(client));
+    TlsClient tls(client, &identity);
+    return tls.Connect() && tls.Go();
+  };
+  CHECK(works(old_client));
+  CHECK_FALSE(works(new_client));
+  copy(new_client.certificate_file());
+  CHECK(works(new_client));
+  CHECK_FALSE(works(old_client));
+  copy(new_client.key_file());  // no certificate
+  CHECK(works(new_client));
 }
 
 TEST_CASE("Requests that are slipped in behind STARTTLS end the session") {
