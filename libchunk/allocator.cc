@@ -14,10 +14,11 @@ constexpr size_t kIdleBitmapsMax = 64;
 }  // namespace
 
 Allocator::Allocator(uint64_t total_blocks, const std::vector<uint32_t>& free_of_group,
-                     Loader loader)
-    : total_blocks_(std::max(total_blocks, free_of_group.size() * kGroupBlocks)),
+                     Loader loader, uint64_t end_block)
+    : total_blocks_(
+          std::min(std::max(total_blocks, free_of_group.size() * kGroupBlocks), end_block)),
       loader_(std::move(loader)) {
-  groups_.resize((total_blocks_ + kGroupBlocks - 1) / kGroupBlocks);
+  groups_.resize(std::max((total_blocks_ + kGroupBlocks - 1) / kGroupBlocks, free_of_group.size()));
   for (size_t i = 0; i < free_of_group.size(); ++i) {
     groups_[i].free_blocks = free_of_group[i];
     space_.in_use_blocks += kGroupBlocks - free_of_group[i];

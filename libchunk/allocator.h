@@ -45,8 +45,10 @@ class Allocator {
   using Loader = std::function<absl::StatusOr<GroupBitmap>(uint64_t group_number)>;
 
   // `free_of_group[i]`: free blocks of group i, as the database has it; groups past the end are all
-  // free. Blocks from `total_blocks` on are never given out.
-  Allocator(uint64_t total_blocks, const std::vector<uint32_t>& free_of_group, Loader loader);
+  // free. Blocks from `total_blocks` on, or the end of the last group if that is later, are never
+  // given out, nor those from `end_block` on (a device's end).
+  Allocator(uint64_t total_blocks, const std::vector<uint32_t>& free_of_group, Loader loader,
+            uint64_t end_block = ~uint64_t{0});
 
   // Promises `count` blocks; false (and nothing changed) when they are not there.
   [[nodiscard]] bool Reserve(uint64_t count);

@@ -24,6 +24,12 @@
 #   IGNORE_FLOOR      a write goes to the newest layer of its branch, though a snapshot has it
 #   CHANGE_BASE       a layer that is a base is changed
 #   SKIP_OWNER        a shared block whose content was put back counts as changed
+# On a block device (device_env_test and device_env_model_test, and the crash test with --device where that finds it, too):
+#   DEVICE_REUSE_EARLY  units are given out again before a durable directory has forgotten them
+#   DEVICE_FORGET_SIZE  a new size is not made durable by SyncData
+#   DEVICE_SKIP_CONTENT_SYNC  a directory is written before the content that its sizes promise
+#   DEVICE_SKIP_COPY_SYNC  the other copy of the directory is overwritten before this one is durable
+#   DEVICE_SKIP_ZEROS  a file that grows shows what its units held before
 # A crash test that stays green with one of them is itself broken. One build directory serves all:
 # only the source with the macro is compiled again for each. Exit status: 0 when all are found.
 set -eu
@@ -36,7 +42,8 @@ status=0
 build() {  # bug or nothing, log
   cmake -S "$source_directory" -B "$build_directory" -G Ninja \
     -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESSERA_CHUNK_PLANT="$1" >"$2" 2>&1 &&
-    ninja -j2 -C "$build_directory" tessera_chunk_crash >>"$2" 2>&1
+    ninja -j2 -C "$build_directory" tessera_chunk_crash libchunk_device_env_test libchunk_device_env_model_test \
+      >>"$2" 2>&1
 }
 
 crash() {  # log, arguments of the crash test
@@ -78,8 +85,27 @@ for bug in WRITE_INHERITED FREE_INHERITED KEEP_INHERITED DROP_SHARED DROP_NAMED 
   expect_red $bug --seeds 1..40
 done
 
+# As expect_red, by the tests of the device.
+expect_red_device() {  # bug
+  log=$build_directory/$1.log
+  if ! build "$1" "$log"; then
+    echo "$1: DOES NOT BUILD: see $log"
+    status=1
+  elif "$build_directory/bin/libchunk_device_env_test" >>"$log" 2>&1 &&
+    "$build_directory/bin/libchunk_device_env_model_test" >>"$log" 2>&1; then
+    echo "$1: NOT FOUND: see $log"
+    status=1
+  else
+    echo "$1: found: $(grep -m1 -A1 'FAILED:' "$log" | tr '\n' ' ' | cut -c1-160)"
+  fi
+}
+for bug in DEVICE_REUSE_EARLY DEVICE_FORGET_SIZE DEVICE_SKIP_CONTENT_SYNC DEVICE_SKIP_COPY_SYNC DEVICE_SKIP_ZEROS; do
+  expect_red_device $bug
+done
+
 if build "" "$build_directory/none.log" && crash "$build_directory/none.log" --seeds 1..40 &&
-  crash "$build_directory/none.log" --seeds 1..20 --operations 400 --faults flip; then
+  crash "$build_directory/none.log" --seeds 1..20 --operations 400 --faults flip &&
+  crash "$build_directory/none.log" --seeds 1..20 --device; then
   echo "as it is: passes, as it should"
 else
   echo "as it is: FAILS: see $build_directory/none.log"

@@ -62,6 +62,8 @@ class File {
   // Gives the range's space back; it reads as zeros afterwards. The size stays. On a device that
   // cannot, the range is still made to read as zeros.
   [[nodiscard]] virtual absl::Status PunchHole(uint64_t offset, uint64_t length_bytes) = 0;
+  // False once PunchHole had to write zeros: a hole costs as much as a write, and gives nothing.
+  [[nodiscard]] virtual bool HolesGiveSpaceBack() { return true; }
 
   [[nodiscard]] virtual absl::Status Truncate(uint64_t size_bytes) = 0;
   [[nodiscard]] virtual absl::StatusOr<uint64_t> Size() = 0;
@@ -99,6 +101,8 @@ class Env {
   [[nodiscard]] virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   [[nodiscard]] virtual absl::Status Delete(const std::string& path) = 0;
   [[nodiscard]] virtual absl::StatusOr<bool> Exists(const std::string& path) = 0;
+  // False also when there is nothing at `path`.
+  [[nodiscard]] virtual absl::StatusOr<bool> IsBlockDevice(const std::string& path) = 0;
   // Names (not paths) of the files in a folder, sorted.
   [[nodiscard]] virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
   [[nodiscard]] virtual absl::StatusOr<FileSystemSpace> Space(const std::string& path) = 0;

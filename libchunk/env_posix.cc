@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -160,7 +161,12 @@ class PosixFile final : public File {
     });
     if (result == 0) return absl::OkStatus();
     if (errno != EOPNOTSUPP && errno != ENODEV) return ErrnoStatus("fallocate", path_, errno);
+    holes_give_space_back_.store(false, std::memory_order_relaxed);
     return WriteZeros(offset, length_bytes);
+  }
+
+  bool HolesGiveSpaceBack() override {
+    return holes_give_space_back_.load(std::memory_order_relaxed);
   }
 
   absl::Status Truncate(uint64_t size_bytes) override {
@@ -242,6 +248,7 @@ class PosixFile final : public File {
   const std::string path_;
   const Descriptor descriptor_;
   const bool block_device_;
+  std::atomic<bool> holes_give_space_back_ = true;
 };
 
 class PosixFolderLock final : public FolderLock {
@@ -271,9 +278,18 @@ int OpenRetrying(const std::string& path, int flags) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<File>> PosixEnv::OpenFile(const std::string& path, OpenMode mode) {
-  Descriptor descriptor(OpenRetrying(path, OpenFlags(mode)));
-  if (descriptor.number() < 0) return ErrnoStatus("open", path, errno);
   struct stat facts;
+  const bool device = stat(path.c_str(), &facts) == 0 && S_ISBLK(facts.st_mode);
+  if (device && mode == OpenMode::kCreateNew) {
+    return absl::AlreadyExistsError(absl::StrCat("open ", path, ": is a block device"));
+  }
+  // A lock on the device's node is not enough: each container may have a node of its own.
+  Descriptor descriptor(OpenRetrying(path, device ? O_RDWR | O_CLOEXEC | O_EXCL : OpenFlags(mode)));
+  if (descriptor.number() < 0 && device && errno == EBUSY) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, " is in use: mounted, part of another device, or open in another process"));
+  }
+  if (descriptor.number() < 0) return ErrnoStatus("open", path, errno);
   if (fstat(descriptor.number(), &facts) != 0) return ErrnoStatus("fstat", path, errno);
   if (!S_ISREG(facts.st_mode) && !S_ISBLK(facts.st_mode)) {
     return absl::InternalError(
@@ -313,6 +329,13 @@ absl::Status PosixEnv::Delete(const std::string& path) {
 absl::StatusOr<bool> PosixEnv::Exists(const std::string& path) {
   struct stat facts;
   if (stat(path.c_str(), &facts) == 0) return true;
+  if (errno == ENOENT || errno == ENOTDIR) return false;
+  return ErrnoStatus("stat", path, errno);
+}
+
+absl::StatusOr<bool> PosixEnv::IsBlockDevice(const std::string& path) {
+  struct stat facts;
+  if (stat(path.c_str(), &facts) == 0) return S_ISBLK(facts.st_mode);
   if (errno == ENOENT || errno == ENOTDIR) return false;
   return ErrnoStatus("stat", path, errno);
 }

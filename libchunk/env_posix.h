@@ -5,8 +5,9 @@
 //  - Allocate keeps what is there and extends the size (fallocate(2) mode 0). Where the file system
 //    cannot reserve, it only extends the size: a later Write may then meet ENOSPC.
 //  - PunchHole falls back to writing zeros where holes are not to be had.
-//  - A block device is opened by its path like a file; its size is the device's (BLKGETSIZE64),
-//    and Truncate of it is refused.
+//  - A block device is opened by its path like a file, for one opener alone (O_EXCL): one that is
+//    mounted, part of something or open here already, under whatever path, is FAILED_PRECONDITION.
+//    Its size is the device's (BLKGETSIZE64), and Truncate of it is refused.
 //  - LockFolder takes flock(2) on the folder itself: it goes with the process, and two holders in
 //  one
 //    process exclude each other too.
@@ -32,6 +33,7 @@ class PosixEnv final : public Env {
   [[nodiscard]] absl::Status Rename(const std::string& from, const std::string& to) override;
   [[nodiscard]] absl::Status Delete(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<bool> Exists(const std::string& path) override;
+  [[nodiscard]] absl::StatusOr<bool> IsBlockDevice(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<FileSystemSpace> Space(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<std::unique_ptr<FolderLock>> LockFolder(

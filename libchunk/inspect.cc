@@ -46,7 +46,7 @@ const char* KindName(OperationKind kind) {
 
 // The open parts of a store that is looked at.
 struct Inspected {
-  std::unique_ptr<FolderLock> lock;
+  StorePlace place;
   Superblock superblock;
   std::unique_ptr<Journal> journal;
   std::unique_ptr<File> data;
@@ -56,7 +56,10 @@ struct Inspected {
 
 absl::StatusOr<Inspected> OpenParts(Env* env, const StorePaths& paths) {
   Inspected store;
-  CHUNK_ASSIGN_OR_RETURN(store.lock, env->LockFolder(paths.folder));
+  CHUNK_ASSIGN_OR_RETURN(store.place, OpenPlace(env, paths.folder));
+  if (store.place.device != nullptr) env = store.place.device.get();
+  CHUNK_ASSIGN_OR_RETURN(const bool exists, env->Exists(paths.superblock));
+  if (!exists) return absl::NotFoundError(absl::StrCat("there is no store in ", paths.folder));
   CHUNK_ASSIGN_OR_RETURN(std::unique_ptr<File> superblock_file,
                          env->OpenFile(paths.superblock, OpenMode::kMustExist));
   CHUNK_ASSIGN_OR_RETURN(store.superblock, ReadSuperblock(superblock_file.get()));
@@ -73,7 +76,16 @@ absl::StatusOr<Inspected> OpenParts(Env* env, const StorePaths& paths) {
   return store;
 }
 
+void PrintDevice(const DeviceEnv& device, const Line& line) {
+  const DeviceLayout& layout = device.layout();
+  line(absl::StrFormat("device bytes=%d journal=%d+%d metadata=%d+%d data=%d+%d",
+                       layout.device_bytes, layout.journal.offset, layout.journal.size_bytes,
+                       layout.metadata.offset, layout.metadata.size_bytes, layout.data.offset,
+                       layout.data.size_bytes));
+}
+
 absl::Status PrintSummary(const Inspected& store, const Line& line) {
+  if (store.place.device != nullptr) PrintDevice(*store.place.device, line);
   const Superblock& superblock = store.superblock;
   line(absl::StrFormat(
       "superblock sequence=%d store_id=%016x incarnation=%d clean=%d chunk_bytes=%d "
@@ -253,10 +265,20 @@ absl::Status PrintChunks(const Inspected& store, bool verify, const Line& line) 
 
 }  // namespace
 
+absl::StatusOr<StorePlace> OpenPlace(Env* env, const std::string& path) {
+  CHUNK_ASSIGN_OR_RETURN(const bool on_device, env->IsBlockDevice(path));
+  StorePlace place;
+  CHUNK_ASSIGN_OR_RETURN(place.lock, env->LockFolder(path));
+  if (on_device) {
+    CHUNK_ASSIGN_OR_RETURN(place.device, DeviceEnv::Open(env, path, std::nullopt));
+  }
+  return place;
+}
+
 absl::Status InspectStore(Env* env, const std::string& path, InspectDepth depth, const Line& line) {
   const StorePaths paths(path);
-  CHUNK_ASSIGN_OR_RETURN(const bool exists, env->Exists(paths.superblock));
-  if (!exists) return absl::NotFoundError(absl::StrCat("there is no store in ", path));
+  CHUNK_ASSIGN_OR_RETURN(const bool there, env->Exists(path));
+  if (!there) return absl::NotFoundError(absl::StrCat("there is no store in ", path));
   CHUNK_ASSIGN_OR_RETURN(const Inspected store, OpenParts(env, paths));
   CHUNK_RETURN_IF_ERROR(PrintSummary(store, line));
   CHUNK_RETURN_IF_ERROR(PrintRecords(store, depth == InspectDepth::kRecords, line));

@@ -15,6 +15,7 @@ namespace tessera::chunk {
 namespace {
 
 constexpr int kFormat = 2;
+constexpr uint64_t kPageBytes = 4096;
 
 constexpr const char* kSchema = R"sql(
 CREATE TABLE state(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -301,6 +302,27 @@ absl::StatusOr<MetadataDatabase::Totals> MetadataDatabase::LoadTotals() {
     return absl::OkStatus();
   }));
   return totals;
+}
+
+absl::StatusOr<uint64_t> MetadataDatabase::UsedBytes() {
+  uint64_t bytes = 0;
+  CHUNK_RETURN_IF_ERROR(Run("count the pages", [&] {
+    const auto number = [&](const char* pragma) {
+      return static_cast<uint64_t>(connection_->database.execAndGet(pragma).getInt64());
+    };
+    bytes = (number("PRAGMA page_count") - number("PRAGMA freelist_count")) *
+            number("PRAGMA page_size");
+    return absl::OkStatus();
+  }));
+  return bytes;
+}
+
+absl::Status MetadataDatabase::LimitLog(uint64_t bytes) {
+  return Run("limit the log", [&] {
+    connection_->database.exec(absl::StrCat("PRAGMA journal_size_limit=", bytes));
+    connection_->database.exec(absl::StrCat("PRAGMA wal_autocheckpoint=", bytes / kPageBytes));
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<std::vector<uint64_t>> MetadataDatabase::LoadLayered() {

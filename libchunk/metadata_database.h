@@ -74,6 +74,10 @@ class MetadataDatabase {
     uint64_t own_blocks = 0;  // device blocks: each belongs to one layer of one chunk
   };
   [[nodiscard]] absl::StatusOr<Totals> LoadTotals();
+  // Of the database's pages those that hold something.
+  [[nodiscard]] absl::StatusOr<uint64_t> UsedBytes();
+  // The log is worked off, and cut back, from so many bytes on.
+  [[nodiscard]] absl::Status LimitLog(uint64_t bytes);
   // Vtrees that may have layers besides 0.
   [[nodiscard]] absl::StatusOr<std::vector<uint64_t>> LoadLayered();
 

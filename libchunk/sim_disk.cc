@@ -169,6 +169,9 @@ absl::Status SimulatedDisk::WriteNode(Node& node, const std::string& path, uint6
   for (const auto& slice : slices) bytes.insert(bytes.end(), slice.begin(), slice.end());
   Verdict verdict = Begin(CallKind::kWrite, path, /*changes=*/true);
   uint64_t length_bytes = PrefixWritten(verdict, bytes.size());
+  if (node.block_device && offset + bytes.size() > node.image.size_bytes()) {
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": ends before the range does"));
+  }
   const uint64_t available_bytes = AvailableBytes();
   const uint64_t page = SparsePages::kPageBytes;
   uint64_t needed_bytes = node.image.CountAbsentPages(offset, length_bytes) * page;
@@ -206,6 +209,9 @@ absl::Status SimulatedDisk::ReshapeNode(Node& node, CallKind kind, const std::st
   if (absl::Status status = CheckEpoch(path, epoch); !status.ok()) return status;
   const Verdict verdict = Begin(kind, path, /*changes=*/true);
   if (!Done(verdict)) return verdict.status;
+  if (node.block_device && kind != CallKind::kPunchHole) {
+    return absl::InternalError(absl::StrCat(path, ": a block device has its size"));
+  }
   const uint64_t before_bytes = node.image.allocated_bytes();
   if (kind == CallKind::kAllocate) {
     const uint64_t needed_bytes =
@@ -351,6 +357,14 @@ absl::StatusOr<bool> SimulatedDisk::Exists(const std::string& path) {
   const Verdict verdict = Begin(CallKind::kQuery, path, /*changes=*/false);
   if (verdict.fate != Fate::kRun) return verdict.status;
   return names_.files.contains(path) || FolderExists(path);
+}
+
+absl::StatusOr<bool> SimulatedDisk::IsBlockDevice(const std::string& path) {
+  absl::MutexLock lock(&mutex_);
+  const Verdict verdict = Begin(CallKind::kQuery, path, /*changes=*/false);
+  if (verdict.fate != Fate::kRun) return verdict.status;
+  const auto found = names_.files.find(path);
+  return found != names_.files.end() && found->second->block_device;
 }
 
 absl::StatusOr<std::vector<std::string>> SimulatedDisk::List(const std::string& path) {
@@ -511,6 +525,17 @@ void SimulatedDisk::set_capacity_bytes(uint64_t capacity_bytes) {
   capacity_bytes_ = capacity_bytes;
 }
 
+void SimulatedDisk::AddBlockDevice(const std::string& path, uint64_t size_bytes) {
+  absl::MutexLock lock(&mutex_);
+  auto node = std::make_shared<Node>();
+  node->linked = false;
+  node->block_device = true;
+  node->image.Truncate(size_bytes);
+  node->image.Sync();
+  names_.files[path] = node;
+  durable_names_.files[path] = std::move(node);
+}
+
 void SimulatedDisk::AdvanceClock(uint64_t nanos) {
   absl::MutexLock lock(&mutex_);
   now_nanos_ += nanos;
@@ -528,8 +553,8 @@ void SimulatedDisk::RecountUsed() {
   }
   used_bytes_ = 0;
   for (auto& [path, node] : names_.files) {
-    node->linked = true;
-    used_bytes_ += node->image.allocated_bytes();
+    node->linked = !node->block_device;
+    if (node->linked) used_bytes_ += node->image.allocated_bytes();
   }
 }
 

@@ -84,6 +84,7 @@ class SimulatedDisk final : public Env {
   [[nodiscard]] absl::Status Rename(const std::string& from, const std::string& to) override;
   [[nodiscard]] absl::Status Delete(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<bool> Exists(const std::string& path) override;
+  [[nodiscard]] absl::StatusOr<bool> IsBlockDevice(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<std::vector<std::string>> List(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<FileSystemSpace> Space(const std::string& path) override;
   [[nodiscard]] absl::StatusOr<std::unique_ptr<FolderLock>> LockFolder(
@@ -116,6 +117,9 @@ class SimulatedDisk final : public Env {
   void set_lying_sync(bool lying);
   void set_capacity_bytes(uint64_t capacity_bytes);
   void AdvanceClock(uint64_t nanos);
+  // A block device of zeros at `path`, which is in no folder's way: its size stays, and it takes
+  // none of the capacity. Not a call of the program that is tested.
+  void AddBlockDevice(const std::string& path, uint64_t size_bytes);
 
   // ---- Sight ---------------------------------------------------------------------------------
   [[nodiscard]] uint64_t calls(CallKind kind);
@@ -129,6 +133,7 @@ class SimulatedDisk final : public Env {
   struct Node {
     SimulatedFileImage image;
     bool linked = true;  // has a name now; only then its pages count as used
+    bool block_device = false;
   };
   struct FolderChange {
     enum class Kind : uint8_t { kCreateFile, kCreateFolder, kRename, kDelete };

@@ -25,6 +25,10 @@ constexpr uint64_t kJournalChunksMin = 8;
 constexpr uint64_t kTightBlocks = 262'144;
 // Lists of layers have an eighth of what the rows have: a list is a small part of a row.
 constexpr uint64_t kLayerListsShare = 8;
+// With room for fewer than this a block device is refused.
+constexpr uint64_t kDeviceChunksMin = 16;
+// Of the metadata's log on a device, as SQLite works it off by itself (1000 pages).
+constexpr uint64_t kDeviceLogBytesMax = 4'096'000;
 constexpr absl::Duration kIdleInterval = absl::Seconds(5);
 
 absl::Status ValidateOptions(const StoreOptions& options) {
@@ -61,7 +65,7 @@ absl::Status RequireFolder(Env* env, const std::string& path) {
   if (absl::Status listed = env->List(path).status(); !listed.ok()) {
     return absl::FailedPreconditionError(absl::StrCat(
         path,
-        " is not a folder that can be read (a block device?); give a folder: ", listed.message()));
+        " is neither a folder that can be read nor a block device; give one: ", listed.message()));
   }
   // Also when all is there already: a process before this one may have died between making a folder
   // or file and making its name durable.
@@ -70,6 +74,27 @@ absl::Status RequireFolder(Env* env, const std::string& path) {
 #endif
   CHUNK_RETURN_IF_ERROR(SyncParent(env, path));
   return env->SyncFolder(path);
+}
+
+// Locks the folder or block device and makes it ready for a store.
+absl::Status OpenPlaceFor(StoreImpl::Parts* parts) {
+  Env* const env = parts->env;
+  CHUNK_ASSIGN_OR_RETURN(const bool on_device, env->IsBlockDevice(parts->folder));
+  if (!on_device) CHUNK_RETURN_IF_ERROR(RequireFolder(env, parts->folder));
+  CHUNK_ASSIGN_OR_RETURN(parts->folder_lock, env->LockFolder(parts->folder));
+  if (!on_device) return absl::OkStatus();
+  StoreOptions& options = parts->options;
+  CHUNK_ASSIGN_OR_RETURN(
+      parts->device,
+      DeviceEnv::Open(env, parts->folder,
+                      DeviceFormat{.journal_bytes = options.journal_bytes,
+                                   .data_bytes_min = options.reserve_bytes +
+                                                     kDeviceChunksMin * options.chunk_bytes}));
+  parts->env = parts->device.get();
+  // Only of use when the store is made: on a device that was formatted with another journal.
+  options.journal_bytes =
+      std::min(options.journal_bytes, parts->device->layout().journal.size_bytes);
+  return absl::OkStatus();
 }
 
 absl::Status DeleteLeftOvers(Env* env, const StorePaths& paths) {
@@ -173,12 +198,12 @@ StorePaths::StorePaths(const std::string& the_folder)
 absl::StatusOr<std::unique_ptr<Store>> Store::Open(Env* env, const std::string& path,
                                                    const StoreOptions& options) {
   CHUNK_RETURN_IF_ERROR(ValidateOptions(options));
-  CHUNK_RETURN_IF_ERROR(RequireFolder(env, path));
   const StorePaths paths(path);
   StoreImpl::Parts parts{.env = env, .options = options, .folder = path};
-  CHUNK_ASSIGN_OR_RETURN(parts.folder_lock, env->LockFolder(path));
+  CHUNK_RETURN_IF_ERROR(OpenPlaceFor(&parts));
+  env = parts.env;
   CHUNK_ASSIGN_OR_RETURN(const FileSystemSpace space, env->Space(path));
-  CHUNK_ASSIGN_OR_RETURN(parts.report.created, CreateIfMissing(env, paths, options));
+  CHUNK_ASSIGN_OR_RETURN(parts.report.created, CreateIfMissing(env, paths, parts.options));
   CHUNK_ASSIGN_OR_RETURN(parts.superblock_file,
                          env->OpenFile(paths.superblock, OpenMode::kMustExist));
   CHUNK_ASSIGN_OR_RETURN(parts.superblock, ReadSuperblock(parts.superblock_file.get()));
@@ -201,7 +226,15 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(Env* env, const std::string& 
   CHUNK_ASSIGN_OR_RETURN(
       parts.database, MetadataDatabase::Open(env, paths.database, options.chunk_bytes / kBlockBytes,
                                              MetadataDatabase::Mode::kUse));
-  if (options.capacity_bytes == 0) {
+  if (parts.device != nullptr) {
+    CHUNK_RETURN_IF_ERROR(parts.database->LimitLog(
+        std::min<uint64_t>(kDeviceLogBytesMax, parts.device->layout().metadata.size_bytes / 8)));
+    // The data's region is all that data can have; journal and superblock count as in a folder.
+    const uint64_t most =
+        space.total_bytes + parts.superblock.journal_bytes + 2 * kSuperblockCopyBytes;
+    parts.options.capacity_bytes =
+        options.capacity_bytes == 0 ? most : std::min(options.capacity_bytes, most);
+  } else if (options.capacity_bytes == 0) {
     CHUNK_ASSIGN_OR_RETURN(const uint64_t data_bytes, parts.data->AllocatedBytes());
     parts.options.capacity_bytes = space.available_bytes + data_bytes +
                                    (parts.report.created ? 0 : parts.superblock.journal_bytes);
@@ -400,6 +433,10 @@ void StoreImpl::CheckpointLoop() {
 }
 
 absl::StatusOr<uint64_t> StoreImpl::MeasureUsedBytes() {
+  // A device's metadata region is no part of its capacity, however much of it is used.
+  if (parts_.device != nullptr) {
+    return journal_->size_bytes() + 2 * kSuperblockCopyBytes + DataBytesOnDevice();
+  }
   const StorePaths paths(parts_.folder);
   uint64_t used = 0;
   for (File* file : {parts_.superblock_file.get(), journal_->file(), parts_.data.get()}) {
@@ -419,7 +456,9 @@ absl::StatusOr<uint64_t> StoreImpl::MeasureUsedBytes() {
 void StoreImpl::UpdateSpaceLimit() {
   const StoreOptions& options = parts_.options;
   uint64_t other_bytes = options.reserve_bytes + options.journal_bytes + 2 * kSuperblockCopyBytes;
-  absl::StatusOr<uint64_t> data_bytes = parts_.data->AllocatedBytes();
+  const bool on_device = parts_.device != nullptr;
+  absl::StatusOr<uint64_t> data_bytes =
+      on_device ? DataBytesOnDevice() : parts_.data->AllocatedBytes();
   absl::StatusOr<uint64_t> used_bytes = MeasureUsedBytes();
   if (data_bytes.ok() && used_bytes.ok()) {
     const uint64_t fixed_bytes = options.journal_bytes + 2 * kSuperblockCopyBytes;
@@ -428,8 +467,20 @@ void StoreImpl::UpdateSpaceLimit() {
   }
   allocator_->SetLimit((options.capacity_bytes - std::min(options.capacity_bytes, other_bytes)) /
                        kBlockBytes);
+  const bool metadata_is_full = on_device && MetadataIsFull();
+  if (metadata_is_full) allocator_->SetLimit(0);
   const Allocator::Space space = allocator_->space();
   space_is_tight_ = space.in_use_blocks + space.reserved_blocks + kTightBlocks > space.limit_blocks;
+}
+
+uint64_t StoreImpl::DataBytesOnDevice() {
+  const Allocator::Space space = allocator_->space();
+  return (space.in_use_blocks + space.warm_blocks) * kBlockBytes;
+}
+
+bool StoreImpl::MetadataIsFull() {
+  const absl::StatusOr<uint64_t> used_bytes = parts_.database->UsedBytes();
+  return !used_bytes.ok() || *used_bytes > parts_.device->layout().metadata.size_bytes / 2;
 }
 
 StoreStats StoreImpl::stats() {

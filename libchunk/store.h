@@ -43,8 +43,8 @@ namespace tessera::chunk {
 struct StoreOptions {
   // Power of two, 256 KiB to 4 MiB; fixed when the store is made, checked when it is opened.
   uint32_t chunk_bytes = 1u << 20;
-  // Bytes of the device that the store may use; 0: the file system's free space (a folder) or the
-  // whole device (a block device). A test of a small device sets it.
+  // Bytes of the device that the store may use; 0: the file system's free space (a folder) or what
+  // the device has for data and journal (a block device). A test of a small device sets it.
   uint64_t capacity_bytes = 0;
   // Never given to new data: kept so that deletes, trims and checkpoints always work.
   uint64_t reserve_bytes = 64u << 20;
@@ -248,7 +248,8 @@ struct OpenReport {
 class Store {
  public:
   // Opens the store in folder (or on block device) `path`, making it there when `path` is empty of
-  // one. FAILED_PRECONDITION: in use, or made with other fixed options (the message says which);
+  // one. FAILED_PRECONDITION: in use, a block device that holds something else or is too small, or
+  // made with other fixed options (the message says which);
   // DATA_LOSS: the metadata is damaged (what and where); INTERNAL: the device's error.
   // `env` must outlive the store.
   [[nodiscard]] static absl::StatusOr<std::unique_ptr<Store>> Open(Env* env,

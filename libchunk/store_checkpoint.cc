@@ -52,10 +52,12 @@ struct StoreImpl::Placement {
 
 bool StoreImpl::CheckpointDue() {
   // A transaction's size goes with the chunks in it; near the end of the space it must fit the
-  // reserve.
+  // reserve, and on a block device always the metadata's region.
   return journal_used_bytes_ > journal_->size_bytes() / 2 ||
          overlay_entries_ > kOverlayEntriesSoft || freeable_ > kFreeableBlocksMax ||
          overlay_is_deep_ ||
+         (parts_.device != nullptr && overlay_chunks_ * kTransactionBytesPerChunk >
+                                          parts_.device->layout().metadata.size_bytes / 8) ||
          (space_is_tight_ &&
           overlay_chunks_ * kTransactionBytesPerChunk > parts_.options.reserve_bytes / 2);
 }

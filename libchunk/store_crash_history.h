@@ -137,6 +137,13 @@ class CrashRun {
   void Plan(Trouble trouble);
   absl::Status Endure(Trouble trouble);
   absl::Status CheckFailedStore();
+  absl::Status PrepareDisk();
+  // Where the blocks of the store are, on a device or in the data file.
+  struct DataPlace {
+    std::string path;
+    uint64_t offset = 0, size_bytes = 0;
+  };
+  absl::StatusOr<DataPlace> FindData();
   absl::Status CheckSpaceGivenBack(const std::string& when);
   absl::Status Inspect();
   absl::Status Restart(bool close);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "libchunk/device_directory.h"
 #include "libchunk/status_macros.h"
 #include "libchunk/store_crash_history.h"
 
@@ -64,7 +65,7 @@ void CrashRun::Plan(Trouble trouble) {
                      random_.Chance(1, 4));
       break;
     case Trouble::kNoSpace:
-      if (random_.Chance(1, 2)) {
+      if (options_.block_device || random_.Chance(1, 2)) {
         disk_.FailCall(any_of({CallKind::kWrite, CallKind::kAllocate}), nth, FaultKind::kNoSpace);
       } else {
         device_is_tight_ = true;
@@ -113,17 +114,28 @@ absl::Status CrashRun::CheckFailedStore() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<CrashRun::DataPlace> CrashRun::FindData() {
+  const bool device = options_.block_device;
+  const std::string path = absl::StrCat(kFolder, device ? "" : "/data");
+  CHUNK_ASSIGN_OR_RETURN(const auto file, disk_.OpenFile(path, OpenMode::kMustExist));
+  if (!device) {
+    CHUNK_ASSIGN_OR_RETURN(const uint64_t size_bytes, file->Size());
+    return DataPlace{path, 0, size_bytes};
+  }
+  std::vector<std::byte> head(kDeviceHeadBytes);
+  CHUNK_RETURN_IF_ERROR(file->Read(0, head));
+  CHUNK_ASSIGN_OR_RETURN(const DeviceDirectory directory, NewestDirectory(head));
+  return DataPlace{path, directory.layout.data.offset, directory.layout.data.size_bytes};
+}
+
 absl::Status CrashRun::FlipAndRead() {
   CHUNK_RETURN_IF_ERROR(store_->RunBackgroundWork(/*force=*/true));
-  const std::string path = absl::StrCat(kFolder, "/data");
-  const auto file = disk_.OpenFile(path, OpenMode::kMustExist);
-  CHUNK_RETURN_IF_ERROR(file.status());
-  const auto size = (*file)->Size();
-  CHUNK_RETURN_IF_ERROR(size.status());
-  const uint64_t flips = *size == 0 ? 0 : random_.Between(1, 8);
+  CHUNK_ASSIGN_OR_RETURN(const DataPlace data, FindData());
+  const uint64_t flips = data.size_bytes == 0 ? 0 : random_.Between(1, 8);
   for (uint64_t i = 0; i < flips; ++i) {
     const auto mask = static_cast<std::byte>(1u << random_.Below(8));
-    CHUNK_RETURN_IF_ERROR(disk_.FlipBits(path, random_.Below(*size), mask));
+    CHUNK_RETURN_IF_ERROR(
+        disk_.FlipBits(data.path, data.offset + random_.Below(data.size_bytes), mask));
   }
   std::vector<std::pair<ChunkKey, uint32_t>> bad;
   for (const auto& [key, chunk] : model_.state().chunks) {
@@ -234,6 +246,7 @@ void CrashRun::Stop(bool lose_power) {
 
 // The data file holds space for the blocks that are mapped, and for no others.
 absl::Status CrashRun::CheckSpaceGivenBack(const std::string& when) {
+  if (options_.block_device) return absl::OkStatus();  // its space is the store's in any case
   const auto file = disk_.OpenFile(absl::StrCat(kFolder, "/data"), OpenMode::kMustExist);
   CHUNK_RETURN_IF_ERROR(file.status());
   const auto allocated_bytes = (*file)->AllocatedBytes();
@@ -363,7 +376,11 @@ absl::Status CrashRun::Endure(Trouble trouble) {
       statistics_.troubles[static_cast<size_t>(trouble)] += struck ? 1 : 0;
       CHUNK_RETURN_IF_ERROR(CheckFailedStore());
       // Steps in flight may be in or out, and a failed store must be opened again.
-      const bool must_restart = struck && (StoreIsFailed() || random_.Chance(1, 2));
+      // A device whose sync failed is failed, though SQLite kept it to itself: where it works off
+      // its log, an error costs it nothing. The store hears of it at the next sync.
+      const bool device_failed = options_.block_device && trouble == Trouble::kSyncError;
+      const bool must_restart =
+          struck && (StoreIsFailed() || random_.Chance(1, 2) || device_failed);
       if (must_restart) return Recover(random_.Chance(1, 2), /*faults_struck=*/true);
       device_is_tight_ = false;
       disk_.set_capacity_bytes(uint64_t{1} << 40);
@@ -375,6 +392,19 @@ absl::Status CrashRun::Endure(Trouble trouble) {
   return absl::OkStatus();
 }
 
+absl::Status CrashRun::PrepareDisk() {
+  if (options_.block_device) {
+    // Some are larger than the store may use, some smaller.
+    const bool large = random_.Chance(1, 2);
+    disk_.AddBlockDevice(kFolder, large ? 96u << 20 : 20u << 20);
+    if (random_.Chance(1, 2)) store_options_.capacity_bytes = 0;
+    return absl::OkStatus();
+  }
+  if (!random_.Chance(1, 2)) return absl::OkStatus();  // Open makes the folder
+  CHUNK_RETURN_IF_ERROR(disk_.CreateFolder(kFolder));
+  return disk_.SyncFolder("/");
+}
+
 absl::Status CrashRun::Run() {
   store_options_.chunk_bytes = kChunkBytes;
   store_options_.background_threads = false;
@@ -383,10 +413,7 @@ absl::Status CrashRun::Run() {
   store_options_.capacity_bytes = store_options_.journal_bytes + store_options_.reserve_bytes +
                                   (random_.Chance(1, 2) ? 64u << 20 : 3u << 20);
   store_options_.metadata_cache_bytes = random_.Chance(1, 2) ? 4u << 10 : 1u << 20;
-  if (random_.Chance(1, 2)) {  // else Open makes the folder
-    CHUNK_RETURN_IF_ERROR(disk_.CreateFolder(kFolder));
-    CHUNK_RETURN_IF_ERROR(disk_.SyncFolder("/"));
-  }
+  CHUNK_RETURN_IF_ERROR(PrepareDisk());
   // Crash while the store is made: nothing is in it, and it must come out usable.
   CHUNK_RETURN_IF_ERROR(Recover(/*lose_power=*/true, /*faults_struck=*/false));
   while (!ended_ && statistics_.operations < options_.operations) {

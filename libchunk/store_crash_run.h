@@ -47,6 +47,7 @@ struct CrashRunOptions {
   uint64_t operations = 1000;
   uint32_t troubles = (1u << kTroubleCount) - 1;  // one bit a Trouble
   bool trace = false;                             // each operation to stderr
+  bool block_device = false;                      // the store is on a device, not in a folder
 };
 
 struct CrashRunStatistics {

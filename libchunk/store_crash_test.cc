@@ -1,6 +1,7 @@
 // tessera_chunk_crash: runs seeds of the crash test (store_crash_run.h) and prints what they met.
 //
 //   tessera_chunk_crash [--seeds A..B] [--operations N] [--minutes M] [--faults LIST] [--trace]
+//   [--device]
 //
 //   --seeds A..B      the seeds to run, both included (1..40)
 //   --operations N    in each seed (2000)
@@ -8,6 +9,7 @@
 //   --faults LIST     all, or some of: process,power,restart,abandon,read,write,sync,space,flip
 //   (all)
 //   --trace           each operation to stderr
+//   --device          stores on a block device in place of a folder
 //
 // Exit status: 0, or 1 when a seed failed (its replay command is printed), 2 for wrong arguments.
 #include <sqlite3.h>
@@ -90,8 +92,8 @@ std::optional<Arguments> Parse(int count, char** words) {
   Arguments arguments;
   for (int i = 1; i < count; ++i) {
     const std::string_view word = words[i];
-    if (word == "--trace") {
-      arguments.run.trace = true;
+    if (word == "--trace" || word == "--device") {
+      (word == "--trace" ? arguments.run.trace : arguments.run.block_device) = true;
       continue;
     }
     if (i + 1 >= count) return std::nullopt;
@@ -142,7 +144,8 @@ int Main(int count, char** words) {
   if (!parsed.has_value()) {
     std::fprintf(
         stderr,
-        "usage: %s [--seeds A..B] [--operations N] [--minutes M] [--faults LIST] [--trace]\n",
+        "usage: %s [--seeds A..B] [--operations N] [--minutes M] [--faults LIST] [--trace] "
+        "[--device]\n",
         words[0]);
     return 2;
   }
@@ -159,8 +162,9 @@ int Main(int count, char** words) {
     if (arguments.minutes > 0 && seconds() > 60.0 * static_cast<double>(arguments.minutes)) break;
     arguments.run.seed = seed;
     std::snprintf(replay_line.data(), replay_line.size(),
-                  "replay: %s --seeds %lu --operations %lu --faults %s --trace\n", words[0], seed,
-                  arguments.run.operations, arguments.faults.c_str());
+                  "replay: %s --seeds %lu --operations %lu --faults %s --trace%s\n", words[0], seed,
+                  arguments.run.operations, arguments.faults.c_str(),
+                  arguments.run.block_device ? " --device" : "");
     // SQLite draws salts from a generator of the process: the same ones for the same seed.
     sqlite3_test_control(SQLITE_TESTCTRL_PRNG_SEED, static_cast<int>(seed), nullptr);
     const absl::Status status = RunCrashSeed(arguments.run, sum);

@@ -38,6 +38,7 @@
 #include "absl/synchronization/mutex.h"
 #include "libchunk/allocator.h"
 #include "libchunk/checksum.h"
+#include "libchunk/device_env.h"
 #include "libchunk/journal.h"
 #include "libchunk/layer_lists.h"
 #include "libchunk/metadata_cache.h"
@@ -53,6 +54,14 @@ struct StorePaths {
   explicit StorePaths(const std::string& folder);
   std::string folder, superblock, superblock_new, journal, data, database, creating;
 };
+
+// The store's place, opened and locked: a block device with an Env of its own, or (null) a folder.
+struct StorePlace {
+  std::unique_ptr<FolderLock> lock;
+  std::unique_ptr<DeviceEnv> device;
+};
+// Of a store that is there already.
+[[nodiscard]] absl::StatusOr<StorePlace> OpenPlace(Env* env, const std::string& path);
 
 // Where a block's content is at one moment.
 struct BlockSource {
@@ -75,9 +84,10 @@ class StoreImpl final : public Store {
  public:
   // What Open has found or made before there is a store.
   struct Parts {
-    Env* env = nullptr;
+    Env* env = nullptr;  // where the files are: that of the caller, or `device`
     StoreOptions options;
     std::unique_ptr<FolderLock> folder_lock;
+    std::unique_ptr<DeviceEnv> device;  // null: the store is in a folder
     std::unique_ptr<File> superblock_file;
     Superblock superblock;
     std::unique_ptr<Journal> journal;
@@ -227,6 +237,10 @@ class StoreImpl final : public Store {
   void RequestWriteBack();
   void UpdateSpaceLimit();
   absl::StatusOr<uint64_t> MeasureUsedBytes();
+  // On a block device. What holds data or is warm: the device itself knows of no space.
+  uint64_t DataBytesOnDevice();
+  // Rows fill half of the metadata's region; the other half is for logs, and for getting out again.
+  bool MetadataIsFull();
 
   // ---- store_apply.cc
 

@@ -321,6 +321,9 @@ class HookedDisk final : public Env {
   }
   absl::Status Delete(const std::string& path) override { return disk_->Delete(path); }
   absl::StatusOr<bool> Exists(const std::string& path) override { return disk_->Exists(path); }
+  absl::StatusOr<bool> IsBlockDevice(const std::string& path) override {
+    return disk_->IsBlockDevice(path);
+  }
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
     return disk_->List(path);
   }

@@ -37,11 +37,13 @@ absl::Status StoreImpl::LoadMetadata() {
                          parts_.database->LoadFreeCounts());
   CHUNK_ASSIGN_OR_RETURN(const MetadataDatabase::Totals totals, parts_.database->LoadTotals());
   CHUNK_ASSIGN_OR_RETURN(const std::vector<CursorRow> cursors, parts_.database->LoadCursors());
-  allocator_ =
-      std::make_unique<Allocator>(parts_.options.capacity_bytes / kBlockBytes, free_counts,
-                                  [database = parts_.database.get()](uint64_t group_number) {
-                                    return database->LoadGroup(group_number);
-                                  });
+  allocator_ = std::make_unique<Allocator>(
+      parts_.options.capacity_bytes / kBlockBytes, free_counts,
+      [database = parts_.database.get()](uint64_t group_number) {
+        return database->LoadGroup(group_number);
+      },
+      parts_.device == nullptr ? ~uint64_t{0}
+                               : parts_.device->layout().data.size_bytes / kBlockBytes);
   CHUNK_ASSIGN_OR_RETURN(const std::vector<uint64_t> layered, parts_.database->LoadLayered());
   if (allocator_->space().in_use_blocks != totals.own_blocks) {
     return absl::DataLossError(absl::StrCat("meta.db: ", allocator_->space().in_use_blocks,

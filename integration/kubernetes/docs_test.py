@@ -270,7 +270,7 @@ class DocsTest(unittest.TestCase):
         self.assertTrue(verdict["read_back"])
         # Ends with 8 while copies move.
         wait_until(lambda: self.kubernetes.shell(
-            "kubectl --namespace tessera exec deploy/tessera-toolbox -- tessera volume verify judged || [ $? = 8 ]")
+            "kubectl --namespace tessera exec deploy/tessera-toolbox -- tessera volume verify judged || true")
             .rstrip().endswith(", 0 different"), "all copies to be equal")
         blocks = blocks_of("uninstall")
         refused = self.kubernetes.shell("helm uninstall tessera --namespace tessera --wait --timeout 5m", check=False)

@@ -81,7 +81,7 @@ void Cluster::StartMdm() {
   World::Get().Spawn(life, [this, life] {
     auto metrics = std::make_unique<MetricRegistry>("mdm");
     absl::StatusOr<mdm::StateFolder> state =
-        mdm::OpenStateFolder(folder_ + "/mdm", life->clock, metrics.get());
+        mdm::OpenStateFolder(folder_ + "/mdm", /*join_token_file=*/"", life->clock, metrics.get());
     if (!state.ok()) {
       World::Get().Violation(absl::StrCat("the MDM does not open: ", state.status().ToString()));
       return;

@@ -1,7 +1,6 @@
 #include "services/sds/device.h"
 
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <utility>
@@ -171,10 +170,7 @@ v1::DeviceDescription Device::Describe() const {
     return description;
   }
   uint64_t capacity_bytes = options_.store.capacity_bytes;
-  struct statvfs space {};
-  if (capacity_bytes == 0 && statvfs(options_.path.c_str(), &space) == 0) {
-    capacity_bytes = uint64_t{space.f_bavail} * space.f_frsize;
-  }
+  if (capacity_bytes == 0) capacity_bytes = AvailableBytes(options_.path);
   description.set_capacity_bytes(capacity_bytes);
   return description;
 }

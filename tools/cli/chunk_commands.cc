@@ -19,7 +19,7 @@ void AddChunkCommands(CLI::App* app, int* exit_code) {
           ->require_subcommand(1);
   const auto add = [&](const char* name, const char* help, chunk::InspectDepth which) {
     auto* command = group->add_subcommand(name, help);
-    command->add_option("PATH", *path, "The device's folder.")->required();
+    command->add_option("PATH", *path, "The device: its folder, or a block device.")->required();
     command->callback([=] {
       chunk::PosixEnv env;
       const absl::Status status = chunk::InspectStore(
