@@ -2,6 +2,9 @@
 """Runs every test of a finished build and counts: checks, ctest (unit, sim), integration, conformance.
 
 One line a test; a failed one with its output. The last line is "N passed, N failed, N skipped".
+
+Tests that mostly wait for others (Kubernetes' controllers, a package manager) and live in namespaces of their own run
+in a second process beside the checks and unit tests; what they found is told when both are done.
 """
 import argparse
 import json
@@ -10,9 +13,11 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+ASIDE = ("chart", "image", "kubernetes")  # folders of integration/
 sys.path.insert(0, str(ROOT / "tools" / "sanitizers"))
 import environment as sanitizers  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -22,8 +27,10 @@ class Tally:
         self.passed = self.failed = 0
         self.skipped = []
         self.failures = []
+        self.told = []  # all that add() was called with
 
     def add(self, name, outcome, detail="", output=""):
+        self.told.append((name, outcome, detail, output))
         mark = {"passed": "ok", "failed": "FAIL", "skipped": "skip"}[outcome]
         print(f"{mark:4} {name}" + (f": {detail}" if detail else ""), flush=True)
         if outcome == "passed":
@@ -100,13 +107,39 @@ class CountingResult(unittest.TestResult):
             self.tally.add(self.name(subtest), "failed", output=self._exc_info_to_string(error, test))
 
 
-def run_python(tally, pattern):
+class Aside:
+    """The second process. It is started at once, and its tests are added by finish()."""
+
+    def __init__(self, pattern):
+        self.folder = tempfile.TemporaryDirectory(prefix="tessera-tests-")
+        self.results = pathlib.Path(self.folder.name) / "results.json"
+        self.log = pathlib.Path(self.folder.name) / "log"
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, __file__, "--integration-only", "--aside",
+                 "--results", self.results, "--pattern", pattern],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def finish(self, tally):
+        code = self.process.wait()
+        try:
+            for name, outcome, detail, output in json.loads(self.results.read_text()):
+                tally.add(name, outcome, detail, output)
+        except (OSError, ValueError):
+            tally.add("run_tests/aside", "failed", f"it ended with {code}", self.log.read_text(errors="replace")[-20000:])
+        self.folder.cleanup()
+
+
+def run_python(tally, pattern, aside):
+    """aside: True: the tests of these folders alone; False: all others; None: all."""
     sys.path.insert(0, str(ROOT))
     sys.path.insert(0, str(ROOT / "integration"))
     suite = unittest.TestSuite()
     for path in sorted((ROOT / "integration").rglob("*_test.py")):
         # ctest runs the NBD suites against their own server; nbd_on_sdc_test.py against the SDC.
         if path.parent.name == "nbd" or (pattern and pattern not in str(path)):
+            continue
+        if aside is not None and aside != (path.parent.name in ASIDE):
             continue
         folder = str(path.parent)
         if folder not in sys.path:
@@ -121,6 +154,8 @@ def main():
     parser.add_argument("--integration-only", action="store_true")
     parser.add_argument("--skip-checks", action="store_true", help="no checks of the source")
     parser.add_argument("--pattern", default="", help="only integration files whose path has this in it")
+    parser.add_argument("--aside", action="store_true", help="of integration tests only those of the second process")
+    parser.add_argument("--results", help="file for the results, as JSON")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     os.environ.setdefault("TESSERA_BIN", str(ROOT / "build/release/bin"))
@@ -131,11 +166,17 @@ def main():
     build = pathlib.Path(os.environ["TESSERA_BIN"]).parent
     os.environ.update(sanitizers.environment(build))
     tally = Tally()
-    if not arguments.integration_only:
+    if arguments.integration_only:
+        run_python(tally, arguments.pattern, True if arguments.aside else None)
+    else:
+        aside = Aside(arguments.pattern)
         if not arguments.skip_checks:
             run_checks(tally)
         run_ctest(tally, build)
-    run_python(tally, arguments.pattern)
+        aside.finish(tally)
+        run_python(tally, arguments.pattern, False)
+    if arguments.results:
+        pathlib.Path(arguments.results).write_text(json.dumps(tally.told))
     if tally.skipped:
         print("\nskipped:")
         for name, reason in tally.skipped:

@@ -74,7 +74,7 @@ class Variants(unittest.TestCase):
     def assert_equal_copies(self):
         wait_until(lambda: self.kubernetes.shell(
             "kubectl -n tessera exec deploy/tessera-toolbox -- tessera volume verify judged || true")
-            .rstrip().endswith(", 0 different"), "all copies to be equal", 300)
+            .rstrip().endswith(", 0 different, 0 copies not in sync"), "all copies to be equal", 300)
 
     def test_1_servers_keep_their_data_on_block_devices_without_being_root(self):
         for server in self.listing("sds", "list")["sdss"]:
