@@ -285,7 +285,7 @@ class DocsTest(unittest.TestCase):
         self.kubernetes.shell(f"set +o pipefail; nbdcopy 'nbd+unix:///data1?socket={self.socket('node1')}' - |"
                               f" head --bytes {binary.stat().st_size} | cmp - {binary}")
         self.kubernetes.shell("\n".join(blocks[2:]))
-        self.assertEqual("", self.kubernetes.shell("kubectl get pv --output name"))
+        wait_until(lambda: not self.kubernetes.plane.kubectl("get", "pv", "--output", "name").strip(), "disks to be given back")
         for node in self.zones:
             self.assertEqual([], list(self.kubernetes.host_path(node, "/var/lib/tessera").iterdir()))
 
