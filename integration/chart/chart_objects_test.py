@@ -338,7 +338,7 @@ class Network(unittest.TestCase):
 
     WANTED = {
         ("mdm", 8001): {"sds", "sdc", "mgmt", "jobs", "toolbox"},
-        ("sds", 9100): {"mdm"},
+        ("sds", 9100): {"mdm", "toolbox"},
         ("sds", 9200): {"mgmt"},
         ("sds", 9700): {"sds", "sdc"},
         ("sdc", 8003): {"mdm", "sdc"},
