@@ -222,6 +222,7 @@ class DocsTest(unittest.TestCase):
             with self.subTest(rule=rule["name"]):
                 self.assertEqual(("ok", ""), (rule["health"], rule.get("lastError", "")))
                 self.assertEqual(set(), metric_names(rule["query"]) - names, "no part has this metric")
+        self.assertIsNone(self.prometheus.discovery.fault)
         boards = list(self.prometheus.dashboards())
         self.assertGreater(len(boards), 60)
         variables = {"cluster": "tessera", "instance": ".*", "volume": ".*", "service": ".*", "__rate_interval": "1m",

@@ -61,7 +61,8 @@ class Prometheus:
             self.port = free_port()
             with open(self.folder / "log", "ab") as log:
                 self.process = subprocess.Popen(
-                    ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={self.folder / 'data'}",
+                    ["setpriv", "--pdeathsig", "KILL", "--", "prometheus", f"--config.file={path}",
+                     f"--storage.tsdb.path={self.folder / 'data'}",
                      f"--web.listen-address=127.0.0.1:{self.port}"],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
             tessera.wait_until(lambda: self.process.poll() is not None or self.ready(), "Prometheus", 120)

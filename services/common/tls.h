@@ -9,8 +9,8 @@
 // So parts that come and go with their addresses need no certificate of their own.
 //
 // The files are looked at every kTlsRefreshSeconds; what changed is used by the next handshake.
-// They should be replaced at once (rename, or a symbolic link to a folder): a key that does not
-// belong to the certificate is not taken.
+// They should be replaced at once (rename, or a symbolic link to a folder): while key and
+// certificate don't belong together, new connections may fail.
 //
 // Threads: any.
 #ifndef TESSERA_SERVICES_COMMON_TLS_H_

@@ -205,7 +205,7 @@ TEST_CASE("Connections go by these rules") {
   CHECK_FALSE(Ask(address, pretender, {kRoleSds}).ok());
 }
 
-TEST_CASE("Replaced files are used without a restart, by servers and clients") {
+TEST_CASE("A server uses replaced files without a restart") {
   const Folder folder;
   Authority authority(folder / "ca.pem");
   const TlsFiles server_files = FilesOf(folder, "server");

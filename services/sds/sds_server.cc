@@ -210,6 +210,7 @@ absl::Status SdsServer::StartLink(std::function<void()> on_superseded) {
     absl::StripAsciiWhitespace(&link_options.join_token);
   }
   TESSERA_ASSIGN_OR_RETURN(const auto credentials, options_.security.ForClient({kRoleMdm}));
+  TESSERA_ASSIGN_OR_RETURN(to_servers_, options_.security.ForClient({kRoleSds}));
   MdmLinkParts parts{.clock = clock_,
                      .state = state_.get(),
                      .sds_id = &sds_id_,
@@ -370,11 +371,7 @@ std::shared_ptr<v1::ReplicaService::StubInterface> SdsServer::ConnectToSource(
   absl::MutexLock lock(&sources_mutex_);
   auto& stub = sources_[address];
   if (stub == nullptr) {
-    // The files were read when the listeners started; a certificate that has gone bad shows in the
-    // call.
-    const auto credentials = options_.security.ForClient({kRoleSds});
-    stub = v1::ReplicaService::NewStub(
-        NewChannel(address, credentials.ok() ? *credentials : grpc::InsecureChannelCredentials()));
+    stub = v1::ReplicaService::NewStub(NewChannel(address, to_servers_));
   }
   return stub;
 }

@@ -129,6 +129,7 @@ class SdsServer final : public IntegrityObserver {
   std::unique_ptr<BlockRepairer> repairer_;
   std::atomic<BlockRepairer*> repairer_ready_{nullptr};
   std::unique_ptr<Scrubber> scrubber_;
+  std::shared_ptr<grpc::ChannelCredentials> to_servers_;  // set before the link; shared by channels
   absl::Mutex sources_mutex_;
   absl::flat_hash_map<std::string, std::shared_ptr<v1::ReplicaService::StubInterface>> sources_
       ABSL_GUARDED_BY(sources_mutex_);  // by address

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/node.h"
 #include "services/common/status_macros.h"
 
@@ -55,6 +56,9 @@ absl::Status LocalState::Load(const std::string& name) {
                            "SELECT node_uuid, name, sdc_id, node_secret, cluster_uuid, incarnation "
                            "FROM identity");
     if (!read.executeStep()) return absl::DataLossError("sdc_local.db has no identity");
+    if (const std::string own = read.getColumn(1).getString(); !IsNodeName(own)) {
+      return absl::InvalidArgumentError(absl::StrCat("--name '", own, "' must be ", kNodeNameRule));
+    }
     identity_.node_uuid = read.getColumn(0).getString();
     identity_.name = read.getColumn(1).getString();
     identity_.sdc_id = static_cast<uint64_t>(read.getColumn(2).getInt64());

@@ -392,10 +392,6 @@ absl::Status CheckOptions(const SdcOptions& options) {
   TESSERA_RETURN_IF_ERROR(
       options.security.Check({options.control_listen, options.management_listen,
                               options.metrics_listen, nbd_is_secret ? "" : options.nbd_listen}));
-  if (!IsNodeName(options.name)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--name '", options.name, "' must be ", kNodeNameRule));
-  }
   if (options.nbd.tls_mode != TlsMode::kOff) {
     TESSERA_RETURN_IF_ERROR(nbd::TlsContext::Create(options.nbd.tls_files).status());
   }
