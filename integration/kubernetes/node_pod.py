@@ -381,7 +381,8 @@ class Pod:
             self.agent.client.patch(f"{self._path()}/status", patch, STRATEGIC)
             self._reported = status
         except ApiError as error:
-            if error.code not in (404, 409):
+            # Gone, or another pod has the name by now: its uid is not this one's.
+            if error.code not in (404, 409) and not (error.code == 422 and "metadata.uid" in str(error)):
                 self.agent.problem(f"pod {self.namespace}/{self.name}: {error}")
         except OSError:
             threading.Timer(0.5, self.changed).start()  # the API server is away

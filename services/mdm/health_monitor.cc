@@ -35,6 +35,8 @@ void HealthMonitor::Registered(const ComponentId& component, const std::string& 
   // A newcomer was never away.
   if (joined) part.state = v1::COMPONENT_STATE_ONLINE;
   part.name = name;
+  // The devices that its earlier life had may be gone: its registration says what there is.
+  if (incarnation > part.incarnation) part.last.clear_devices();
   part.incarnation = std::max(part.incarnation, incarnation);
   part.heard_boot_ms = time_->clock().BootMillis();
   part.heard_ms = time_->NowMillis();
@@ -44,7 +46,8 @@ void HealthMonitor::Registered(const ComponentId& component, const std::string& 
 void HealthMonitor::Beat(const ComponentId& component, const v1::HeartbeatRequest& request) {
   absl::MutexLock lock(&mutex_);
   Part& part = FindOrAddLocked(component);
-  part.incarnation = std::max(part.incarnation, request.incarnation());
+  if (request.incarnation() < part.incarnation) return;  // its next life has registered meanwhile
+  part.incarnation = request.incarnation();
   part.heard_boot_ms = time_->clock().BootMillis();
   part.heard_ms = time_->NowMillis();
   part.left = request.leaving();

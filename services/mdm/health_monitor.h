@@ -63,7 +63,8 @@ class HealthMonitor {
   [[nodiscard]] uint64_t LastHeartbeatMillis(const ComponentId& component) const;
   // Highest incarnation heard from.
   [[nodiscard]] uint64_t IncarnationOf(const ComponentId& component) const;
-  // The device as its server described it last; nullopt: no heartbeat named it since we started.
+  // The device as its server's last heartbeat has it; nullopt: none of the server's present life
+  // named it, as far as we know.
   [[nodiscard]] std::optional<v1::DeviceDescription> DeviceNow(
       uint64_t sds_id, const std::string& device_uuid) const;
   // How many bytes of blocks a device has, as last counted; 0: never yet.

@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/node.h"
 #include "services/mdm/mdm_fixture.h"
 #include "tessera/v1/operation.grpc.pb.h"
 #include "tessera/v1/repair.grpc.pb.h"
@@ -243,6 +244,40 @@ TEST_CASE_METHOD(RepairFixture, "a removed device is not adopted again until it 
   REQUIRE(Await([&] {
     Learn();
     return Held(b) >= 2;
+  }));
+}
+
+TEST_CASE_METHOD(RepairFixture,
+                 "a server that came back with another disk: which is gone is known at once",
+                 "[repair]") {
+  REQUIRE(Beat(&b).ok());
+  const uint64_t old_device = b.device_id;
+  b.device_uuid = NewUuid();
+  b.incarnation = 2;
+  REQUIRE(Register(&b).ok());
+  REQUIRE(b.device_id != old_device);
+  // It has not sent a heartbeat yet.
+  v1::ListSdssResponse listed;
+  REQUIRE(
+      Ask<v1::TopologyService>(&v1::TopologyService::Stub::ListSdss, v1::ListSdssRequest(), &listed)
+          .ok());
+  size_t seen = 0;
+  for (const v1::Sds& sds : listed.sdss()) {
+    for (const v1::Device& device : sds.devices()) {
+      seen += sds.sds_id() == b.sds_id ? 1 : 0;
+      CHECK(device.state() == (device.device_id() == old_device ? v1::COMPONENT_STATE_FAILED
+                                                                : v1::COMPONENT_STATE_ONLINE));
+    }
+  }
+  CHECK(seen == 2);
+  v1::ReplaceDeviceRequest replace;
+  replace.set_device_id(old_device);
+  replace.set_successor_device_id(b.device_id);
+  v1::ReplaceDeviceResponse replaced;
+  REQUIRE(Ask<v1::RepairService>(&v1::RepairService::Stub::ReplaceDevice, replace, &replaced).ok());
+  REQUIRE(Await([&] {
+    Learn();
+    return Count(b, v1::REPLICA_ROLE_IN_SYNC) >= 2;
   }));
 }
 
