@@ -208,8 +208,8 @@ TEST_CASE("stages of two threads are one histogram, each operation counted once"
     CHECK(text.find(name + "_bucket{stage=\"journal\",le=\"0.002\"} 4") != std::string::npos);
     CHECK(text.find(name + "_sum{stage=\"journal\"} 0.00162") != std::string::npos);
   }
-  for (size_t i = 0; i < StageHistograms::kBoundsMicros.size(); ++i) {
-    CHECK(StageHistograms::kBoundsMicros[i] * 1e-6 == Approx(DurationBuckets()[i]));
+  for (size_t i = 0; i < ThreadHistogram::kBoundsMicros.size(); ++i) {
+    CHECK(ThreadHistogram::kBoundsMicros[i] * 1e-6 == Approx(DurationBuckets()[i]));
   }
 }
 

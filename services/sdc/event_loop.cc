@@ -262,8 +262,8 @@ class EventLoop::Impl {
   bool Dispatch(int timeout_ms) {
     const int count = ::epoll_wait(epoll_, events_.data(), kEventsPerTurn, timeout_ms);
     if (count < 0 && errno != EINTR) Fatal("epoll_wait", errno);
-    const Duration now = Now();
-    found_since_ = now - Duration(look_out_.Found(Count(now)));
+    woke_ = Now();
+    found_since_ = woke_ - Duration(look_out_.Found(Count(woke_)));
     bool ran = false;
     for (int i = 0; i < count; ++i) {
       void* const tag = events_[i].data.ptr;
@@ -297,11 +297,11 @@ class EventLoop::Impl {
     return ran;
   }
 
+  // Those that were due when the turn began: the descriptor fires for what has come due since.
   bool RunTimers() {
     if (timer_heap_.empty()) return false;
     bool ran = false;
-    const Duration now = Now();
-    while (!timer_heap_.empty() && timer_heap_.front().deadline <= now) {
+    while (!timer_heap_.empty() && timer_heap_.front().deadline <= woke_) {
       std::pop_heap(timer_heap_.begin(), timer_heap_.end(), Later);
       const TimerId id = timer_heap_.back().id;
       timer_heap_.pop_back();
@@ -380,6 +380,7 @@ class EventLoop::Impl {
   absl::flat_hash_map<TimerId, Task> timer_tasks_;
   TimerId next_timer_ = 1;
   LookOut look_out_{kAtOnceNanos};
+  Duration woke_{0};         // when this turn's wait ended
   Duration found_since_{0};  // FoundSince
   Duration armed_ = Duration::max();
   std::vector<std::unique_ptr<Hook>> hooks_;

@@ -59,18 +59,19 @@ void DeviceWorker::Execute(IoOperationRef operation) {
   if (pending_reads_.size() >= kReadsLimit) FinishCycle();
 }
 
-void DeviceWorker::FinishCycle() {
+uint64_t DeviceWorker::FinishCycle() {
   ApplyWrites();
   AnswerReads();
   StartFlush();
   outbox_.Observe(&stages_);
   outbox_.Deliver();
-  PublishCounts();
+  return PublishCounts();
 }
 
 void DeviceWorker::EndCycle() {
-  FinishCycle();
-  if (look_out_.working()) look_out_.Done(context_->clock->BootNanos());
+  const uint64_t answered = FinishCycle();
+  if (!look_out_.working()) return;
+  look_out_.Done(answered != 0 ? answered : context_->clock->BootNanos());
 }
 
 bool DeviceWorker::CheckGeneration(const IoOperationRef& operation) {
@@ -160,15 +161,18 @@ void DeviceWorker::CountForLimits(const v1::IoOperation& operation, GrantUse* us
   use->client_bytes += part * static_cast<double>(cost.bytes);
 }
 
-void DeviceWorker::PublishCounts() {
-  if (!arrived_nanos_.empty()) {
-    context_->pacer->Observe(arrived_nanos_, context_->clock->BootNanos());
+uint64_t DeviceWorker::PublishCounts() {
+  uint64_t now = 0;
+  if (!tally_.empty()) {
+    now = context_->clock->BootNanos();
+    if (!arrived_nanos_.empty()) context_->pacer->Observe(arrived_nanos_, now);
     arrived_nanos_.clear();
+    tally_.PublishAndClear(now, context_->metrics);
   }
-  tally_.PublishAndClear(*context_->clock, context_->metrics);
-  if (grant_uses_.empty()) return;
+  if (grant_uses_.empty()) return now;
   context_->accounting->Add(grant_uses_);
   grant_uses_.clear();
+  return now;
 }
 
 void DeviceWorker::FailDevice(const absl::Status& why) {

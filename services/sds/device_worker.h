@@ -78,8 +78,9 @@ class DeviceWorker {
 
   // ---- On the worker only.
   void Execute(IoOperationRef operation);
-  // Applies and answers what was executed so far.
-  void FinishCycle();
+  // Applies and answers what was executed so far. Returns the boot time after the answers; 0: there
+  // were none.
+  uint64_t FinishCycle();
   // A newer entry (older ones change nothing). `mine`: its replica is on this device. `restored`:
   // read back from an earlier life.
   void Install(const LocalMembership& entry, bool mine, bool restored);
@@ -95,7 +96,7 @@ class DeviceWorker {
   void ForgetVtree(uint64_t vtree_id, uint64_t volume_id);
   void FailDevice(const absl::Status& why);
   [[nodiscard]] Outbox* outbox() { return &outbox_; }
-  [[nodiscard]] IoTally* tally() { return &tally_; }
+  [[nodiscard]] const IoTally* tally() const { return &tally_; }
   [[nodiscard]] LookOut* look_out() { return &look_out_; }
   // Read by any thread, written by the worker.
   [[nodiscard]] StageHistograms* stages() { return &stages_; }
@@ -155,7 +156,7 @@ class DeviceWorker {
   void FinishFlush(const std::vector<FlushWaiter>& waiters, const absl::Status& status,
                    uint64_t started_nanos);
   void CountForLimits(const v1::IoOperation& operation, GrantUse* use);
-  void PublishCounts();
+  uint64_t PublishCounts();
 
   const EngineContext* const context_;
   Device* const device_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/string_view.h"
@@ -21,9 +22,6 @@ SdsMetrics::SdsMetrics(MetricRegistry* registry) {
     const std::string name = v1::IoOperationType_Name(static_cast<v1::IoOperationType>(i));
     requests[i] = &registry->Counter("tessera_sds_io_requests_total", "IO operations answered.",
                                      {{"op", Label(name, sizeof("IO_OPERATION_TYPE_") - 1)}});
-    durations[i] = &registry->Histogram("tessera_sds_io_duration_seconds",
-                                        "From an operation's arrival to its answer.",
-                                        {{"op", Label(name, sizeof("IO_OPERATION_TYPE_") - 1)}});
   }
   for (size_t i = 0; i < kStatuses; ++i) {
     const std::string name = v1::IoStatus_Name(static_cast<v1::IoStatus>(i));
@@ -99,7 +97,12 @@ void IoTally::Count(v1::IoOperationType type, v1::IoStatus status, uint64_t byte
   const size_t index = static_cast<size_t>(type) < requests_.size() ? static_cast<size_t>(type) : 0;
   ++requests_[index];
   ++results_[static_cast<size_t>(status)];
-  arrivals_.push_back({index, arrived_nanos});
+  if (!arrivals_.empty() && arrivals_.back().type == index &&
+      arrivals_.back().nanos == arrived_nanos) {
+    ++arrivals_.back().operations;
+  } else {
+    arrivals_.push_back({index, arrived_nanos, 1});
+  }
   if (status != v1::IO_STATUS_OK) return;
   if (type == v1::IO_OPERATION_TYPE_READ) read_bytes_ += bytes;
   if (type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
@@ -108,8 +111,8 @@ void IoTally::Count(v1::IoOperationType type, v1::IoStatus status, uint64_t byte
   }
 }
 
-void IoTally::PublishAndClear(const Clock& clock, SdsMetrics* metrics) {
-  if (arrivals_.empty()) return;
+void IoTally::PublishAndClear(uint64_t now_nanos, SdsMetrics* metrics) {
+  if (empty()) return;
   const auto publish = [](uint64_t count, prometheus::Counter* counter) {
     if (count > 0) counter->Increment(static_cast<double>(count));
   };
@@ -117,28 +120,26 @@ void IoTally::PublishAndClear(const Clock& clock, SdsMetrics* metrics) {
   for (size_t i = 0; i < results_.size(); ++i) publish(results_[i], metrics->results[i]);
   publish(read_bytes_, metrics->read_bytes);
   publish(write_bytes_, metrics->write_bytes);
-  PublishDurations(clock.BootNanos(), metrics);
+  for (const Arrival& arrival : arrivals_) {
+    const uint64_t nanos = now_nanos - std::min(now_nanos, arrival.nanos);
+    durations_[arrival.type].Observe(nanos / 1000, arrival.operations);
+  }
   requests_.fill(0);
   results_.fill(0);
   read_bytes_ = write_bytes_ = 0;
   arrivals_.clear();
 }
 
-void IoTally::PublishDurations(uint64_t now_nanos, SdsMetrics* metrics) {
-  const std::vector<double>& bounds = DurationBuckets();
-  for (size_t type = 0; type < requests_.size(); ++type) {
-    if (requests_[type] == 0) continue;
-    increments_.assign(bounds.size() + 1, 0);
-    double sum = 0;
-    for (const Arrival& arrival : arrivals_) {
-      if (arrival.type != type) continue;
-      const uint64_t nanos = now_nanos > arrival.nanos ? now_nanos - arrival.nanos : 0;
-      const double seconds = static_cast<double>(nanos) * 1e-9;
-      const auto bound = std::lower_bound(bounds.begin(), bounds.end(), seconds);
-      ++increments_[static_cast<size_t>(bound - bounds.begin())];
-      sum += seconds;
-    }
-    metrics->durations[type]->ObserveMultiple(increments_, sum);
+void ExportIoDurations(MetricRegistry* registry, const std::vector<const IoTally*>& of_threads) {
+  for (size_t i = 0; i < SdsMetrics::kTypes; ++i) {
+    const auto type = static_cast<v1::IoOperationType>(i);
+    std::vector<const ThreadHistogram*> of_type;
+    of_type.reserve(of_threads.size());
+    for (const IoTally* thread : of_threads) of_type.push_back(&thread->Durations(type));
+    ExportHistogram(
+        registry, "tessera_sds_io_duration_seconds", "From an operation's arrival to its answer.",
+        {{"op", Label(v1::IoOperationType_Name(type), sizeof("IO_OPERATION_TYPE_") - 1)}},
+        std::move(of_type));
   }
 }
 

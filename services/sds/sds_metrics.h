@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "libtoken/token.h"
-#include "services/common/clock.h"
 #include "services/common/metrics.h"
+#include "services/common/thread_histogram.h"
 #include "tessera/v1/chunk.pb.h"
 #include "tessera/v1/health.pb.h"
 
@@ -25,9 +25,8 @@ class SdsMetrics {
 
   explicit SdsMetrics(MetricRegistry* registry);
 
-  // tessera_sds_io_requests_total and _duration_seconds by operation, _results_total by status.
+  // tessera_sds_io_requests_total by operation, _results_total by status, _io_bytes_total.
   std::array<prometheus::Counter*, kTypes> requests{};
-  std::array<prometheus::Histogram*, kTypes> durations{};
   std::array<prometheus::Counter*, kStatuses> results{};
   std::array<prometheus::Counter*, kRefusals> refused{};  // tessera_sds_token_refused_total{reason}
   prometheus::Counter* read_bytes = nullptr;
@@ -59,30 +58,40 @@ class SdsMetrics {
   [[nodiscard]] uint64_t TotalRefused() const;
 };
 
-// A cycle's counts, published at once: a histogram's mutex is taken once for all operations of a
-// type.
+// A cycle's counts, published at once.
 //
-// Threads: one at a time.
+// Threads: one at a time; Durations by any.
 class IoTally {
  public:
   // An operation that arrived at this boot time is answered.
   void Count(v1::IoOperationType type, v1::IoStatus status, uint64_t bytes, uint64_t arrived_nanos);
-  void PublishAndClear(const Clock& clock, SdsMetrics* metrics);
+  [[nodiscard]] bool empty() const { return arrivals_.empty(); }
+  // All that was counted was answered now.
+  void PublishAndClear(uint64_t now_nanos, SdsMetrics* metrics);
+  // From arrival to answer.
+  [[nodiscard]] const ThreadHistogram& Durations(v1::IoOperationType type) const {
+    return durations_[static_cast<size_t>(type)];
+  }
 
  private:
+  // Of operations that follow each other.
   struct Arrival {
     size_t type;
     uint64_t nanos;
+    uint64_t operations;
   };
-  void PublishDurations(uint64_t now_nanos, SdsMetrics* metrics);
 
   std::array<uint64_t, SdsMetrics::kTypes> requests_{};
   std::array<uint64_t, SdsMetrics::kStatuses> results_{};
   uint64_t read_bytes_ = 0;
   uint64_t write_bytes_ = 0;
   std::vector<Arrival> arrivals_;  // bounded by the operations of a cycle
-  std::vector<double> increments_;
+  std::array<ThreadHistogram, SdsMetrics::kTypes> durations_;
 };
+
+// tessera_sds_io_duration_seconds by operation. The tallies must outlive the registry's last
+// scrape.
+void ExportIoDurations(MetricRegistry* registry, const std::vector<const IoTally*>& of_threads);
 
 }  // namespace tessera::sds
 

@@ -18,7 +18,7 @@
 namespace tessera::sds {
 namespace {
 
-void ExportWorkerStages(MetricRegistry* registry, const IoEngine& engine) {
+void ExportWorkerFigures(MetricRegistry* registry, const IoEngine& engine) {
   constexpr v1::LatencyStage kStages[] = {
       v1::LATENCY_STAGE_SERVER_QUEUE, v1::LATENCY_STAGE_TOKEN_CHECK, v1::LATENCY_STAGE_LIMIT_HELD,
       v1::LATENCY_STAGE_JOURNAL,      v1::LATENCY_STAGE_MEMORY_READ, v1::LATENCY_STAGE_DISK_READ,
@@ -27,7 +27,10 @@ void ExportWorkerStages(MetricRegistry* registry, const IoEngine& engine) {
   for (const auto& worker : engine.workers()) of_workers.push_back(worker->stages());
   ExportStages(registry, "tessera_sds_stage_duration_seconds",
                "Where the time of operations went, from a message's arrival to its reply.", kStages,
-               std::move(of_workers));
+               of_workers);
+  std::vector<const IoTally*> tallies;
+  for (const auto& worker : engine.workers()) tallies.push_back(worker->tally());
+  ExportIoDurations(registry, tallies);
 }
 
 // The longest path that fits a socket's address.
@@ -134,7 +137,7 @@ absl::Status SdsServer::StartEngine() {
   records_ = std::make_unique<RecordKeeper>(state_.get());
   registry_.AddCollector([this] { CollectGauges(); });
   AddCertificateGauge(&registry_, "node", options_.security.certificate_file);
-  ExportWorkerStages(&registry_, *engine_);
+  ExportWorkerFigures(&registry_, *engine_);
   engine_->Start();
   return absl::OkStatus();
 }

@@ -137,6 +137,7 @@ bool SdsStream::CallReceived(StreamCall& call, const grpc::ByteBuffer& message) 
   received_nanos_ = static_cast<uint64_t>(loop_.Now().count());
   const auto found_since = static_cast<uint64_t>(loop_.FoundSince().count());
   away_nanos_ = received_nanos_ - std::min(received_nanos_, found_since);
+  cut_left_nanos_ = 0;  // `cut_` is of the message before
   const absl::Status status = DecodeIoResponse(message, &response_);
   if (!status.ok()) {
     BreakOff(std::string(status.message()));
@@ -171,13 +172,14 @@ void SdsStream::Hello(const v1::SdsHello& hello) {
 }
 
 AnswerPath SdsStream::PathOf(const InFlightOperation& operation) {
-  AnswerPath path;
-  path.sds_id = options_.sds_id;
-  path.device_id = operation.device_id;
-  path.received_nanos = received_nanos_;
-  path.micros = CutRoundTrip(received_nanos_ - std::min(received_nanos_, operation.left_nanos),
-                             away_nanos_, answer_times_, &best_transit_nanos_);
-  return path;
+  // Most answers of a message are of one run, and were sent together.
+  if (cut_times_ != answer_times_ || cut_left_nanos_ != operation.left_nanos) {
+    cut_times_ = answer_times_;
+    cut_left_nanos_ = operation.left_nanos;
+    cut_ = CutRoundTrip(received_nanos_ - std::min(received_nanos_, operation.left_nanos),
+                        away_nanos_, answer_times_, &best_transit_nanos_);
+  }
+  return {options_.sds_id, operation.device_id, received_nanos_, cut_};
 }
 
 void SdsStream::Results(const IoResponseFrame& frame) {
@@ -224,14 +226,12 @@ void SdsStream::Results(const IoResponseFrame& frame) {
 void SdsStream::CountAnswer(const InFlightOperation& operation) {
   using Kind = InFlightOperation::Kind;
   const Kind kind = operation.kind;
-  if (operation.sent_nanos == 0 || kind == Kind::kProbe || kind == Kind::kAbandoned) return;
+  if (kind == Kind::kProbe || kind == Kind::kAbandoned) return;
   Answers& answers = kind == Kind::kWrite   ? counters_.writes
                      : kind == Kind::kFlush ? counters_.flushes
                                             : counters_.reads;
   ++answers.operations;
-  if (received_nanos_ > operation.sent_nanos) {
-    answers.micros += (received_nanos_ - operation.sent_nanos) / 1000;
-  }
+  answers.micros += (received_nanos_ - std::min(received_nanos_, operation.left_nanos)) / 1000;
   if (answer_times_ != nullptr) {
     answers.store_micros += uint64_t{answer_times_->journal_micros()} +
                             answer_times_->memory_micros() + answer_times_->disk_micros() +

@@ -188,6 +188,10 @@ class SdsStream final : private StreamCall::Listener {
   uint64_t away_nanos_ = 0;                       // before that the loop had not looked for so long
   const v1::StageTimes* answer_times_ = nullptr;  // of the result that is handed over; null: none
   uint64_t best_transit_nanos_ = UINT64_MAX;      // on this connection
+  // The last round trip that was cut, of this message if `cut_left_nanos_` is not 0.
+  std::array<uint32_t, kServerStages> cut_{};
+  const v1::StageTimes* cut_times_ = nullptr;
+  uint64_t cut_left_nanos_ = 0;
 
   uint64_t incarnation_ = 0;
   uint64_t window_bytes_ = 0;

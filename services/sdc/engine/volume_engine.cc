@@ -187,9 +187,7 @@ Piece* VolumeEngine::NewPiece() {
   piece->force_unit_access = piece->cuts_bad_block = false;
   piece->crc32c = 0;
   piece->began_nanos = 0;
-  piece->sends = piece->retry_micros = 0;
-  piece->path = AnswerPath();
-  piece->answered_nanos.clear();
+  piece->answers = piece->sends = 0;
   return piece;
 }
 
@@ -234,9 +232,11 @@ void VolumeEngine::EnterGate(Request* request) {
 }
 
 void VolumeEngine::RunReady(std::vector<void*>& ready) {
+  if (ready.empty()) return;
+  const uint64_t now = context_.NowNanos();
   for (void* owner : ready) {
     auto* request = static_cast<Request*>(owner);
-    WaitEnded(request, v1::LATENCY_STAGE_ORDER_WAIT, context_.NowNanos());
+    WaitEnded(request, v1::LATENCY_STAGE_ORDER_WAIT, now);
     if (request->phase == Request::Phase::kHeld) {
       Answer(request);
     } else {

@@ -44,7 +44,10 @@ void VolumeEngine::NoteAnswer(SdsStream& stream, const InFlightOperation& operat
   const bool write = operation.kind == InFlightOperation::Kind::kWrite;
   const bool again = write ? operation.stamp.round > 0 : piece->sends > 1;
   piece->retry_micros = again ? Micros(piece->began_nanos, operation.left_nanos) : 0;
-  if (write) piece->answered_nanos.push_back(piece->path.received_nanos);
+  if (piece->answers < Piece::kAnswersNoted) {
+    piece->answered_micros[piece->answers++] =
+        Micros(piece->began_nanos, piece->path.received_nanos);
+  }
   ledger_.NoteAnswer(write ? v1::LATENCY_OPERATION_WRITE : v1::LATENCY_OPERATION_READ, piece->path,
                      piece->path.received_nanos);
 }
@@ -74,17 +77,17 @@ void VolumeEngine::NoteFlushed(Request* request) const {
 }
 
 void VolumeEngine::NoteLegEnd(Request* request, const Piece& piece) const {
-  if (piece.path.sds_id == 0) return;  // no server was asked
+  if (piece.answers == 0) return;  // no server was asked
   request->paths.push_back(piece.path);
   request->client_micros[ClientStage(v1::LATENCY_STAGE_RETRY)] += piece.retry_micros;
-  if (piece.answered_nanos.empty()) return;
+  if (!IsWriteType(piece.type)) return;
   // It was there and waited for earlier ones of its order.
   request->client_micros[ClientStage(v1::LATENCY_STAGE_ORDER_WAIT)] +=
       Micros(piece.path.received_nanos, answer_nanos_);
-  const size_t others = piece.answered_nanos.size() - 1;
+  const size_t others = piece.answers - 1;
   if (others == 0 || piece.retry_micros > 0) return;
-  request->slowest_replica_micros =
-      Micros(piece.answered_nanos[(others - 1) / 2], piece.path.received_nanos);
+  request->slowest_replica_micros = Micros(piece.began_nanos, piece.path.received_nanos) -
+                                    piece.answered_micros[(others - 1) / 2];
 }
 
 void VolumeEngine::NoteLatency(const Request& request, uint64_t now_nanos) {

@@ -35,11 +35,6 @@ token::Operation TokenOperation(v1::IoOperationType type) {
   }
 }
 
-bool IsWriteType(v1::IoOperationType type) {
-  return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
-         type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
-}
-
 WriteAnswer ToWriteAnswer(v1::IoStatus status) {
   switch (status) {
     case v1::IO_STATUS_OK:
@@ -178,7 +173,6 @@ void VolumeEngine::SendWrite(Group& group, WriterMember& member, SdsStream& stre
   operation.device_id = member.device_id;
   operation.placement_group_id = group.writer.placement_group_id();
   operation.stamp = stamp;
-  operation.sent_nanos = context_.NowNanos();
   operation.window_bytes =
       piece->type == v1::IO_OPERATION_TYPE_WRITE ? piece->where.length_bytes : 0;
   stream.ShowGrant(grant_.fields.grant_id, grant_.revision, grant_.bytes);

@@ -97,30 +97,39 @@ struct Request {
   std::string message;
 };
 
+[[nodiscard]] inline bool IsWriteType(v1::IoOperationType type) {
+  return type == v1::IO_OPERATION_TYPE_WRITE || type == v1::IO_OPERATION_TYPE_WRITE_ZEROES ||
+         type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
+}
+
 struct Piece {
+  // Three replicas, and one that is being made.
+  static constexpr size_t kAnswersNoted = 4;
+
   Request* request = nullptr;
   v1::IoOperationType type = v1::IO_OPERATION_TYPE_UNSPECIFIED;
+  uint32_t crc32c = 0;  // what its token binds
   ChunkPiece where;
   bool force_unit_access = false;
-  uint32_t crc32c = 0;  // what its token binds
-  // Writes.
-  absl::InlinedVector<grpc::Slice, 2> slices;
-  bool cuts_bad_block = false;  // a replica could not take it
+  bool cuts_bad_block = false;  // a write: a replica could not take it
+  bool outside = false;         // a write, of the resume file: it found no room
   ResumeSlot slot = kNoResumeSlot;
-  bool outside = false;  // of the resume file: it found no room
+  uint64_t began_nanos = 0;  // when it was sent first, or might have been; 0: not yet
+  uint32_t answers = 0;      // replicas that have taken it; `path` is that of the last
+  // Up to here is a cache line: each piece comes to a processor that did much else meanwhile.
+  uint32_t retry_micros = 0;                              // of the last answer, with `answers`
+  std::array<uint32_t, kAnswersNoted> answered_micros{};  // .. each, from `began_nanos` on
   // Reads.
-  size_t part = 0;
+  uint32_t sends = 0;
   uint32_t checksum_errors = 0;
   // After `where`, still to be read block by block: no replica had the whole range.
   uint32_t rest_bytes = 0;
-  absl::InlinedVector<uint64_t, 2> tried_device_ids;
+  size_t part = 0;
   uint64_t cache_fill = 0;  // what is read is wanted by the cache; 0: it is not
-  // Where its time went (volume_latency.cc).
-  uint64_t began_nanos = 0;  // when it was sent first, or might have been; 0: not yet
-  uint32_t sends = 0;        // of a read
-  uint32_t retry_micros = 0;
-  AnswerPath path;                                  // of the last answer
-  absl::InlinedVector<uint64_t, 3> answered_nanos;  // by replicas that have taken it
+  absl::InlinedVector<uint64_t, 2> tried_device_ids;
+  // Writes.
+  absl::InlinedVector<grpc::Slice, 2> slices;
+  AnswerPath path;
 };
 
 // The bytes [begin, begin + length) of a payload as slices that keep its owner alive.
