@@ -153,7 +153,12 @@ class DocsTest(unittest.TestCase):
             self.prometheus.start()
             wanted = {("tessera-mdm", "tessera-mdm-0"), *(("tessera-sds", f"tessera-sds-{i}") for i in range(3)),
                       *(("tessera-sdc", node) for node in self.zones)}
-            wait_until(lambda: wanted <= self.prometheus.targets(), "all parts to be scraped")
+
+            def all_scraped():
+                # The management service's pod has a name by chance.
+                seen = self.prometheus.targets()
+                return wanted <= seen and "tessera-mgmt" in {job for job, _ in seen}
+            wait_until(all_scraped, "all parts to be scraped")
             self.assertEqual({"tessera-mgmt"}, {job for job, _ in self.prometheus.targets() - wanted})
         self.assert_load_goes_on("while monitoring came")
 

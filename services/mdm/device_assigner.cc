@@ -176,7 +176,8 @@ void DeviceAssigner::Adopt() {
   }
 }
 
-absl::Status DeviceAssigner::Configure(const SdsRow& sds, const DeviceRow& device) {
+absl::Status DeviceAssigner::Configure(const SdsRow& sds, const DeviceRow& device,
+                                       NodeControl::Patience patience) {
   std::optional<v1::StoragePool> pool;
   TESSERA_RETURN_IF_ERROR(store_->Read([&](SQLite::Database& db) {
     pool = FindPool(db, device.pool_id);
@@ -187,7 +188,8 @@ absl::Status DeviceAssigner::Configure(const SdsRow& sds, const DeviceRow& devic
   request.set_device_id(device.device_id);
   request.set_pool_id(device.pool_id);
   request.set_chunk_bytes(pool.has_value() ? pool->chunk_bytes() : 0);
-  absl::Status status = control_->ConfigureDevice(TargetOf(sds), request, kConfigureTimeout);
+  absl::Status status =
+      control_->ConfigureDevice(TargetOf(sds), request, kConfigureTimeout, patience);
   {
     absl::MutexLock lock(&mutex_);
     if (status.ok()) {
@@ -233,7 +235,8 @@ void DeviceAssigner::Run() {
       const auto retry = retry_boot_ms_.find(device.device_id);
       if (retry != retry_boot_ms_.end() && time_->clock().BootMillis() < retry->second) continue;
     }
-    if (absl::Status configured = Configure(sds, device); !configured.ok()) {
+    if (absl::Status configured = Configure(sds, device, NodeControl::Patience::kNow);
+        !configured.ok()) {
       LogWarning("device not configured",
                  {{"device", device.device_id}, {"sds", sds.sds_id}, {"error", configured}});
     }
@@ -265,7 +268,7 @@ absl::Status DeviceAssigner::Assign(uint64_t device_id, uint64_t pool_id) {
                     absl::StrCat("device ", device_id, " joins pool ", pool->name()));
     return absl::OkStatus();
   }));
-  return Configure(*sds, *device);
+  return Configure(*sds, *device, NodeControl::Patience::kAwait);
 }
 
 absl::Status DeviceAssigner::Unassign(uint64_t device_id, v1::DeviceUse use) {
@@ -303,7 +306,7 @@ absl::Status DeviceAssigner::Unassign(uint64_t device_id, v1::DeviceUse use) {
     return absl::OkStatus();
   }));
   // Best effort: the server learns it at its next registration otherwise.
-  if (absl::Status status = Configure(*sds, *device); !status.ok()) {
+  if (absl::Status status = Configure(*sds, *device, NodeControl::Patience::kNow); !status.ok()) {
     LogWarning("device not closed", {{"device", device_id}, {"error", status}});
   }
   return absl::OkStatus();

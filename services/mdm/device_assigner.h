@@ -60,7 +60,8 @@ class DeviceAssigner {
  private:
   void Adopt();
   bool AdoptServer(WriteTransaction& transaction, SdsRow* sds) const;
-  [[nodiscard]] absl::Status Configure(const SdsRow& sds, const DeviceRow& device);
+  [[nodiscard]] absl::Status Configure(const SdsRow& sds, const DeviceRow& device,
+                                       NodeControl::Patience patience);
 
   const AssignerRules rules_;
   MdmStore* const store_;

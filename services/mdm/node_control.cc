@@ -98,8 +98,9 @@ std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRe
 
 absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
                                           const v1::ConfigureDeviceRequest& request,
-                                          Milliseconds timeout) {
+                                          Milliseconds timeout, Patience patience) {
   grpc::ClientContext context;
+  context.set_wait_for_ready(patience == Patience::kAwait);
   PrepareCall(&context, Count(timeout), keys_->BearerForSds(target.sds_id));
   v1::ConfigureDeviceResponse response;
   return FromGrpcStatus(StubOf(target)->ConfigureDevice(&context, request, &response));

@@ -52,9 +52,12 @@ class NodeControl {
   [[nodiscard]] std::map<uint64_t, absl::Status> ApplyPlacementGroups(const ApplyRequests& requests,
                                                                       Milliseconds timeout);
 
+  // Of a server that just came back the address may not be known here yet, or a connection be about
+  // to be made: kAwait waits for it, up to the time-out; kNow fails then.
+  enum class Patience : uint8_t { kNow, kAwait };
   [[nodiscard]] absl::Status ConfigureDevice(const SdsTarget& target,
                                              const v1::ConfigureDeviceRequest& request,
-                                             Milliseconds timeout);
+                                             Milliseconds timeout, Patience patience);
   // True when nothing of the vtree is left there.
   [[nodiscard]] absl::StatusOr<bool> DeleteVtree(const SdsTarget& target,
                                                  const v1::DeleteVtreeRequest& request,

@@ -228,12 +228,16 @@ TEST_CASE_METHOD(RepairFixture, "a removed device is not adopted again until it 
   v1::RemoveDeviceRequest remove;
   remove.set_device_id(b.device_id);
   v1::RemoveDeviceResponse removed;
+  b.Stop();  // it learns of it when it is back
   REQUIRE(Ask<v1::RepairService>(&v1::RepairService::Stub::RemoveDevice, remove, &removed).ok());
   CHECK(removed.device().pool_id() == 0);
   CHECK(removed.device().use() == v1::DEVICE_USE_REMOVED);
   b.incarnation = 2;
   REQUIRE(Register(&b).ok());  // its configuration still names the pool
   mdm->Tick();
+  // The MDM has just failed to reach it, and does not try again at once.
+  REQUIRE(Ask<v1::RepairService>(&v1::RepairService::Stub::RemoveDevice, remove, &removed).ok());
+  b.Start();
   v1::AssignDeviceRequest assign;
   assign.set_device_id(b.device_id);
   assign.set_pool_id(1);
