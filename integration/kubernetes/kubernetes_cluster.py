@@ -108,7 +108,9 @@ class KubernetesCluster:
                 code = f"no end after {timeout} s"
         text = output.read_text(errors="replace")
         if check and code != 0:
-            raise ShellFailed(f"{commands}\nended with {code}:\n{text}\n{self.describe()}")
+            # The end first: a long report may be cut.
+            last = "\n".join(text.splitlines()[-6:])
+            raise ShellFailed(f"ended with {code}, at last:\n{last}\nof\n{commands}\nwhich said\n{text}\n{self.describe()}")
         return text
 
     def describe(self):

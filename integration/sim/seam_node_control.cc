@@ -115,7 +115,7 @@ std::map<uint64_t, absl::Status> NodeControl::ApplyPlacementGroups(const ApplyRe
 
 absl::Status NodeControl::ConfigureDevice(const SdsTarget& target,
                                           const v1::ConfigureDeviceRequest& request,
-                                          Milliseconds timeout) {
+                                          Milliseconds timeout, Patience) {
   std::map<uint64_t, absl::StatusOr<v1::ConfigureDeviceResponse>> answers;
   AskAll<v1::ConfigureDeviceResponse>(
       {target}, timeout,
