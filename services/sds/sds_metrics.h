@@ -25,7 +25,7 @@ class SdsMetrics {
 
   explicit SdsMetrics(MetricRegistry* registry);
 
-  // tessera_sds_io_requests_total by operation, _results_total by status, _io_bytes_total.
+  // tessera_sds_io_requests_total by operation, _results_total by status.
   std::array<prometheus::Counter*, kTypes> requests{};
   std::array<prometheus::Counter*, kStatuses> results{};
   std::array<prometheus::Counter*, kRefusals> refused{};  // tessera_sds_token_refused_total{reason}

@@ -102,7 +102,9 @@ struct Request {
          type == v1::IO_OPERATION_TYPE_TRIM || type == v1::IO_OPERATION_TYPE_ADOPT;
 }
 
-struct Piece {
+// What is set for each piece, or asked for at each answer, is in its first cache line: it comes to
+// a processor that did much else meanwhile.
+struct alignas(64) Piece {
   // Three replicas, and one that is being made.
   static constexpr size_t kAnswersNoted = 4;
 
@@ -114,14 +116,14 @@ struct Piece {
   bool cuts_bad_block = false;  // a write: a replica could not take it
   bool outside = false;         // a write, of the resume file: it found no room
   ResumeSlot slot = kNoResumeSlot;
-  uint64_t began_nanos = 0;  // when it was sent first, or might have been; 0: not yet
-  uint32_t answers = 0;      // replicas that have taken it; `path` is that of the last
-  // Up to here is a cache line: each piece comes to a processor that did much else meanwhile.
-  uint32_t retry_micros = 0;                              // of the last answer, with `answers`
-  std::array<uint32_t, kAnswersNoted> answered_micros{};  // .. each, from `began_nanos` on
+  uint64_t began_nanos = 0;      // when it was sent first, or might have been; 0: not yet
+  uint32_t answers = 0;          // that were noted; `path` is that of the last
+  uint32_t retry_micros = 0;     // of the last answer, if there was one
+  uint32_t sends = 0;            // of a read
+  uint32_t checksum_errors = 0;  // of a read
+  // When the answers came, from `began_nanos` on.
+  alignas(64) std::array<uint32_t, kAnswersNoted> answered_micros{};
   // Reads.
-  uint32_t sends = 0;
-  uint32_t checksum_errors = 0;
   // After `where`, still to be read block by block: no replica had the whole range.
   uint32_t rest_bytes = 0;
   size_t part = 0;
